@@ -1,0 +1,2 @@
+//! The `ferrata` program.
+fn main() {}
