@@ -1,0 +1,300 @@
+//! Instruction sets, detected at run time, and the one way to compile a loop for each of them.
+//!
+//! Write a loop once as the `#[inline(always)]` method of a [`Kernel`] and call it with
+//! [`Isa::run`]: the loop is instantiated inside a function that enables the instruction set, so
+//! the compiler vectorises it for each.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::simd::{self, Simd};
+
+/// A path through the kernels. Each is deterministic on its own; they differ in rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Isa {
+    /// Only what every machine of the compiled target has; separate multiplication and addition.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C: 256-bit vectors.
+    Avx2,
+    /// x86-64 with AVX-512 F, VL, DQ and BW: 512-bit vectors.
+    Avx512,
+}
+
+/// The environment variable that forces a lower path.
+const VARIABLE: &str = "FERRATA_ISA";
+
+impl Isa {
+    /// Every path, lowest first.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// The best path this machine has.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("bmi2");
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512bw");
+            if avx2 && avx512 {
+                return Isa::Avx512;
+            }
+            if avx2 {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+
+    /// Every path this machine has, lowest first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        let best = Isa::detect();
+        Isa::ALL.into_iter().filter(move |&isa| isa <= best)
+    }
+
+    /// The path to use: the one that the environment variable `FERRATA_ISA` (`portable`, `avx2`
+    /// or `avx512`) names, else the best. Read once per process.
+    ///
+    /// # Errors
+    /// The variable's value is no path, or one that this machine lacks.
+    pub fn current() -> Result<Isa, String> {
+        static CURRENT: OnceLock<Result<Isa, String>> = OnceLock::new();
+        CURRENT
+            .get_or_init(|| match std::env::var(VARIABLE) {
+                Ok(name) => Isa::choose(Some(&name)),
+                Err(_) => Isa::choose(None),
+            })
+            .clone()
+    }
+
+    fn choose(name: Option<&str>) -> Result<Isa, String> {
+        let best = Isa::detect();
+        let Some(name) = name.filter(|n| !n.is_empty()) else { return Ok(best) };
+        let wanted = Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            format!(
+                "{VARIABLE}={name} is no instruction set; use portable, avx2 or avx512, \
+                 or unset it to use the best ({best})"
+            )
+        })?;
+        if wanted > best {
+            return Err(format!(
+                "{VARIABLE}={name}, but this machine has no {name}; \
+                 unset it to use the best that it has ({best})"
+            ));
+        }
+        Ok(wanted)
+    }
+
+    /// The name used in [`Isa::current`]'s variable and in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Runs `kernel`, compiled for this path. A path that this machine lacks runs the best it has.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.min(Isa::supported()) {
+            Isa::Portable => kernel.run::<Portable>(),
+            // SAFETY: `supported` says that the machine has AVX2 and its companions.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { run_avx2(kernel) },
+            // SAFETY: `supported` says that the machine has AVX-512 and its companions.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { run_avx512(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => kernel.run::<Portable>(),
+        }
+    }
+
+    #[inline]
+    fn supported() -> Isa {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(Isa::detect)
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A loop that is compiled once per path. See [`Isa::run`].
+///
+/// ```
+/// use ferrata_cpu::{Isa, Kernel, Level};
+///
+/// struct Axpy<'a>(f32, &'a [f32], &'a mut [f32]);
+///
+/// impl Kernel for Axpy<'_> {
+///     type Output = ();
+///     #[inline(always)]
+///     fn run<L: Level>(self) {
+///         for (y, &x) in self.2.iter_mut().zip(self.1) {
+///             *y = L::mul_add(self.0, x, *y);
+///         }
+///     }
+/// }
+///
+/// let mut y = [1.0, 2.0];
+/// Isa::detect().run(Axpy(2.0, &[3.0, 4.0], &mut y));
+/// assert_eq!(y, [7.0, 10.0]);
+/// ```
+pub trait Kernel {
+    /// What the loop returns.
+    type Output;
+
+    /// The loop. Mark it, and every function of ours that it calls, `#[inline(always)]`; code
+    /// that is not inlined is compiled without the path's instructions.
+    fn run<L: Level>(self) -> Self::Output;
+}
+
+/// What a [`Kernel`] may ask of the path it is compiled for.
+pub trait Level: Copy + Send + Sync + 'static {
+    /// The path.
+    const ISA: Isa;
+    /// Vectors of f32.
+    type F32: Simd<Elem = f32>;
+    /// Vectors of f64.
+    type F64: Simd<Elem = f64>;
+
+    /// `a·b + c`: rounded once where the path has the instruction, twice on the portable path.
+    #[inline(always)]
+    fn mul_add<T: Real>(a: T, b: T, c: T) -> T {
+        if matches!(Self::ISA, Isa::Portable) { a * b + c } else { a.fused(b, c) }
+    }
+}
+
+/// f32 or f64.
+pub trait Real:
+    Copy
+    + Default
+    + PartialOrd
+    + fmt::Debug
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + Send
+    + Sync
+    + 'static
+{
+    /// `self·b + c`, rounded once; slow where the machine lacks the instruction.
+    fn fused(self, b: Self, c: Self) -> Self;
+    /// The nearest value of this type.
+    fn from_f64(x: f64) -> Self;
+    /// This value as f64, exactly.
+    fn to_f64(self) -> f64;
+}
+
+macro_rules! real {
+    ($t:ty) => {
+        impl Real for $t {
+            #[inline(always)]
+            fn fused(self, b: $t, c: $t) -> $t {
+                self.mul_add(b, c)
+            }
+            #[inline(always)]
+            fn from_f64(x: f64) -> $t {
+                x as $t
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+        }
+    };
+}
+real!(f32);
+real!(f64);
+
+/// [`Isa::Portable`] as a type.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+impl Level for Portable {
+    const ISA: Isa = Isa::Portable;
+    type F32 = simd::PortableF32;
+    type F64 = simd::PortableF64;
+}
+
+/// [`Isa::Avx2`] as a type.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2;
+
+#[cfg(target_arch = "x86_64")]
+impl Level for Avx2 {
+    const ISA: Isa = Isa::Avx2;
+    type F32 = simd::Avx2F32;
+    type F64 = simd::Avx2F64;
+}
+
+/// [`Isa::Avx512`] as a type.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512;
+
+#[cfg(target_arch = "x86_64")]
+impl Level for Avx512 {
+    const ISA: Isa = Isa::Avx512;
+    type F32 = simd::Avx512F32;
+    type F64 = simd::Avx512F64;
+}
+
+/// # Safety
+/// The machine has the features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx2>()
+}
+
+/// # Safety
+/// The machine has the features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_choose_paths() {
+        assert_eq!(Isa::choose(None), Ok(Isa::detect()));
+        assert_eq!(Isa::choose(Some("")), Ok(Isa::detect()));
+        assert_eq!(Isa::choose(Some("portable")), Ok(Isa::Portable));
+        assert!(Isa::choose(Some("sse9")).unwrap_err().contains("portable, avx2 or avx512"));
+        if Isa::detect() < Isa::Avx512 {
+            assert!(Isa::choose(Some("avx512")).unwrap_err().contains("this machine has no"));
+        }
+    }
+
+    struct Which;
+    impl Kernel for Which {
+        type Output = Isa;
+        #[inline(always)]
+        fn run<L: Level>(self) -> Isa {
+            L::ISA
+        }
+    }
+
+    #[test]
+    fn run_takes_the_named_path_where_the_machine_has_it() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.run(Which), isa.min(Isa::detect()));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! AVX2 and AVX-512 vectors.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+
+/// Lane masks of AVX2: the window `[8 - n, 16 - n)` has its first `n` lanes set.
+static MASK32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+macro_rules! vector {
+    ($name:ident, $t:ty, $reg:ty, $lanes:expr, $regs:expr, $what:expr,
+     $set1:ident, $loadu:ident, $storeu:ident, $fma:ident, $addv:ident,
+     |$lf:ident, $ln:ident| $load_first:expr,
+     |$sv:ident, $st:ident, $sn:ident| $store_first:expr,
+     |$rv:ident| $reduce:expr) => {
+        #[doc = $what]
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name($reg);
+
+        impl Simd for $name {
+            type Elem = $t;
+            const LANES: usize = $lanes;
+            const REGISTERS: usize = $regs;
+
+            #[inline(always)]
+            unsafe fn splat(x: $t) -> Self {
+                // SAFETY: the caller has the instruction set.
+                Self(unsafe { $set1(x) })
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const $t) -> Self {
+                // SAFETY: the caller has the instruction set and gives `LANES` elements.
+                Self(unsafe { $loadu(from) })
+            }
+            #[inline(always)]
+            unsafe fn load_first($lf: *const $t, $ln: usize) -> Self {
+                debug_assert!($ln <= $lanes);
+                // SAFETY: masked lanes are not read; the caller gives the rest.
+                Self(unsafe { $load_first })
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $t) {
+                // SAFETY: the caller has the instruction set and gives `LANES` elements.
+                unsafe { $storeu(to, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn store_first(self, $st: *mut $t, $sn: usize) {
+                debug_assert!($sn <= $lanes);
+                let $sv = self.0;
+                // SAFETY: masked lanes are not written; the caller gives the rest.
+                unsafe { $store_first }
+            }
+            #[inline(always)]
+            unsafe fn mul_add(self, a: Self, b: Self) -> Self {
+                // SAFETY: the caller has the instruction set.
+                Self(unsafe { $fma(a.0, b.0, self.0) })
+            }
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                // SAFETY: the caller has the instruction set.
+                Self(unsafe { $addv(self.0, other.0) })
+            }
+            #[inline(always)]
+            unsafe fn sum(self) -> $t {
+                let $rv = self.0;
+                // SAFETY: the caller has the instruction set.
+                unsafe { $reduce }
+            }
+        }
+    };
+}
+
+vector!(
+    Avx512F32,
+    f32,
+    __m512,
+    16,
+    32,
+    "Sixteen f32.",
+    _mm512_set1_ps,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_fmadd_ps,
+    _mm512_add_ps,
+    |from, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from),
+    |v, to, n| _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, v),
+    |v| _mm512_reduce_add_ps(v)
+);
+vector!(
+    Avx512F64,
+    f64,
+    __m512d,
+    8,
+    32,
+    "Eight f64.",
+    _mm512_set1_pd,
+    _mm512_loadu_pd,
+    _mm512_storeu_pd,
+    _mm512_fmadd_pd,
+    _mm512_add_pd,
+    |from, n| _mm512_maskz_loadu_pd(((1u32 << n) - 1) as u8, from),
+    |v, to, n| _mm512_mask_storeu_pd(to, ((1u32 << n) - 1) as u8, v),
+    |v| _mm512_reduce_add_pd(v)
+);
+vector!(
+    Avx2F32,
+    f32,
+    __m256,
+    8,
+    16,
+    "Eight f32.",
+    _mm256_set1_ps,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_fmadd_ps,
+    _mm256_add_ps,
+    |from, n| _mm256_maskload_ps(from, _mm256_loadu_si256(MASK32.as_ptr().add(8 - n).cast())),
+    |v, to, n| _mm256_maskstore_ps(to, _mm256_loadu_si256(MASK32.as_ptr().add(8 - n).cast()), v),
+    |v| {
+        let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+    }
+);
+vector!(
+    Avx2F64,
+    f64,
+    __m256d,
+    4,
+    16,
+    "Four f64.",
+    _mm256_set1_pd,
+    _mm256_loadu_pd,
+    _mm256_storeu_pd,
+    _mm256_fmadd_pd,
+    _mm256_add_pd,
+    |from, n| _mm256_maskload_pd(from, _mm256_loadu_si256(MASK64.as_ptr().add(4 - n).cast())),
+    |v, to, n| _mm256_maskstore_pd(to, _mm256_loadu_si256(MASK64.as_ptr().add(4 - n).cast()), v),
+    |v| {
+        let half = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
+        _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)))
+    }
+);
