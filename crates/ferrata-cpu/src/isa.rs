@@ -171,6 +171,13 @@ pub trait Level: Copy + Send + Sync + 'static {
     fn mul_add<T: Real>(a: T, b: T, c: T) -> T {
         if matches!(Self::ISA, Isa::Portable) { a * b + c } else { a.fused(b, c) }
     }
+
+    /// Runs `kernel` as a function of its own, compiled for this path: for use inside a kernel,
+    /// where a call keeps code size and register pressure down or a closure stands between.
+    ///
+    /// # Safety
+    /// The machine has the path ([`Isa::detect`] is at least `ISA`).
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output;
 }
 
 /// f32 or f64.
@@ -225,6 +232,10 @@ impl Level for Portable {
     const ISA: Isa = Isa::Portable;
     type F32 = simd::PortableF32;
     type F64 = simd::PortableF64;
+
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<Portable>()
+    }
 }
 
 /// [`Isa::Avx2`] as a type.
@@ -237,6 +248,11 @@ impl Level for Avx2 {
     const ISA: Isa = Isa::Avx2;
     type F32 = simd::Avx2F32;
     type F64 = simd::Avx2F64;
+
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has the path.
+        unsafe { run_avx2(kernel) }
+    }
 }
 
 /// [`Isa::Avx512`] as a type.
@@ -249,6 +265,11 @@ impl Level for Avx512 {
     const ISA: Isa = Isa::Avx512;
     type F32 = simd::Avx512F32;
     type F64 = simd::Avx512F64;
+
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has the path.
+        unsafe { run_avx512(kernel) }
+    }
 }
 
 /// # Safety

@@ -156,6 +156,12 @@ impl Pool {
         result
     }
 
+    /// The worker that this thread is: 0 outside of a task of this pool.
+    pub fn worker(&self) -> usize {
+        let (pool, worker) = CURRENT.get();
+        if pool == self.address() { worker } else { 0 }
+    }
+
     fn address(&self) -> usize {
         Arc::as_ptr(&self.shared) as usize
     }

@@ -3,7 +3,7 @@
 //! Elementwise loops need none of this (the compiler vectorises them); it is for kernels whose
 //! register allocation matters.
 
-use crate::isa::Real;
+use std::ops::{Add, Mul};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -18,11 +18,14 @@ pub use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
 #[allow(clippy::missing_safety_doc)] // Stated once, above.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// The element type.
-    type Elem: Real;
+    type Elem: Copy + Default + PartialEq + Send + Sync + 'static;
     /// Elements in a vector.
     const LANES: usize;
-    /// Vectors that the register file holds.
-    const REGISTERS: usize;
+    /// Rows of a matrix product's register tile: what leaves room for the operands beside
+    /// `TILE_ROWS` × `TILE_VECTORS` accumulators.
+    const TILE_ROWS: usize;
+    /// Vectors in a row of a matrix product's register tile, 1 or 2.
+    const TILE_VECTORS: usize = 2;
 
     /// All lanes `x`.
     unsafe fn splat(x: Self::Elem) -> Self;
@@ -42,9 +45,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn sum(self) -> Self::Elem;
 }
 
-/// An array that the compiler keeps in the target's baseline vector registers.
-macro_rules! portable {
-    ($name:ident, $t:ty, $lanes:expr, $what:expr) => {
+/// An array that the compiler keeps in vector registers; `$mul` and `$add` are its arithmetic.
+macro_rules! array {
+    ($name:ident, $t:ty, $lanes:expr, $mul:expr, $add:expr, $what:expr) => {
         #[doc = $what]
         #[derive(Clone, Copy, Debug)]
         pub struct $name([$t; $lanes]);
@@ -52,7 +55,7 @@ macro_rules! portable {
         impl Simd for $name {
             type Elem = $t;
             const LANES: usize = $lanes;
-            const REGISTERS: usize = 16;
+            const TILE_ROWS: usize = 4;
 
             #[inline(always)]
             unsafe fn splat(x: $t) -> Self {
@@ -65,7 +68,7 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn load_first(from: *const $t, n: usize) -> Self {
-                let mut out = [0.0; $lanes];
+                let mut out = [<$t>::default(); $lanes];
                 for (i, o) in out.iter_mut().enumerate().take(n) {
                     // SAFETY: the caller gives `n` readable elements.
                     *o = unsafe { from.add(i).read() };
@@ -86,18 +89,20 @@ macro_rules! portable {
             }
             #[inline(always)]
             unsafe fn mul_add(self, a: Self, b: Self) -> Self {
-                Self(std::array::from_fn(|i| a.0[i] * b.0[i] + self.0[i]))
+                Self(std::array::from_fn(|i| $add($mul(a.0[i], b.0[i]), self.0[i])))
             }
             #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
-                Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
+                Self(std::array::from_fn(|i| $add(self.0[i], other.0[i])))
             }
             #[inline(always)]
             unsafe fn sum(self) -> $t {
-                self.0.iter().sum()
+                self.0.iter().fold(<$t>::default(), |sum, &x| $add(sum, x))
             }
         }
     };
 }
-portable!(PortableF32, f32, 4, "Four f32 in whatever the target's baseline has.");
-portable!(PortableF64, f64, 2, "Two f64 in whatever the target's baseline has.");
+array!(PortableF32, f32, 4, f32::mul, f32::add, "Four f32 in whatever the target's baseline has.");
+array!(PortableF64, f64, 2, f64::mul, f64::add, "Two f64 in whatever the target's baseline has.");
+array!(VectorI32, i32, 8, i32::wrapping_mul, i32::wrapping_add, "Eight i32 that wrap.");
+array!(VectorI64, i64, 4, i64::wrapping_mul, i64::wrapping_add, "Four i64 that wrap.");

@@ -9,7 +9,7 @@ static MASK32: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0,
 static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! vector {
-    ($name:ident, $t:ty, $reg:ty, $lanes:expr, $regs:expr, $what:expr,
+    ($name:ident, $t:ty, $reg:ty, $lanes:expr, $rows:expr, $what:expr,
      $set1:ident, $loadu:ident, $storeu:ident, $fma:ident, $addv:ident,
      |$lf:ident, $ln:ident| $load_first:expr,
      |$sv:ident, $st:ident, $sn:ident| $store_first:expr,
@@ -21,7 +21,7 @@ macro_rules! vector {
         impl Simd for $name {
             type Elem = $t;
             const LANES: usize = $lanes;
-            const REGISTERS: usize = $regs;
+            const TILE_ROWS: usize = $rows;
 
             #[inline(always)]
             unsafe fn splat(x: $t) -> Self {
@@ -76,7 +76,7 @@ vector!(
     f32,
     __m512,
     16,
-    32,
+    14,
     "Sixteen f32.",
     _mm512_set1_ps,
     _mm512_loadu_ps,
@@ -92,7 +92,7 @@ vector!(
     f64,
     __m512d,
     8,
-    32,
+    14,
     "Eight f64.",
     _mm512_set1_pd,
     _mm512_loadu_pd,
@@ -108,7 +108,7 @@ vector!(
     f32,
     __m256,
     8,
-    16,
+    6,
     "Eight f32.",
     _mm256_set1_ps,
     _mm256_loadu_ps,
@@ -128,7 +128,7 @@ vector!(
     f64,
     __m256d,
     4,
-    16,
+    6,
     "Four f64.",
     _mm256_set1_pd,
     _mm256_loadu_pd,

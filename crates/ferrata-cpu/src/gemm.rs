@@ -1,0 +1,257 @@
+//! Matrix products of any strides, batched.
+//!
+//! Map: `packed` (the blocked product), `pack` and `tile` (its two loops), `element` (dtypes).
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use ferrata_ir::DType;
+use half::{bf16, f16};
+
+use crate::isa::{Isa, Kernel, Level};
+use crate::pool::Pool;
+use crate::simd::{Simd, VectorI32, VectorI64};
+
+mod element;
+mod pack;
+mod packed;
+mod tile;
+
+#[cfg(test)]
+mod tests;
+
+use element::Stored;
+use packed::Product;
+
+/// A matrix in memory; strides in elements, of any sign, 0 included.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// The element at row 0, column 0.
+    pub data: *const u8,
+    /// Elements from one row to the next.
+    pub row_stride: isize,
+    /// Elements from one column to the next.
+    pub column_stride: isize,
+}
+
+/// The output matrix; its columns are contiguous.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// The element at row 0, column 0.
+    pub data: *mut u8,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+    /// The operands' dtype or its accumulator.
+    pub dtype: DType,
+}
+
+/// A dimension over which the product is repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchDim {
+    /// How often.
+    pub extent: usize,
+    /// Elements between neighbours in the left operand; 0 repeats it.
+    pub a_stride: isize,
+    /// Elements between neighbours in the right operand; 0 repeats it.
+    pub b_stride: isize,
+    /// Elements between neighbours in the output.
+    pub c_stride: isize,
+}
+
+/// A finished part of one product, in the accumulation dtype, before it is converted to the
+/// output's dtype.
+#[derive(Debug)]
+pub struct EpilogueTile {
+    /// Which matrix of the batch, counted in row-major order of the batch dimensions.
+    pub batch: usize,
+    /// Rows of the product.
+    pub rows: Range<usize>,
+    /// Columns of the product.
+    pub columns: Range<usize>,
+    /// The first element of the part; may be changed in place.
+    pub data: *mut u8,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+}
+
+/// What runs on every finished part; parts come in any order, from any thread.
+pub type Epilogue<'a> = dyn Fn(&EpilogueTile) + Sync + 'a;
+
+/// A batched matrix product `C[m, n] = A[m, k] · B[k, n]`, plus what `C` holds if `accumulate`.
+///
+/// Operands of f16 and bf16 accumulate in f32, those of i8, u8, i16 in i32; integers wrap.
+#[derive(Clone, Copy)]
+pub struct Gemm<'a> {
+    /// The dtype of both operands.
+    pub dtype: DType,
+    /// Rows of the output.
+    pub m: usize,
+    /// Columns of the output.
+    pub n: usize,
+    /// The contracted dimension.
+    pub k: usize,
+    /// The left operand.
+    pub a: Operand,
+    /// The right operand.
+    pub b: Operand,
+    /// The output; without one the epilogue is all that sees the result.
+    pub c: Option<Output>,
+    /// Batch dimensions, outermost first.
+    pub batch: &'a [BatchDim],
+    /// Whether to add to the output's content.
+    pub accumulate: bool,
+    /// Runs on every finished part.
+    pub epilogue: Option<&'a Epilogue<'a>>,
+}
+
+/// Multiplications in one product below which a batch is spread over threads by whole products.
+const WHOLE: usize = 1 << 24;
+
+/// Computes a matrix product on the pool.
+///
+/// # Errors
+/// A dtype that has no products, or an output dtype that the operands' dtype cannot give.
+///
+/// # Safety
+/// Operands are readable and the output writable at every index that their sizes and strides
+/// give, aligned for their dtype; nobody else touches the output meanwhile; the outputs of
+/// different batch indices do not overlap.
+pub unsafe fn gemm(pool: &Pool, isa: Isa, problem: &Gemm<'_>) -> Result<(), String> {
+    let out = problem.c.map_or(problem.dtype.accumulator(), |c| c.dtype);
+    if problem.accumulate && problem.c.is_none() {
+        return Err("a product that accumulates needs an output".into());
+    }
+    macro_rules! run {
+        ($in:ty, $out:ty, $acc:ty, $vector:ident) => {{
+            let marker = PhantomData::<($in, $out, $acc)>;
+            isa.run($vector { pool, problem, marker });
+            Ok(())
+        }};
+    }
+    match (problem.dtype, out) {
+        (DType::F64, DType::F64) => run!(f64, f64, f64, RunF64),
+        (DType::F32, DType::F32) => run!(f32, f32, f32, RunF32),
+        (DType::F16, DType::F32) => run!(f16, f32, f32, RunF32),
+        (DType::F16, DType::F16) => run!(f16, f16, f32, RunF32),
+        (DType::BF16, DType::F32) => run!(bf16, f32, f32, RunF32),
+        (DType::BF16, DType::BF16) => run!(bf16, bf16, f32, RunF32),
+        (DType::I64, DType::I64) => run!(i64, i64, i64, RunI64),
+        (DType::I32, DType::I32) | (DType::U32, DType::U32) => run!(i32, i32, i32, RunI32),
+        (DType::I16, DType::I32) => run!(i16, i32, i32, RunI32),
+        (DType::I16, DType::I16) => run!(i16, i16, i32, RunI32),
+        (DType::I8, DType::I32) => run!(i8, i32, i32, RunI32),
+        (DType::I8, DType::I8) => run!(i8, i8, i32, RunI32),
+        (DType::U8, DType::I32) => run!(u8, i32, i32, RunI32),
+        (DType::U8, DType::U8) => run!(u8, u8, i32, RunI32),
+        (dtype, out) => Err(format!(
+            "no matrix product of {dtype} into {out} on this device; cast the operands, or give \
+             an output of {dtype} or {}",
+            dtype.accumulator()
+        )),
+    }
+}
+
+/// A problem whose types are known; one for each family of vectors.
+macro_rules! runner {
+    ($name:ident, $acc:ty, $vector:ty) => {
+        struct $name<'a, T> {
+            pool: &'a Pool,
+            problem: &'a Gemm<'a>,
+            marker: PhantomData<T>,
+        }
+
+        impl<In, Out> Kernel for $name<'_, (In, Out, $acc)>
+        where
+            In: Stored<$acc>,
+            Out: Stored<$acc>,
+        {
+            type Output = ();
+
+            #[inline(always)]
+            fn run<L: Level>(self) {
+                batched::<L, $vector, In, Out, $acc>(self.pool, self.problem);
+            }
+        }
+    };
+}
+runner!(RunF64, f64, L::F64);
+runner!(RunF32, f32, L::F32);
+runner!(RunI64, i64, VectorI64);
+runner!(RunI32, i32, VectorI32);
+
+/// Runs every product of the batch.
+fn batched<L, V, In, Out, A>(pool: &Pool, problem: &Gemm<'_>)
+where
+    L: Level,
+    V: Simd<Elem = A>,
+    A: Copy + Default + Send + Sync + 'static,
+    In: Stored<A>,
+    Out: Stored<A>,
+{
+    let count: usize = problem.batch.iter().map(|d| d.extent).product();
+    if problem.m == 0 || problem.n == 0 || count == 0 {
+        return;
+    }
+    let shared = Shared(problem);
+    let one = |index: usize| {
+        let product = shared.product::<In, Out, A>(index);
+        // SAFETY: `gemm`'s contract, and `Isa::run` chose `L` by what the machine has.
+        unsafe { product.multiply::<L, V>(pool) };
+    };
+    let size = problem.m * problem.n * problem.k;
+    if count > 1 && size <= WHOLE {
+        // A few products per task, so that tiny ones do not pay for a task each.
+        let group = (WHOLE / 256 / size.max(1)).clamp(1, 64);
+        pool.run(count.div_ceil(group), &|task, _| {
+            (task * group..((task + 1) * group).min(count)).for_each(one);
+        });
+    } else {
+        (0..count).for_each(one);
+    }
+}
+
+/// A problem seen from several threads.
+struct Shared<'a>(&'a Gemm<'a>);
+
+// SAFETY: operands are only read; every product writes its own part of the output, by `gemm`'s
+// contract.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// The product at `index` of the batch.
+    fn product<In, Out, A: 'static>(&self, index: usize) -> Product<'a, In, Out, A>
+    where
+        Out: 'static,
+    {
+        let g = self.0;
+        let (mut a, mut b, mut c) = (0isize, 0isize, 0isize);
+        let mut rest = index;
+        for dim in g.batch.iter().rev() {
+            let at = (rest % dim.extent) as isize;
+            rest /= dim.extent;
+            a += at * dim.a_stride;
+            b += at * dim.b_stride;
+            c += at * dim.c_stride;
+        }
+        // Offsets from a null output are never used.
+        let out = g.c.map_or(std::ptr::null_mut(), |o| o.data.cast::<Out>().wrapping_offset(c));
+        Product {
+            m: g.m,
+            n: g.n,
+            k: g.k,
+            a: g.a.data.cast::<In>().wrapping_offset(a),
+            a_row: g.a.row_stride,
+            a_col: g.a.column_stride,
+            b: g.b.data.cast::<In>().wrapping_offset(b),
+            b_row: g.b.row_stride,
+            b_col: g.b.column_stride,
+            c: out,
+            c_row: g.c.map_or(0, |o| o.row_stride),
+            accumulate: g.accumulate,
+            direct: std::any::TypeId::of::<Out>() == std::any::TypeId::of::<A>(),
+            batch: index,
+            epilogue: g.epilogue,
+            marker: PhantomData,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Conversions between stored elements and the type they are accumulated in.
+
+use half::{bf16, f16};
+
+/// A stored element that widens exactly to the accumulation type `A`.
+pub(super) trait Stored<A>: Copy + Send + Sync + 'static {
+    fn widen(self) -> A;
+    /// Rounds (floats) or wraps (integers).
+    fn narrow(x: A) -> Self;
+}
+
+macro_rules! same {
+    ($($t:ty),*) => {$(
+        impl Stored<$t> for $t {
+            #[inline(always)]
+            fn widen(self) -> $t {
+                self
+            }
+            #[inline(always)]
+            fn narrow(x: $t) -> $t {
+                x
+            }
+        }
+    )*};
+}
+same!(f64, f32, i64, i32);
+
+macro_rules! integer {
+    ($($t:ty),*) => {$(
+        impl Stored<i32> for $t {
+            #[inline(always)]
+            fn widen(self) -> i32 {
+                self as i32
+            }
+            #[inline(always)]
+            fn narrow(x: i32) -> $t {
+                x as $t
+            }
+        }
+    )*};
+}
+// A u32 product wraps to the same bits as the i32 one.
+integer!(i16, i8, u8, u32);
+
+impl Stored<f32> for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> bf16 {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        // A NaN keeps its sign and stays one, quiet.
+        let bits = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+        bf16::from_bits((bits >> 16) as u16)
+    }
+}
+
+impl Stored<f32> for f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        // Exponent and mantissa moved into place; the multiplication corrects the exponent's bias
+        // and normalises what is subnormal.
+        let bits = u32::from(self.to_bits());
+        let scaled = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+        let infinite = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+        f32::from_bits(scaled.to_bits() | infinite | ((bits & 0x8000) << 16))
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> f16 {
+        f16::from_f32(x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_widens_exactly_and_narrows_back() {
+        for bits in 0..=u16::MAX {
+            let (h, b) = (f16::from_bits(bits), bf16::from_bits(bits));
+            let (wide_h, wide_b): (f32, f32) = (h.widen(), b.widen());
+            if h.is_nan() {
+                assert!(wide_h.is_nan() && f16::narrow(wide_h).is_nan());
+            } else {
+                assert_eq!(wide_h.to_bits(), h.to_f32().to_bits(), "{bits:04x}");
+                assert_eq!(f16::narrow(wide_h), h);
+            }
+            if b.is_nan() {
+                assert!(wide_b.is_nan() && bf16::narrow(wide_b).is_nan());
+            } else {
+                assert_eq!(wide_b.to_bits(), b.to_f32().to_bits());
+                assert_eq!(bf16::narrow(wide_b), b);
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_to_nearest_even() {
+        for x in [1.0f32, 1.003_906_3, 1.011_718_8, 1.005_860_2, f32::MAX, 1e-40, -2.7] {
+            assert_eq!(bf16::narrow(x), bf16::from_f32(x), "{x}");
+        }
+    }
+}

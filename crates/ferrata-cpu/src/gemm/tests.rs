@@ -1,0 +1,305 @@
+use std::sync::Mutex;
+
+use half::{bf16, f16};
+
+use super::*;
+use crate::testing::Random;
+
+/// An element type of the tests.
+trait Element: Copy + PartialEq + std::fmt::Debug {
+    const DTYPE: DType;
+    fn make(random: &mut Random) -> Self;
+    fn wide(self) -> f64;
+}
+
+macro_rules! float {
+    ($t:ty, $dtype:ident, $from:expr, $to:expr) => {
+        impl Element for $t {
+            const DTYPE: DType = DType::$dtype;
+            fn make(random: &mut Random) -> $t {
+                $from(random.unit())
+            }
+            fn wide(self) -> f64 {
+                $to(self)
+            }
+        }
+    };
+}
+float!(f64, F64, |x| x, |x| x);
+float!(f32, F32, |x| x as f32, f64::from);
+float!(f16, F16, f16::from_f64, f16::to_f64);
+float!(bf16, BF16, bf16::from_f64, bf16::to_f64);
+
+macro_rules! integer {
+    ($($t:ty, $dtype:ident);*) => {$(
+        impl Element for $t {
+            const DTYPE: DType = DType::$dtype;
+            fn make(random: &mut Random) -> $t {
+                (random.bits() % 16) as $t
+            }
+            fn wide(self) -> f64 {
+                self as f64
+            }
+        }
+    )*};
+}
+integer!(i64, I64; i32, I32; u32, U32; i16, I16; i8, I8; u8, U8);
+
+/// A matrix in a buffer of its own.
+struct Matrix<T> {
+    data: Vec<T>,
+    start: usize,
+    row: isize,
+    col: isize,
+    batch: isize,
+}
+
+impl<T: Element> Matrix<T> {
+    /// A batch of matrices, laid out in a way drawn at random.
+    fn random(random: &mut Random, batch: usize, rows: usize, cols: usize) -> Matrix<T> {
+        let gap = random.below(3);
+        let (row, col, size) = match random.below(5) {
+            0 | 1 => ((cols + gap) as isize, 1, rows * (cols + gap)),
+            2 => (1, (rows + gap) as isize, cols * (rows + gap)),
+            3 => ((2 * cols + gap) as isize, 2, rows * (2 * cols + gap)),
+            _ => (-((cols + gap) as isize), 1, rows * (cols + gap)),
+        };
+        let shared = random.below(4) == 0;
+        let stride = if shared { 0 } else { size as isize };
+        let start = if row < 0 { rows.saturating_sub(1) * row.unsigned_abs() } else { 0 };
+        let data = (0..size * batch.max(1) + 1).map(|_| T::make(random)).collect();
+        Matrix { data, start, row, col, batch: stride }
+    }
+
+    fn operand(&self) -> Operand {
+        Operand {
+            data: self.data[self.start..].as_ptr().cast(),
+            row_stride: self.row,
+            column_stride: self.col,
+        }
+    }
+
+    fn at(&self, batch: usize, i: usize, j: usize) -> f64 {
+        let at = batch as isize * self.batch + i as isize * self.row + j as isize * self.col;
+        self.data[self.start.wrapping_add_signed(at)].wide()
+    }
+}
+
+/// Compares one random problem with sums in f64.
+fn check<In: Element, Out: Element>(pool: &Pool, isa: Isa, random: &mut Random, size: [usize; 4]) {
+    let [batch, m, n, k] = size;
+    let a = Matrix::<In>::random(random, batch, m, k);
+    let b = Matrix::<In>::random(random, batch, k, n);
+    let ld = n + random.below(3);
+    let before: Vec<Out> = (0..batch * m * ld + 1).map(|_| Out::make(random)).collect();
+    let mut c = before.clone();
+    let accumulate = random.below(2) == 0;
+    let dims = [BatchDim {
+        extent: batch,
+        a_stride: a.batch,
+        b_stride: b.batch,
+        c_stride: (m * ld) as isize,
+    }];
+    let problem = Gemm {
+        dtype: In::DTYPE,
+        m,
+        n,
+        k,
+        a: a.operand(),
+        b: b.operand(),
+        c: Some(Output { data: c.as_mut_ptr().cast(), row_stride: ld, dtype: Out::DTYPE }),
+        batch: &dims,
+        accumulate,
+        epilogue: None,
+    };
+    // SAFETY: the buffers have the sizes that the strides give.
+    unsafe { gemm(pool, isa, &problem) }.unwrap();
+    let what = format!("{isa} {} {} {size:?} accumulate {accumulate}", In::DTYPE, Out::DTYPE);
+    // One rounding per step, of sums whose terms are at most 1; one more to the output.
+    let accumulator = In::DTYPE.accumulator().epsilon();
+    let tolerance = (k + 2) as f64 * accumulator * (k + 1) as f64;
+    for t in 0..batch {
+        for i in 0..m {
+            for j in 0..n {
+                let at = t * m * ld + i * ld + j;
+                let start = if accumulate { before[at].wide() } else { 0.0 };
+                let sum: f64 = (0..k).map(|p| a.at(t, i, p) * b.at(t, p, j)).sum();
+                let (got, want) = (c[at].wide(), start + sum);
+                if Out::DTYPE.is_float() {
+                    let tolerance = tolerance + Out::DTYPE.epsilon() * (want.abs() + tolerance);
+                    assert!((got - want).abs() <= tolerance, "{what}: {got} {want} at {t} {i} {j}");
+                } else {
+                    assert_eq!(got, Out::DTYPE.wrap_int(want as i64) as f64, "{what}");
+                }
+            }
+            for (j, old) in before
+                .iter()
+                .enumerate()
+                .take(t * m * ld + (i + 1) * ld)
+                .skip(t * m * ld + i * ld + n)
+            {
+                assert_eq!(c[j], *old, "{what}: wrote between rows");
+            }
+        }
+    }
+}
+
+/// Extents that meet every edge: none, one, around the tiles, and beyond a task.
+const EXTENTS: [usize; 16] = [0, 1, 2, 3, 5, 7, 8, 9, 13, 14, 16, 17, 31, 33, 65, 129];
+
+fn sizes(random: &mut Random) -> [usize; 4] {
+    let batch = random.pick(&[1, 1, 2, 3]);
+    [batch, random.pick(&EXTENTS), random.pick(&EXTENTS), random.pick(&EXTENTS)]
+}
+
+#[test]
+fn products_equal_sums_for_every_dtype_and_layout() {
+    let pool = Pool::new(2);
+    for isa in Isa::available() {
+        let mut random = Random(17);
+        for _ in 0..200 {
+            let size = sizes(&mut random);
+            check::<f32, f32>(&pool, isa, &mut random, size);
+            check::<f64, f64>(&pool, isa, &mut random, size);
+        }
+        for _ in 0..20 {
+            let size = sizes(&mut random);
+            check::<f16, f32>(&pool, isa, &mut random, size);
+            check::<f16, f16>(&pool, isa, &mut random, size);
+            check::<bf16, f32>(&pool, isa, &mut random, size);
+            check::<bf16, bf16>(&pool, isa, &mut random, size);
+            check::<i64, i64>(&pool, isa, &mut random, size);
+            check::<i32, i32>(&pool, isa, &mut random, size);
+            check::<u32, u32>(&pool, isa, &mut random, size);
+            check::<i16, i16>(&pool, isa, &mut random, size);
+            check::<i16, i32>(&pool, isa, &mut random, size);
+            check::<i8, i8>(&pool, isa, &mut random, size);
+            check::<i8, i32>(&pool, isa, &mut random, size);
+            check::<u8, u8>(&pool, isa, &mut random, size);
+            check::<u8, i32>(&pool, isa, &mut random, size);
+        }
+    }
+}
+
+#[test]
+fn long_sums_and_many_blocks() {
+    let pool = Pool::new(2);
+    for isa in Isa::available() {
+        let mut random = Random(3);
+        for size in [[1, 130, 400, 1000], [1, 250, 33, 800], [1, 1, 70, 3000], [1, 90, 3, 1500]] {
+            check::<f32, f32>(&pool, isa, &mut random, size);
+            check::<bf16, bf16>(&pool, isa, &mut random, size);
+            check::<f64, f64>(&pool, isa, &mut random, size);
+        }
+        check::<f32, f32>(&pool, isa, &mut random, [1, 4100, 2, 9]);
+        check::<bf16, bf16>(&pool, isa, &mut random, [1, 15, 2060, 800]);
+    }
+}
+
+/// A plain f32 problem over row-major operands.
+fn plain<'a>(size: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) -> Gemm<'a> {
+    let [m, n, k] = size;
+    assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
+    let operand = |data: &[f32], columns: usize| Operand {
+        data: data.as_ptr().cast(),
+        row_stride: columns as isize,
+        column_stride: 1,
+    };
+    Gemm {
+        dtype: DType::F32,
+        m,
+        n,
+        k,
+        a: operand(a, k),
+        b: operand(b, n),
+        c: Some(Output { data: c.as_mut_ptr().cast(), row_stride: n, dtype: DType::F32 }),
+        batch: &[],
+        accumulate: false,
+        epilogue: None,
+    }
+}
+
+fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut random = Random(seed);
+    (0..count).map(|_| random.unit() as f32).collect()
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for isa in Isa::available() {
+        for size in [[300, 500, 900], [1, 1000, 700], [5, 700, 900], [700, 3, 800], [64, 64, 64]] {
+            let [m, n, k] = size;
+            let (a, b) = (values(1, m * k), values(2, k * n));
+            let results: Vec<Vec<f32>> = [1, 2, 3]
+                .into_iter()
+                .map(|threads| {
+                    let mut c = vec![0.0; m * n];
+                    let problem = plain(size, &a, &b, &mut c);
+                    // SAFETY: `plain` checks the sizes.
+                    unsafe { gemm(&Pool::new(threads), isa, &problem) }.unwrap();
+                    c
+                })
+                .collect();
+            assert!(results.iter().all(|r| r == &results[0]), "{isa} {size:?}");
+        }
+    }
+}
+
+#[test]
+fn the_epilogue_sees_every_element_once_and_before_conversion() {
+    let pool = Pool::new(2);
+    for isa in Isa::available() {
+        for [m, n, k] in [[200, 500, 800], [1, 300, 50], [300, 2, 50], [7, 9, 3], [20, 20, 0]] {
+            let (a, b) = (values(1, m * k + 1), values(2, k * n + 1));
+            let mut plain_c = vec![0.0; m * n];
+            let problem = plain([m, n, k], &a, &b, &mut plain_c);
+            // SAFETY: `plain` checks the sizes.
+            unsafe { gemm(&pool, isa, &problem) }.unwrap();
+
+            let seen = Mutex::new(vec![f32::NAN; m * n]);
+            let epilogue = |tile: &EpilogueTile| {
+                assert_eq!(tile.batch, 0);
+                let mut seen = seen.lock().unwrap();
+                for (i, row) in tile.rows.clone().enumerate() {
+                    for (j, column) in tile.columns.clone().enumerate() {
+                        // SAFETY: within the tile.
+                        let x = unsafe { tile.data.cast::<f32>().add(i * tile.row_stride + j) };
+                        let old = &mut seen[row * n + column];
+                        assert!(old.is_nan());
+                        // SAFETY: as above.
+                        unsafe {
+                            *old = *x;
+                            *x += 1.0;
+                        }
+                    }
+                }
+            };
+            let mut c = vec![0.0; m * n];
+            let problem = Gemm { epilogue: Some(&epilogue), ..plain([m, n, k], &a, &b, &mut c) };
+            // SAFETY: `plain` checks the sizes.
+            unsafe { gemm(&pool, isa, &problem) }.unwrap();
+            assert_eq!(*seen.lock().unwrap(), plain_c);
+            assert!(c.iter().zip(&plain_c).all(|(c, p)| *c == p + 1.0));
+
+            seen.lock().unwrap().fill(f32::NAN);
+            let problem = Gemm { c: None, ..problem };
+            // SAFETY: as above.
+            unsafe { gemm(&pool, isa, &problem) }.unwrap();
+            assert_eq!(*seen.lock().unwrap(), plain_c);
+        }
+    }
+}
+
+#[test]
+fn wrong_dtypes_are_errors() {
+    let pool = Pool::new(1);
+    let mut c = [0.0];
+    let problem = plain([1, 1, 1], &[1.0], &[1.0], &mut c);
+    let wrong = Gemm { dtype: DType::Bool, ..problem };
+    // SAFETY: nothing is read before the error.
+    let error = unsafe { gemm(&pool, Isa::Portable, &wrong) }.unwrap_err();
+    assert!(error.contains("no matrix product of bool into f32"), "{error}");
+    let wrong = Gemm { c: None, accumulate: true, ..problem };
+    // SAFETY: as above.
+    assert!(unsafe { gemm(&pool, Isa::Portable, &wrong) }.is_err());
+}
