@@ -199,6 +199,16 @@ impl Drop for StagedFolder {
     }
 }
 
+/// Takes a folder away so that at no instant a half-removed one stands under its name.
+pub(crate) fn remove_folder(path: &Path) -> Result<()> {
+    let aside = marked_name(path, TEMPORARY);
+    remove(&aside)
+        .and_then(|()| fs::rename(path, &aside))
+        .and_then(|()| sync_folder(&parent(path)))
+        .and_then(|()| remove(&aside))
+        .map_err(|e| Error::io("remove", path, e))
+}
+
 struct TemporaryPath(PathBuf);
 
 impl Drop for TemporaryPath {

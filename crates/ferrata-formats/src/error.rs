@@ -113,6 +113,10 @@ impl Error {
     pub(crate) fn config(path: &Path, what: impl Into<String>) -> Error {
         Error::Config { path: path.to_path_buf(), what: what.into() }
     }
+
+    pub(crate) fn checkpoint(path: &Path, what: impl Into<String>) -> Error {
+        Error::Checkpoint { path: path.to_path_buf(), what: what.into() }
+    }
 }
 
 fn remedy(source: &io::Error) -> &'static str {

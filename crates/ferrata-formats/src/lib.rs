@@ -16,12 +16,12 @@
 //! | `tensor.rs` | tensors as bytes: borrowed views and owned ones, conversions to numbers |
 //! | `safetensors.rs` | the safetensors format |
 //! | `huggingface/` | `config.json` of GPT-2 and Llama, weights (also sharded), directories |
+//! | `checkpoint/` | manifest with checksums, writer, verification, latest valid, retention |
 
 pub mod atomic;
-
+pub mod checkpoint;
 mod error;
 pub mod huggingface;
-
 mod mapped;
 pub mod safetensors;
 mod tensor;
