@@ -1,5 +1,31 @@
-//! The program: types, primitives, composites, text form, verifier, reference evaluator, transforms.
+//! The program: types, primitives, composites, text form, verifier, reference evaluator, and the
+//! transforms from program to program.
+//!
+//! This crate knows nothing of devices, files or threads, and has no `unsafe`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `dtype`, `types`, `literal` | element types, value types, host values |
+//! | `program`, `builder` | functions in single-assignment form, and how they are built |
+//! | `primitive/` | one file for each family of primitives, all its rules together |
+//! | `transform/` | `jvp`, `vjp`, `vmap`, transposition |
+//! | `evaluate` | the reference evaluator |
+//! | `error` | errors that name operation, shapes, scope and user line |
 
+mod builder;
 mod dtype;
+mod error;
+mod evaluate;
+mod literal;
+pub mod primitive;
+mod program;
+pub mod transform;
+mod types;
 
 pub use dtype::DType;
+pub use error::{Error, Location, Origin, Result};
+pub use evaluate::{Evaluator, Precision};
+pub use literal::{Elements, Literal, Scalar};
+pub use primitive::Primitive;
+pub use program::{Builder, Composite, CustomDerivative, Function, Node, Value};
+pub use types::{Type, row_major_strides};

@@ -1,0 +1,266 @@
+//! Shorthands of [`Builder`]: what rules and composites are written with.
+
+use crate::DType;
+use crate::literal::Scalar;
+use crate::primitive::elementwise as ops;
+use crate::primitive::{
+    Broadcast, Cast, Constant, Dot, Elementwise, ElementwiseOp, Iota, Reduce, ReduceKind, Reshape,
+    Slice, Transpose,
+};
+use crate::program::{Builder, Value};
+use crate::types::Type;
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $name:ident => $op:ident),* $(,)?) => {
+        impl Builder {
+            $($(#[$doc])* pub fn $name(&mut self, x: Value) -> Value {
+                self.apply(&ops::$op, &[x])
+            })*
+        }
+    };
+}
+
+macro_rules! binary {
+    ($($(#[$doc:meta])* $name:ident => $op:ident),* $(,)?) => {
+        impl Builder {
+            $($(#[$doc])* pub fn $name(&mut self, x: Value, y: Value) -> Value {
+                self.apply(&ops::$op, &[x, y])
+            })*
+        }
+    };
+}
+
+unary! {
+    /// `-x`.
+    neg => NEG,
+    /// `|x|`.
+    abs => ABS,
+    /// Sign.
+    sign => SIGN,
+    /// Whole part.
+    trunc => TRUNC,
+    /// `e^x`.
+    exp => EXP,
+    /// Natural logarithm.
+    log => LOG,
+    /// Square root.
+    sqrt => SQRT,
+    /// `1 / sqrt(x)`.
+    rsqrt => RSQRT,
+    /// Sine.
+    sin => SIN,
+    /// Cosine.
+    cos => COS,
+    /// Hyperbolic tangent.
+    tanh => TANH,
+    /// `1 / (1 + e^-x)`.
+    logistic => LOGISTIC,
+    /// Logical negation.
+    not => NOT,
+}
+
+binary! {
+    /// `x + y`.
+    add => ADD,
+    /// `x - y`.
+    sub => SUB,
+    /// `x y`.
+    mul => MUL,
+    /// `x / y`.
+    div => DIV,
+    /// The larger one.
+    max => MAX,
+    /// The smaller one.
+    min => MIN,
+    /// `x^y`.
+    pow => POW,
+    /// `x == y`.
+    eq => EQ,
+    /// `x != y`.
+    ne => NE,
+    /// `x < y`.
+    lt => LT,
+    /// `x <= y`.
+    le => LE,
+    /// `x > y`.
+    gt => GT,
+    /// `x >= y`.
+    ge => GE,
+    /// Logical or bitwise and.
+    and => AND,
+    /// Logical or bitwise or.
+    or => OR,
+}
+
+impl Builder {
+    /// Applies an elementwise operation.
+    pub fn apply(&mut self, op: &'static ElementwiseOp, inputs: &[Value]) -> Value {
+        self.emit1(Elementwise(op), inputs)
+    }
+
+    /// `condition ? x : y`.
+    pub fn select(&mut self, condition: Value, x: Value, y: Value) -> Value {
+        self.apply(&ops::SELECT, &[condition, x, y])
+    }
+
+    /// `x` as `dtype`; `x` itself when it has that dtype.
+    pub fn cast(&mut self, x: Value, dtype: DType) -> Value {
+        if self.ty(x).dtype == dtype { x } else { self.emit1(Cast { dtype }, &[x]) }
+    }
+
+    /// A value of type `ty` with every element equal to `x`.
+    pub fn full(&mut self, ty: Type, x: impl Into<Scalar>) -> Value {
+        let x: Scalar = x.into();
+        let value = match x {
+            Scalar::Float(f) => Scalar::of(ty.dtype, f),
+            Scalar::Int(i) if ty.dtype.is_float() => Scalar::of(ty.dtype, i as f64),
+            Scalar::Int(i) => Scalar::Int(ty.dtype.wrap_int(i)),
+        };
+        self.emit1(Constant { ty, value }, &[])
+    }
+
+    /// Every element equal to `x`, with the type of `like`.
+    pub fn full_like(&mut self, like: Value, x: f64) -> Value {
+        self.full(self.ty(like).clone(), x)
+    }
+
+    /// Zeros with the type of `like`.
+    pub fn zeros_like(&mut self, like: Value) -> Value {
+        self.full_like(like, 0.0)
+    }
+
+    /// `x` times a number.
+    pub fn scale(&mut self, x: Value, factor: f64) -> Value {
+        let factor = self.full_like(x, factor);
+        self.mul(x, factor)
+    }
+
+    /// `x` plus a number.
+    pub fn offset(&mut self, x: Value, term: f64) -> Value {
+        let term = self.full_like(x, term);
+        self.add(x, term)
+    }
+
+    /// 0, 1, 2, … along dimension `dim` of a value of type `ty`.
+    pub fn iota(&mut self, ty: Type, dim: usize) -> Value {
+        self.emit1(Iota { ty, dim }, &[])
+    }
+
+    /// Dimension `i` of `x` becomes dimension `dims[i]` of the result; the others are repeated.
+    pub fn broadcast(&mut self, x: Value, shape: &[usize], dims: &[usize]) -> Value {
+        if self.ty(x).shape == shape {
+            return x;
+        }
+        self.emit1(Broadcast { shape: shape.to_vec(), dims: dims.to_vec() }, &[x])
+    }
+
+    /// `x` with its dimensions aligned at the end of `shape`.
+    pub fn broadcast_trailing(&mut self, x: Value, shape: &[usize]) -> Value {
+        let rank = self.ty(x).rank();
+        let dims: Vec<usize> = (shape.len().saturating_sub(rank)..shape.len()).collect();
+        self.broadcast(x, shape, &dims)
+    }
+
+    /// `x` without the dimensions `dims` of `shape` it was reduced over, repeated along them.
+    pub fn broadcast_reduced(&mut self, x: Value, shape: &[usize], dims: &[usize]) -> Value {
+        let kept: Vec<usize> = (0..shape.len()).filter(|d| !dims.contains(d)).collect();
+        self.broadcast(x, shape, &kept)
+    }
+
+    /// The same elements in another shape.
+    pub fn reshape(&mut self, x: Value, shape: &[usize]) -> Value {
+        if self.ty(x).shape == shape {
+            return x;
+        }
+        self.emit1(Reshape { shape: shape.to_vec() }, &[x])
+    }
+
+    /// Dimension `i` of the result is dimension `permutation[i]` of `x`.
+    pub fn transpose(&mut self, x: Value, permutation: &[usize]) -> Value {
+        if permutation.iter().enumerate().all(|(i, &p)| i == p) {
+            return x;
+        }
+        self.emit1(Transpose { permutation: permutation.to_vec() }, &[x])
+    }
+
+    /// Moves a dimension, keeping the order of the others.
+    pub fn move_dim(&mut self, x: Value, from: usize, to: usize) -> Value {
+        let mut order: Vec<usize> = (0..self.ty(x).rank()).filter(|&d| d != from).collect();
+        order.insert(to.min(order.len()), from);
+        self.transpose(x, &order)
+    }
+
+    /// Elements `start..limit` along one dimension.
+    pub fn slice_dim(&mut self, x: Value, dim: usize, start: usize, limit: usize) -> Value {
+        let shape = self.ty(x).shape.clone();
+        let mut op =
+            Slice { start: vec![0; shape.len()], stride: vec![1; shape.len()], limit: shape };
+        (op.start[dim], op.limit[dim]) = (start, limit);
+        self.emit1(op, &[x])
+    }
+
+    /// Combines the elements along `dims`, which disappear.
+    pub fn reduce(&mut self, kind: ReduceKind, x: Value, dims: &[usize]) -> Value {
+        if dims.is_empty() {
+            return x;
+        }
+        let mut dims = dims.to_vec();
+        dims.sort_unstable();
+        self.emit1(Reduce { kind, dims }, &[x])
+    }
+
+    /// Sum along `dims`, which disappear.
+    pub fn sum(&mut self, x: Value, dims: &[usize]) -> Value {
+        self.reduce(ReduceKind::Sum, x, dims)
+    }
+
+    /// Matrix product of the last two dimensions; the leading ones are batch dimensions.
+    pub fn matmul(&mut self, x: Value, y: Value) -> Value {
+        let batch = self.ty(x).rank().saturating_sub(2);
+        let dims: Vec<usize> = (0..batch).collect();
+        self.dot(x, y, (&dims, &dims), (&[batch + 1], &[batch]))
+    }
+
+    /// General product: `batch` and `contract` pair dimensions of `x` with dimensions of `y`. The
+    /// result has the batch dimensions, then the free ones of `x`, then the free ones of `y`.
+    pub fn dot(
+        &mut self,
+        x: Value,
+        y: Value,
+        batch: (&[usize], &[usize]),
+        contract: (&[usize], &[usize]),
+    ) -> Value {
+        let op = Dot {
+            left_batch: batch.0.to_vec(),
+            right_batch: batch.1.to_vec(),
+            left_contract: contract.0.to_vec(),
+            right_contract: contract.1.to_vec(),
+        };
+        self.emit1(op, &[x, y])
+    }
+
+    /// Sum of two optional values, `None` being zero.
+    pub fn add_some(&mut self, x: Option<Value>, y: Option<Value>) -> Option<Value> {
+        match (x, y) {
+            (Some(x), Some(y)) => Some(self.add(x, y)),
+            (x, y) => x.or(y),
+        }
+    }
+
+    /// Gives every input the outermost dimension `size` that the batched ones have.
+    pub fn batch_all(&mut self, inputs: &[Value], batched: &[bool], size: usize) -> Vec<Value> {
+        inputs
+            .iter()
+            .zip(batched)
+            .map(|(&x, &has)| if has { x } else { self.add_batch(x, size) })
+            .collect()
+    }
+
+    /// Repeats `x` along a new outermost dimension.
+    pub fn add_batch(&mut self, x: Value, size: usize) -> Value {
+        let mut shape = vec![size];
+        shape.extend(&self.ty(x).shape);
+        let dims: Vec<usize> = (1..shape.len()).collect();
+        self.emit1(Broadcast { shape, dims }, &[x])
+    }
+}

@@ -1,0 +1,236 @@
+//! Primitives. Each stands in one file with all its rules: type, loop factors, reference meaning,
+//! derivative, transposition, batching and text attributes. The [`Rules`] trait has no defaults,
+//! so a primitive that lacks a rule does not compile.
+
+mod attribute;
+pub mod constant;
+pub mod control;
+pub mod cumulative;
+pub mod dot;
+pub mod elementwise;
+pub mod identity;
+mod loops;
+pub mod reduce;
+pub mod view;
+
+pub use attribute::{Attribute, AttributeReader, AttributeValue, Attributes};
+pub use constant::{Constant, Dense, Iota};
+pub use control::{Call, CustomLinear};
+pub use cumulative::Cumulative;
+pub use dot::Dot;
+pub use elementwise::{Cast, Elementwise, ElementwiseOp, ScalarOp};
+pub use identity::{Barrier, DebugPrint, StopGradient};
+pub use loops::{Dim, Factor, Loops};
+pub use reduce::{Reduce, ReduceKind};
+pub use view::{Broadcast, Concatenate, Pad, Reshape, Reverse, Slice, Transpose};
+
+use crate::error::{Error, Result};
+use crate::evaluate::Evaluator;
+use crate::literal::Literal;
+use crate::program::{Builder, Function, Value};
+use crate::types::Type;
+use std::sync::Arc;
+
+/// An operand of a node that is being transposed.
+#[derive(Clone, Debug)]
+pub enum Operand {
+    /// Does not depend on the tangents: its value may be used.
+    Known(Value),
+    /// Depends linearly on the tangents: only its type is known.
+    Linear(Type),
+}
+
+impl Operand {
+    /// Whether a cotangent is wanted for this operand.
+    pub fn is_linear(&self) -> bool {
+        matches!(self, Operand::Linear(_))
+    }
+
+    /// The value of an operand that must be known.
+    ///
+    /// # Errors
+    /// When the node is not linear in the way its rule promises.
+    pub fn known(&self) -> Result<Value> {
+        match self {
+            Operand::Known(v) => Ok(*v),
+            Operand::Linear(ty) => {
+                Err(Error::new(format!("operand of type {ty} is used non-linearly")))
+            }
+        }
+    }
+
+    /// The operand's type.
+    pub fn ty(&self, b: &Builder) -> Type {
+        match self {
+            Operand::Known(v) => b.ty(*v).clone(),
+            Operand::Linear(ty) => ty.clone(),
+        }
+    }
+}
+
+/// Tangents or cotangents, one per value; `None` is an exact zero.
+pub type Tangents = Vec<Option<Value>>;
+
+/// Everything that the stack knows of a primitive.
+pub trait Rules: Attributes {
+    /// Name in the text form and in errors.
+    fn name(&self) -> &'static str;
+
+    /// The type rule.
+    fn infer(&self, inputs: &[&Type]) -> Result<Vec<Type>>;
+
+    /// The loop nest, for primitives that are one; operand types have passed [`Rules::infer`].
+    fn loops(&self, inputs: &[&Type]) -> Option<Loops>;
+
+    /// The meaning, slow and obvious. Results are rounded to their dtype by the caller if asked.
+    fn evaluate(
+        &self,
+        cx: &Evaluator,
+        inputs: &[&Literal],
+        outputs: &[&Type],
+    ) -> Result<Vec<Literal>>;
+
+    /// Tangents of the results `y` from tangents `dx` of the inputs `x`, at least one of which is
+    /// there. A primitive that holds functions gets an empty `y` and fills it with the results,
+    /// computed in the form that its derivative needs.
+    fn jvp(
+        &self,
+        b: &mut Builder,
+        x: &[Value],
+        y: &mut Vec<Value>,
+        dx: &[Option<Value>],
+    ) -> Result<Tangents>;
+
+    /// Cotangents of the linear inputs from cotangents `dy` of the results. Entries of known
+    /// inputs are `None`.
+    fn transpose(
+        &self,
+        b: &mut Builder,
+        inputs: &[Operand],
+        dy: &[Option<Value>],
+    ) -> Result<Tangents>;
+
+    /// The results with a new outermost dimension of `size`, when the inputs marked in `batched`
+    /// have it. Every result gets the dimension.
+    fn batch(
+        &self,
+        b: &mut Builder,
+        inputs: &[Value],
+        batched: &[bool],
+        size: usize,
+    ) -> Result<Vec<Value>>;
+}
+
+/// The rule of a primitive whose results do not change when its inputs do.
+pub fn zero(results: usize) -> Result<Tangents> {
+    Ok(vec![None; results])
+}
+
+/// The rule of a primitive that has no derivative; `reason` completes "has no derivative: …".
+pub fn unsupported(reason: &str) -> Result<Tangents> {
+    Err(Error::new(format!("has no derivative: {reason}"))
+        .help("wrap the value in stop_gradient if no gradient is wanted through it"))
+}
+
+/// The transposition rule of a primitive that never stands among linear nodes.
+pub fn not_linear() -> Result<Tangents> {
+    Err(Error::new("is not linear and cannot be transposed"))
+}
+
+macro_rules! primitives {
+    ($($variant:ident => $name:literal),* $(,)?) => {
+        /// A primitive with its attributes.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)]
+        pub enum Primitive { $($variant($variant)),* }
+
+        $(impl From<$variant> for Primitive {
+            fn from(p: $variant) -> Self { Primitive::$variant(p) }
+        })*
+
+        impl Primitive {
+            /// The rules of the primitive inside.
+            pub fn rules(&self) -> &dyn Rules {
+                match self { $(Primitive::$variant(p) => p),* }
+            }
+
+            /// Reads the attributes of the primitive called `name`; `None` if there is none.
+            pub fn read(name: &str, a: &mut AttributeReader) -> Option<Result<Primitive>> {
+                $(if name == $name {
+                    return Some(<$variant as Attributes>::read(a).map(Primitive::$variant));
+                })*
+                elementwise::find(name).map(|op| Ok(Primitive::Elementwise(Elementwise(op))))
+            }
+        }
+    };
+}
+
+primitives! {
+    Elementwise => "elementwise", Cast => "cast", Constant => "constant", Dense => "dense",
+    Iota => "iota", Broadcast => "broadcast", Reshape => "reshape", Transpose => "transpose",
+    Slice => "slice", Reverse => "reverse", Pad => "pad", Concatenate => "concatenate",
+    Reduce => "reduce", Cumulative => "cumulative", Dot => "dot", StopGradient => "stop_gradient",
+    Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
+    CustomLinear => "custom_linear",
+}
+
+impl Primitive {
+    /// Name in the text form and in errors; a composite's call goes by the composite's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Primitive::Call(c) => c.function.composite.as_ref().map_or("call", |c| c.name),
+            other => other.rules().name(),
+        }
+    }
+
+    /// The type rule.
+    ///
+    /// # Errors
+    /// When the operand types do not fit.
+    pub fn infer(&self, inputs: &[&Type]) -> Result<Vec<Type>> {
+        self.rules().infer(inputs)
+    }
+
+    /// How many results a node of this primitive with so many inputs has.
+    pub fn result_count(&self, inputs: usize) -> usize {
+        match self {
+            Primitive::Barrier(_) => inputs,
+            Primitive::Call(c) => c.function.results().len(),
+            Primitive::CustomLinear(c) => c.outputs.len(),
+            _ => 1,
+        }
+    }
+
+    /// Functions that this primitive holds.
+    pub fn functions(&self) -> Vec<&Arc<Function>> {
+        match self {
+            Primitive::Call(c) => vec![&c.function],
+            Primitive::CustomLinear(c) => vec![&c.backward],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a node must be kept although nobody uses its results.
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Primitive::DebugPrint(_) => true,
+            other => other.functions().iter().any(|f| f.nodes().iter().any(|n| n.op.has_effect())),
+        }
+    }
+}
+
+/// Checks the number of inputs.
+pub(crate) fn expect_inputs(inputs: &[&Type], count: usize) -> Result<()> {
+    if inputs.len() == count {
+        return Ok(());
+    }
+    Err(Error::new(format!("takes {count} operands, {} given", inputs.len())))
+}
+
+/// Checks that `dim` is a dimension of a value of type `ty`.
+pub(crate) fn expect_dim(ty: &Type, dim: usize) -> Result<()> {
+    if dim < ty.rank() {
+        return Ok(());
+    }
+    Err(Error::new(format!("dimension {dim} does not exist in {ty}")))
+}
