@@ -1,0 +1,85 @@
+//! The interface of devices.
+
+use ferrata_ir::{Composite, DType, Function, Result, Type};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// Memory of some device; the device that made it knows what it is.
+pub trait Memory: Any + Send + Sync + fmt::Debug {
+    /// For the device to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A dense, row-major value in a device's memory.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// Dtype and shape.
+    pub ty: Type,
+    /// Where it lies. Shared: a buffer with one owner may be donated.
+    pub memory: Arc<dyn Memory>,
+}
+
+/// An input of an executable.
+#[derive(Debug)]
+pub enum Argument {
+    /// Only read.
+    Shared(Buffer),
+    /// The executable may overwrite it and return its memory as a result. If the memory has other
+    /// owners, the device copies it first.
+    Donated(Buffer),
+}
+
+impl Argument {
+    /// The buffer.
+    pub fn buffer(&self) -> &Buffer {
+        match self {
+            Argument::Shared(b) | Argument::Donated(b) => b,
+        }
+    }
+}
+
+/// A compiled program.
+pub trait Executable: Send + Sync {
+    /// Runs to completion and returns the results. Calls from several threads take turns.
+    ///
+    /// # Errors
+    /// When the arguments do not fit, or a run-time check fails.
+    fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>>;
+
+    /// The plan, for devices that have one: kernels, schedule and memory.
+    fn plan(&self) -> Option<&crate::Plan>;
+}
+
+/// Something that runs programs.
+pub trait Device: Send + Sync {
+    /// Short name: `cpu`.
+    fn name(&self) -> &str;
+
+    /// Everything that can change bits: device, instruction-set path, version.
+    fn fingerprint(&self) -> String;
+
+    /// Whether values of this dtype can be computed with.
+    fn supports(&self, dtype: DType) -> bool;
+
+    /// Whether the device runs this composite, on inputs of these types, with one kernel.
+    fn claims(&self, composite: &Composite, inputs: &[&Type]) -> bool;
+
+    /// A buffer with these little-endian elements.
+    ///
+    /// # Errors
+    /// When the length is not that of the type, or memory runs out.
+    fn upload(&self, ty: Type, bytes: &[u8]) -> Result<Buffer>;
+
+    /// The little-endian elements of a buffer of this device.
+    ///
+    /// # Errors
+    /// When the buffer belongs to another device.
+    fn download(&self, buffer: &Buffer) -> Result<Vec<u8>>;
+
+    /// Compiles a program whose inputs marked `donated` may be overwritten.
+    ///
+    /// # Errors
+    /// Names the node that the device cannot run, with its scope and user line.
+    fn compile(&self, program: &Arc<Function>, donated: &[bool]) -> Result<Arc<dyn Executable>>;
+}

@@ -1,0 +1,181 @@
+//! The kernel language. A device lowers these few kinds; it never needs to know a primitive that
+//! is made of scalar operations.
+//!
+//! Operands of a kernel are numbered; an operand is a span of memory given by the schedule, and a
+//! [`View`] or [`Access`] says how the kernel reads or writes it. Offsets and strides count
+//! elements of the view's dtype.
+
+use ferrata_ir::primitive::{ReduceKind, ScalarOp};
+use ferrata_ir::{Composite, DType, Primitive, Scalar};
+
+/// A strided array in an operand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Which operand of the kernel.
+    pub operand: usize,
+    /// Element type in memory.
+    pub dtype: DType,
+    /// Size of each dimension.
+    pub shape: Vec<usize>,
+    /// First element.
+    pub offset: usize,
+    /// Elements to step over for the next index of each dimension; 0 repeats.
+    pub strides: Vec<isize>,
+}
+
+/// How a loop nest reads or writes an operand: one stride for each loop.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    /// Which operand of the kernel.
+    pub operand: usize,
+    /// Element type in memory.
+    pub dtype: DType,
+    /// Element at loop indices 0.
+    pub offset: usize,
+    /// Elements to step over for the next index of each loop; 0 repeats.
+    pub strides: Vec<isize>,
+}
+
+/// A value of a kernel body: the instruction that defines it.
+pub type Register = usize;
+
+/// One instruction of a straight-line body. Half-precision floats are computed in f32: loads and
+/// casts from f16 or bf16 give f32 registers, rounded to the narrow type by [`Instruction::Cast`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Instruction {
+    /// The element of load `loads[i]` at the current loop indices.
+    Load(usize),
+    /// The accumulated product, in the epilogue of a [`Contract`].
+    Product,
+    /// A number.
+    Constant {
+        /// Register dtype.
+        dtype: DType,
+        /// The number.
+        value: Scalar,
+    },
+    /// The current index of a loop.
+    Index {
+        /// Which loop.
+        dim: usize,
+        /// Register dtype.
+        dtype: DType,
+    },
+    /// A scalar operation.
+    Apply {
+        /// Which.
+        op: ScalarOp,
+        /// Dtype of the operands (for a selection, of the chosen ones).
+        dtype: DType,
+        /// Operands.
+        args: Vec<Register>,
+    },
+    /// Conversion, rounding to `to`.
+    Cast {
+        /// Dtype of the operand.
+        from: DType,
+        /// Dtype of the result.
+        to: DType,
+        /// Operand.
+        arg: Register,
+    },
+    /// Combines the values of all columns of a row; the result is the same in each column.
+    ReduceColumns {
+        /// How.
+        kind: ReduceKind,
+        /// Dtype of operand and result.
+        dtype: DType,
+        /// Operand.
+        arg: Register,
+    },
+}
+
+/// Writes a register to memory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Store {
+    /// What is written.
+    pub register: Register,
+    /// Where; loops with stride 0 (and more than one step) are combined over.
+    pub access: Access,
+    /// How row loops with stride 0 are combined; `None` if there are none. Registers that are
+    /// constant along the columns are stored once per row.
+    pub combine: Option<ReduceKind>,
+}
+
+/// A fused elementwise and reduction kernel: `for row in rows { for column in columns { body } }`.
+///
+/// Reductions over columns ([`Instruction::ReduceColumns`]) may be used by later instructions, so a
+/// soft-max or a layer normalisation is one kernel. Reductions over rows happen in stores. Partial
+/// results are combined in an order that depends only on the sizes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Loop {
+    /// Trip counts of the row loops, outermost first.
+    pub rows: Vec<usize>,
+    /// Trip counts of the column loops, outermost first; none means one column.
+    pub columns: Vec<usize>,
+    /// What the body reads; strides over rows, then columns.
+    pub loads: Vec<Access>,
+    /// Instructions in order; instruction `i` defines register `i`.
+    pub body: Vec<Instruction>,
+    /// What is written; strides over rows, then columns.
+    pub stores: Vec<Store>,
+}
+
+/// One matrix product or a batch of them: `out[b, i, j] = epilogue(sum_k left[b, i, k] right[b, k, j])`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Contract {
+    /// Trip counts of the batch loops, outermost first.
+    pub batch: Vec<usize>,
+    /// Rows of the result.
+    pub m: usize,
+    /// Columns of the result.
+    pub n: usize,
+    /// Length of the sums.
+    pub k: usize,
+    /// Left operand; strides over batch, `m`, `k`.
+    pub left: Access,
+    /// Right operand; strides over batch, `k`, `n`.
+    pub right: Access,
+    /// Result; strides over batch, `m`, `n`. Without an epilogue the accumulated product is
+    /// rounded to its dtype.
+    pub out: Access,
+    /// Applied to each element of the product before it is stored, in the accumulator's dtype.
+    pub epilogue: Option<Epilogue>,
+}
+
+/// Elementwise work fused behind a product.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Epilogue {
+    /// What the body reads; strides over batch, `m`, `n`.
+    pub loads: Vec<Access>,
+    /// Instructions without [`Instruction::ReduceColumns`]; the last register is stored.
+    pub body: Vec<Instruction>,
+}
+
+/// What a device runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// A fused loop nest.
+    Loop(Loop),
+    /// A matrix product.
+    Contract(Contract),
+    /// A composite that the device has claimed.
+    Composite {
+        /// Name and attributes.
+        composite: Composite,
+        /// Inputs in the composite's order.
+        inputs: Vec<View>,
+        /// Results in the composite's order, dense.
+        outputs: Vec<View>,
+    },
+    /// A primitive that is no loop nest of scalar operations: gather, scatter, sort, top-k, arg
+    /// reductions, running reductions, pad, concatenate, dynamic slices, random bits, debug print.
+    Primitive {
+        /// Which, with attributes.
+        op: Primitive,
+        /// Inputs in the primitive's order.
+        inputs: Vec<View>,
+        /// Results in the primitive's order, dense.
+        outputs: Vec<View>,
+    },
+}

@@ -1,0 +1,97 @@
+//! The result of compilation: kernels, a schedule, and where everything lies in memory.
+
+use crate::kernel::Kernel;
+use ferrata_ir::{Literal, Origin, Type};
+use std::sync::Arc;
+
+/// A span of memory that a step reads or writes; offsets count bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In a program input.
+    Input {
+        /// Which.
+        index: usize,
+        /// First byte.
+        offset: usize,
+    },
+    /// In a program result. A result that takes over a donated input is that input's memory.
+    Result {
+        /// Which.
+        index: usize,
+        /// First byte.
+        offset: usize,
+    },
+    /// In the arena.
+    Arena {
+        /// First byte, a multiple of 64.
+        offset: usize,
+    },
+    /// In a dense constant.
+    Constant {
+        /// Which.
+        index: usize,
+    },
+}
+
+/// One entry of the schedule.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Runs a kernel.
+    Run {
+        /// Index into [`Plan::kernels`].
+        kernel: usize,
+        /// Operands by number.
+        operands: Vec<Place>,
+        /// Scope and user line of the main node, for profiles and errors.
+        origin: Origin,
+    },
+    /// Copies bytes.
+    Copy {
+        /// From.
+        from: Place,
+        /// To.
+        to: Place,
+        /// How many.
+        bytes: usize,
+    },
+    /// Runs `body` for `index` in `0..length`, or downwards. Slices of stacked values are copied
+    /// in before and out after each turn, carried values copied back.
+    Repeat {
+        /// Turns.
+        length: usize,
+        /// Whether the index falls.
+        reverse: bool,
+        /// Before each turn: from element block `index` of the first place to the second.
+        load: Vec<(Place, Place, usize)>,
+        /// The turn.
+        body: Vec<Step>,
+        /// After each turn: from the first place to element block `index` of the second.
+        store: Vec<(Place, Place, usize)>,
+    },
+    /// Runs one of two schedules, by a bool in memory.
+    Branch {
+        /// One byte.
+        condition: Place,
+        /// Run when the byte is 1, and when it is 0.
+        branches: [Vec<Step>; 2],
+    },
+}
+
+/// A compiled program for some device.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Types of the inputs.
+    pub inputs: Vec<Type>,
+    /// Types of the results.
+    pub results: Vec<Type>,
+    /// For each result, the donated input whose memory it takes over.
+    pub takes: Vec<Option<usize>>,
+    /// Distinct kernels.
+    pub kernels: Vec<Arc<Kernel>>,
+    /// The schedule.
+    pub steps: Vec<Step>,
+    /// Bytes of the arena.
+    pub arena: usize,
+    /// Dense constants.
+    pub constants: Vec<Arc<Literal>>,
+}

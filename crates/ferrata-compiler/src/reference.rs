@@ -1,0 +1,72 @@
+//! The device that runs the reference evaluator: the oracle of the conformance suite.
+
+use crate::device::{Argument, Buffer, Device, Executable, Memory};
+use ferrata_ir::{Composite, DType, Error, Evaluator, Function, Literal, Precision, Result, Type};
+use std::any::Any;
+use std::sync::Arc;
+
+/// Runs programs node by node in the reference evaluator, every value rounded to its dtype.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReferenceDevice;
+
+#[derive(Debug)]
+struct HostLiteral(Literal);
+
+impl Memory for HostLiteral {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn literal(buffer: &Buffer) -> Result<&Literal> {
+    let found = buffer.memory.as_any().downcast_ref::<HostLiteral>();
+    found.map(|h| &h.0).ok_or_else(|| Error::new("the buffer belongs to another device"))
+}
+
+fn buffer(value: Literal) -> Buffer {
+    Buffer { ty: value.ty.clone(), memory: Arc::new(HostLiteral(value)) }
+}
+
+struct Interpreted(Arc<Function>);
+
+impl Executable for Interpreted {
+    fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+        let inputs = arguments.iter().map(|a| literal(a.buffer())).collect::<Result<Vec<_>>>()?;
+        let results = Evaluator::new(Precision::Typed).call(&self.0, &inputs)?;
+        Ok(results.into_iter().map(buffer).collect())
+    }
+
+    fn plan(&self) -> Option<&crate::Plan> {
+        None
+    }
+}
+
+impl Device for ReferenceDevice {
+    fn name(&self) -> &str {
+        "reference"
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("reference {}", env!("CARGO_PKG_VERSION"))
+    }
+
+    fn supports(&self, _: DType) -> bool {
+        true
+    }
+
+    fn claims(&self, _: &Composite, _: &[&Type]) -> bool {
+        false
+    }
+
+    fn upload(&self, ty: Type, bytes: &[u8]) -> Result<Buffer> {
+        Literal::from_bytes(ty, bytes).map(buffer)
+    }
+
+    fn download(&self, buffer: &Buffer) -> Result<Vec<u8>> {
+        Ok(literal(buffer)?.to_bytes())
+    }
+
+    fn compile(&self, program: &Arc<Function>, _: &[bool]) -> Result<Arc<dyn Executable>> {
+        Ok(Arc::new(Interpreted(program.clone())))
+    }
+}
