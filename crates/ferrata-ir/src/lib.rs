@@ -8,11 +8,13 @@
 //! | `dtype`, `types`, `literal` | element types, value types, host values |
 //! | `program`, `builder` | functions in single-assignment form, and how they are built |
 //! | `primitive/` | one file for each family of primitives, all its rules together |
+//! | `composite/` | named functions of primitives that a device may claim, by family |
 //! | `transform/` | `jvp`, `vjp`, `vmap`, transposition |
 //! | `evaluate` | the reference evaluator |
 //! | `error` | errors that name operation, shapes, scope and user line |
 
 mod builder;
+pub mod composite;
 mod dtype;
 mod error;
 mod evaluate;

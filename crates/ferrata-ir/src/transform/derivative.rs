@@ -458,7 +458,11 @@ fn own_derivative(
     let is_float: Vec<bool> = function.result_types().iter().map(|t| t.dtype.is_float()).collect();
     let outputs: Vec<Type> =
         function.result_types().into_iter().filter(|t| t.dtype.is_float()).cloned().collect();
-    let mut args = all[n..].to_vec();
+    // A residual that is an operand itself is taken from here, not from the call's results, so that
+    // it is kept only once.
+    let parameter = |r: &Value| own.forward.parameters().iter().position(|p| p == r);
+    let kept = own.forward.results()[n..].iter().zip(&all[n..]);
+    let mut args: Vec<Value> = kept.map(|(r, &v)| parameter(r).map_or(v, |i| x[i])).collect();
     let residuals = args.len();
     for (&x, d) in x.iter().zip(dx) {
         if b.ty(x).dtype.is_float() {

@@ -1,0 +1,5 @@
+//! Composites: own derivatives against finite differences and against differentiation of the body,
+//! second derivatives, batching, and meanings computed by hand.
+
+mod attention;
+mod check;
