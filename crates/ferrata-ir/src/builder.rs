@@ -4,8 +4,9 @@ use crate::DType;
 use crate::literal::Scalar;
 use crate::primitive::elementwise as ops;
 use crate::primitive::{
-    Broadcast, Cast, Constant, Dot, Elementwise, ElementwiseOp, Iota, Reduce, ReduceKind, Reshape,
-    Slice, Transpose,
+    ArgReduce, BadIndex, Broadcast, Cast, Concatenate, Constant, Dot, DynamicSlice, DynamicUpdate,
+    Elementwise, ElementwiseOp, Extremum, FoldKey, Gather, Iota, RandomBits, Reduce, ReduceKind,
+    Reshape, Reverse, Scatter, ScatterKind, Slice, StopGradient, Transpose,
 };
 use crate::program::{Builder, Value};
 use crate::types::Type;
@@ -212,6 +213,98 @@ impl Builder {
     /// Sum along `dims`, which disappear.
     pub fn sum(&mut self, x: Value, dims: &[usize]) -> Value {
         self.reduce(ReduceKind::Sum, x, dims)
+    }
+
+    /// Index (i64) of the first extreme element along `dim`, which disappears.
+    pub fn arg_reduce(&mut self, kind: Extremum, x: Value, dim: usize) -> Value {
+        self.emit1(ArgReduce { kind, dim }, &[x])
+    }
+
+    /// The values one after the other along `dim`.
+    pub fn concatenate(&mut self, parts: &[Value], dim: usize) -> Value {
+        self.emit1(Concatenate { dim }, parts)
+    }
+
+    /// The dimensions `dims` run backwards.
+    pub fn flip(&mut self, x: Value, dims: &[usize]) -> Value {
+        self.emit1(Reverse { dims: dims.to_vec() }, &[x])
+    }
+
+    /// Identity whose derivative is zero.
+    pub fn stop_gradient(&mut self, x: Value) -> Value {
+        self.emit1(StopGradient {}, &[x])
+    }
+
+    /// Slices of `x` at `indices` along `dim`: `x [A.., n, C..]` and indices `[P..]` give
+    /// `[A.., P.., C..]`. An embedding is `take(table, ids, 0, bad)`.
+    pub fn take(&mut self, x: Value, indices: Value, dim: usize, bad: BadIndex) -> Value {
+        let mut shape = self.ty(indices).shape.clone();
+        let positions = shape.len();
+        shape.push(1);
+        let indices = self.reshape(indices, &shape);
+        let x = self.move_dim(x, dim, 0);
+        let y = self.emit1(Gather { batch: 0, indexed: 1, bad }, &[x, indices]);
+        // The positions lead; the dimensions `A` go before them.
+        let rank = self.ty(y).rank();
+        let order: Vec<usize> =
+            (positions..positions + dim).chain(0..positions).chain(positions + dim..rank).collect();
+        self.transpose(y, &order)
+    }
+
+    /// Elements of `x` at `indices` along `dim`; in all other dimensions the two have one size,
+    /// and an element is taken from its own place.
+    pub fn take_along(&mut self, x: Value, indices: Value, dim: usize, bad: BadIndex) -> Value {
+        let last = self.ty(x).rank().saturating_sub(1);
+        let (x, indices) = (self.move_dim(x, dim, last), self.index_column(indices, dim));
+        let y = self.emit1(Gather { batch: last, indexed: 1, bad }, &[x, indices]);
+        self.move_dim(y, last, dim)
+    }
+
+    /// The counterpart of [`Builder::take_along`]: `x` with `updates` combined into the places
+    /// that `indices` name along `dim`.
+    pub fn put_along(
+        &mut self,
+        kind: ScatterKind,
+        x: Value,
+        indices: Value,
+        updates: Value,
+        dim: usize,
+    ) -> Value {
+        let last = self.ty(x).rank().saturating_sub(1);
+        let indices = self.index_column(indices, dim);
+        let (x, updates) = (self.move_dim(x, dim, last), self.move_dim(updates, dim, last));
+        let op = Scatter { batch: last, indexed: 1, kind, bad: BadIndex::Drop };
+        let y = self.emit1(op, &[x, indices, updates]);
+        self.move_dim(y, last, dim)
+    }
+
+    /// Indices along `dim` in the form that gather and scatter take: `[.., n, 1]`.
+    fn index_column(&mut self, indices: Value, dim: usize) -> Value {
+        let last = self.ty(indices).rank().saturating_sub(1);
+        let indices = self.move_dim(indices, dim, last);
+        let mut shape = self.ty(indices).shape.clone();
+        shape.push(1);
+        self.reshape(indices, &shape)
+    }
+
+    /// The window of shape `sizes` of `x` at the indices `starts`.
+    pub fn dynamic_slice(&mut self, x: Value, starts: Value, sizes: &[usize]) -> Value {
+        self.emit1(DynamicSlice { sizes: sizes.to_vec() }, &[x, starts])
+    }
+
+    /// `x` with the window at the indices `starts` replaced by `update`.
+    pub fn dynamic_update(&mut self, x: Value, update: Value, starts: Value) -> Value {
+        self.emit1(DynamicUpdate {}, &[x, update, starts])
+    }
+
+    /// Random u32 of `shape` for each of the keys u32`[.., 2]`.
+    pub fn random_bits(&mut self, key: Value, shape: &[usize]) -> Value {
+        self.emit1(RandomBits { shape: shape.to_vec() }, &[key])
+    }
+
+    /// The keys that `data` u32`[..]` makes of keys u32`[.., 2]`.
+    pub fn fold_key(&mut self, key: Value, data: Value) -> Value {
+        self.emit1(FoldKey {}, &[key, data])
     }
 
     /// Matrix product of the last two dimensions; the leading ones are batch dimensions.

@@ -2,25 +2,33 @@
 //! derivative, transposition, batching and text attributes. The [`Rules`] trait has no defaults,
 //! so a primitive that lacks a rule does not compile.
 
+pub mod arg_reduce;
 mod attribute;
 pub mod constant;
 pub mod control;
 pub mod cumulative;
 pub mod dot;
+pub mod dynamic;
 pub mod elementwise;
 pub mod identity;
+pub mod index;
 mod loops;
+pub mod random;
 pub mod reduce;
 pub mod view;
 
+pub use arg_reduce::{ArgReduce, Extremum};
 pub use attribute::{Attribute, AttributeReader, AttributeValue, Attributes};
 pub use constant::{Constant, Dense, Iota};
 pub use control::{Call, CustomLinear};
 pub use cumulative::Cumulative;
 pub use dot::Dot;
+pub use dynamic::{DynamicSlice, DynamicUpdate};
 pub use elementwise::{Cast, Elementwise, ElementwiseOp, ScalarOp};
 pub use identity::{Barrier, DebugPrint, StopGradient};
+pub use index::{BadIndex, Gather, Scatter, ScatterKind};
 pub use loops::{Dim, Factor, Loops};
+pub use random::{FoldKey, RandomBits};
 pub use reduce::{Reduce, ReduceKind};
 pub use view::{Broadcast, Concatenate, Pad, Reshape, Reverse, Slice, Transpose};
 
@@ -137,6 +145,31 @@ pub fn not_linear() -> Result<Tangents> {
     Err(Error::new("is not linear and cannot be transposed"))
 }
 
+/// The derivative rules of a primitive whose results are integers.
+macro_rules! integer_results {
+    () => {
+        fn jvp(
+            &self,
+            _: &mut $crate::program::Builder,
+            _: &[$crate::program::Value],
+            y: &mut Vec<$crate::program::Value>,
+            _: &[Option<$crate::program::Value>],
+        ) -> $crate::error::Result<$crate::primitive::Tangents> {
+            $crate::primitive::zero(y.len())
+        }
+
+        fn transpose(
+            &self,
+            _: &mut $crate::program::Builder,
+            _: &[$crate::primitive::Operand],
+            _: &[Option<$crate::program::Value>],
+        ) -> $crate::error::Result<$crate::primitive::Tangents> {
+            $crate::primitive::not_linear()
+        }
+    };
+}
+pub(crate) use integer_results;
+
 macro_rules! primitives {
     ($($variant:ident => $name:literal),* $(,)?) => {
         /// A primitive with its attributes.
@@ -169,8 +202,10 @@ primitives! {
     Elementwise => "elementwise", Cast => "cast", Constant => "constant", Dense => "dense",
     Iota => "iota", Broadcast => "broadcast", Reshape => "reshape", Transpose => "transpose",
     Slice => "slice", Reverse => "reverse", Pad => "pad", Concatenate => "concatenate",
-    Reduce => "reduce", Cumulative => "cumulative", Dot => "dot", StopGradient => "stop_gradient",
-    Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
+    Gather => "gather", Scatter => "scatter", DynamicSlice => "dynamic_slice",
+    DynamicUpdate => "dynamic_update", Reduce => "reduce", ArgReduce => "arg_reduce",
+    Cumulative => "cumulative", Dot => "dot", RandomBits => "random_bits", FoldKey => "fold_key",
+    StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
     CustomLinear => "custom_linear",
 }
 
@@ -225,6 +260,14 @@ pub(crate) fn expect_inputs(inputs: &[&Type], count: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!("takes {count} operands, {} given", inputs.len())))
+}
+
+/// Checks that an operand holds indices.
+pub(crate) fn expect_indices(ty: &Type) -> Result<()> {
+    if matches!(ty.dtype, crate::DType::I64 | crate::DType::I32) {
+        return Ok(());
+    }
+    Err(Error::new(format!("indices are {ty}, not i64 or i32")).help("cast the indices to i64"))
 }
 
 /// Checks that `dim` is a dimension of a value of type `ty`.

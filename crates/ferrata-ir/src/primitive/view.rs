@@ -453,10 +453,9 @@ impl Rules for Slice {
         dy: &[Option<Value>],
     ) -> Result<Tangents> {
         let ty = inputs[0].ty(b);
-        let kept = self.shape();
         let mut pad = Pad { low: vec![], high: vec![], interior: vec![] };
-        for d in 0..ty.rank() {
-            let covered = kept[d].saturating_sub(1) * self.stride[d] + kept[d].min(1);
+        for (d, kept) in self.shape().into_iter().enumerate() {
+            let covered = kept.saturating_sub(1) * self.stride[d] + kept.min(1);
             pad.low.push(self.start[d] as i64);
             pad.high.push((ty.shape[d] - self.start[d] - covered) as i64);
             pad.interior.push(self.stride[d] - 1);
