@@ -1,7 +1,8 @@
 //! Times matrix products at the shapes of a GPT training step.
 //!
-//! `cargo run --release -p ferrata-cpu --example gemm [threads]` prints, for every shape, the best
-//! and the median time of some runs, and the rate of the best.
+//! `cargo run --release -p ferrata-cpu --example gemm [threads] [name]` prints, for every shape (or
+//! those whose name contains `name`), the best and the median time of some runs, and the rate of
+//! the best.
 
 use std::time::Instant;
 
@@ -36,7 +37,9 @@ fn main() -> Result<(), String> {
     let pool = Pool::new(threads.unwrap_or_else(Pool::default_threads));
     let isa = Isa::current()?;
     println!("{isa}, {} threads", pool.threads());
-    for (name, m, n, k, a_turned, b_turned) in CASES {
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    let cases = CASES.into_iter().filter(|case| case.0.contains(&wanted));
+    for (name, m, n, k, a_turned, b_turned) in cases {
         let a = values(m * k);
         let b = values(k * n);
         let mut c = vec![0f32; m * n];
@@ -58,8 +61,8 @@ fn main() -> Result<(), String> {
             epilogue: None,
         };
         let flops = 2.0 * m as f64 * n as f64 * k as f64;
-        let repeats = ((2e8 / flops) as usize).max(1);
-        let mut times: Vec<f64> = (0..9)
+        let repeats = ((1e8 / flops) as usize).max(1);
+        let mut times: Vec<f64> = (0..15)
             .map(|_| {
                 let start = Instant::now();
                 for _ in 0..repeats {

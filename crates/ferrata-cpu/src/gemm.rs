@@ -1,6 +1,7 @@
 //! Matrix products of any strides, batched.
 //!
-//! Map: `packed` (the blocked product), `pack` and `tile` (its two loops), `element` (dtypes).
+//! Map: `packed` (the blocked product), `pack` and `tile` (its two loops), `skinny` (few rows
+//! or few columns, bound by memory), `element` (dtypes).
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -15,6 +16,7 @@ use crate::simd::{Simd, VectorI32, VectorI64};
 mod element;
 mod pack;
 mod packed;
+mod skinny;
 mod tile;
 
 #[cfg(test)]
@@ -196,7 +198,12 @@ where
     let one = |index: usize| {
         let product = shared.product::<In, Out, A>(index);
         // SAFETY: `gemm`'s contract, and `Isa::run` chose `L` by what the machine has.
-        unsafe { product.multiply::<L, V>(pool) };
+        unsafe {
+            let done = product.same().is_some_and(|p| p.multiply_skinny::<L, V>(pool));
+            if !done {
+                product.multiply::<L, V>(pool);
+            }
+        }
     };
     let size = problem.m * problem.n * problem.k;
     if count > 1 && size <= WHOLE {

@@ -48,7 +48,10 @@ where
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        let mut first = 0;
+        let whole = if self.line == 1 { self.lines / self.width } else { 0 };
+        // SAFETY: `pack`'s contract, for the panels that are full.
+        unsafe { self.copy(whole) };
+        let mut first = whole * self.width;
         while first < self.lines {
             let lines = self.width.min(self.lines - first);
             // SAFETY: `pack`'s contract, for the panel that starts at line `first`.
@@ -58,9 +61,7 @@ where
                 if lines < self.width {
                     to.write_bytes(0, self.width * self.depth);
                 }
-                if self.line == 1 {
-                    self.copy(from, to, lines);
-                } else if self.step == 1 {
+                if self.step == 1 {
                     self.transpose::<L>(from, to, lines);
                 } else {
                     self.gather(from, to, 0..lines, 0..self.depth);
@@ -76,31 +77,38 @@ where
     In: Stored<A>,
     A: Copy + Default + 'static,
 {
-    /// Lines that are neighbours in memory.
+    /// The first `panels` panels, whose lines are neighbours in memory: step by step, so that
+    /// reads are long.
     #[inline(always)]
-    unsafe fn copy(&self, from: *const In, to: *mut A, lines: usize) {
-        /// Steps of a constant number of lines, which the compiler turns into whole vectors.
+    unsafe fn copy(&self, panels: usize) {
+        /// Panels of a constant width, so that the compiler moves whole vectors.
         macro_rules! fixed {
             ($n:literal) => {
                 for p in 0..self.depth {
-                    // SAFETY: `pack`'s contract.
-                    unsafe {
-                        let row = from.offset(p as isize * self.step).cast::<[In; $n]>();
-                        let row = row.read_unaligned().map(Stored::widen);
-                        to.add(p * self.width).cast::<[A; $n]>().write_unaligned(row);
+                    for panel in 0..panels {
+                        // SAFETY: `pack`'s contract.
+                        unsafe {
+                            let from = self.from.offset(p as isize * self.step).add(panel * $n);
+                            let to = self.to.add((panel * self.depth + p) * $n);
+                            // All reads before all writes: the two might alias, for all the
+                            // compiler knows.
+                            let mut row = [A::default(); $n];
+                            for (line, x) in row.iter_mut().enumerate() {
+                                *x = from.add(line).read().widen();
+                            }
+                            to.cast::<[A; $n]>().write_unaligned(row);
+                        }
                     }
                 }
             };
         }
-        match lines {
+        match self.width {
             4 => fixed!(4),
             6 => fixed!(6),
             8 => fixed!(8),
-            14 => fixed!(14),
+            12 => fixed!(12),
             16 => fixed!(16),
-            32 => fixed!(32),
-            // SAFETY: passed on.
-            _ => unsafe { self.gather(from, to, 0..lines, 0..self.depth) },
+            _ => fixed!(32),
         }
     }
 

@@ -5,6 +5,8 @@
 //! output element adds its chunks in order, so neither the number of threads nor the blocks
 //! change a bit.
 
+use std::any::TypeId;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::element::Stored;
@@ -19,14 +21,17 @@ use crate::simd::Simd;
 const CHUNK: usize = 4096;
 /// The same where the accumulators need a chunk-sized buffer of their own.
 const BUFFERED_CHUNK: usize = 2048;
-/// Bytes of the contracted dimension in one chunk: a panel stays in the first-level cache.
-const DEPTH_BYTES: usize = 1536;
-/// Output rows of one task, at most; also lines packed by one task.
-const TASK_ROWS: usize = 112;
+/// Bytes of the contracted dimension in one chunk: a left panel stays in the first-level cache, a
+/// block's right panels in the second.
+const DEPTH_BYTES: usize = 2048;
+/// Output rows of one task, at most.
+const TASK_ROWS: usize = 96;
 /// Output columns of one task, at most.
-const TASK_COLUMNS: usize = 384;
+const TASK_COLUMNS: usize = 512;
+/// Lines packed by one task, at most.
+const TASK_LINES: usize = 256;
 /// Multiplications below which waking other threads costs more than it brings.
-const SERIAL: usize = 1 << 16;
+const SERIAL: usize = 1 << 19;
 
 /// One product `C = A·B`, all strides in elements.
 pub(super) struct Product<'a, In, Out, A> {
@@ -47,7 +52,7 @@ pub(super) struct Product<'a, In, Out, A> {
     pub direct: bool,
     pub batch: usize,
     pub epilogue: Option<&'a Epilogue<'a>>,
-    pub marker: std::marker::PhantomData<A>,
+    pub marker: PhantomData<A>,
 }
 
 // SAFETY: the pointers are used from several threads only for reads of the operands and for
@@ -132,6 +137,16 @@ where
         });
     }
 
+    /// This product where nothing needs conversion.
+    pub fn same(&self) -> Option<&Product<'_, A, A, A>> {
+        let accumulated = TypeId::of::<A>();
+        if TypeId::of::<In>() != accumulated || TypeId::of::<Out>() != accumulated {
+            return None;
+        }
+        // SAFETY: the types are the same.
+        Some(unsafe { &*std::ptr::from_ref(self).cast() })
+    }
+
     fn each(&self, pool: &Pool, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         if self.m * self.n * self.k <= SERIAL {
             (0..tasks).for_each(|index| task(index, pool.worker()));
@@ -143,7 +158,8 @@ where
     /// Packs both operands of a chunk.
     unsafe fn pack<L: Level, V: Simd<Elem = A>>(&self, pool: &Pool, chunk: &Chunk<A>) {
         let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        let (a_lines, b_lines) = (part(TASK_ROWS, TASK_ROWS, mr), part(TASK_ROWS, TASK_ROWS, nr));
+        let (a_lines, b_lines) =
+            (part(chunk.rows.len(), TASK_LINES, mr), part(chunk.columns.len(), TASK_LINES, nr));
         let a_tasks = chunk.rows.len().div_ceil(a_lines);
         let b_tasks = chunk.columns.len().div_ceil(b_lines);
         let depth = chunk.steps.len();
@@ -216,7 +232,7 @@ where
                 c,
                 ld,
                 accumulate: self.accumulate || !first,
-                vector: std::marker::PhantomData,
+                vector: PhantomData,
             });
             if chunk.steps.end < self.k {
                 return;
@@ -243,7 +259,7 @@ struct Block<A, V> {
     c: *mut A,
     ld: usize,
     accumulate: bool,
-    vector: std::marker::PhantomData<V>,
+    vector: PhantomData<V>,
 }
 
 impl<A: Copy, V: Simd<Elem = A>> Kernel for Block<A, V> {

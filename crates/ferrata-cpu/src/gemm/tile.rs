@@ -4,7 +4,10 @@ use crate::isa::{Kernel, Level};
 use crate::simd::Simd;
 
 /// Heights of register tile that exist; a panel with other rows is padded to the next one.
-pub(super) const HEIGHTS: [usize; 8] = [1, 2, 4, 6, 8, 10, 12, 14];
+pub(super) const HEIGHTS: [usize; 7] = [1, 2, 4, 6, 8, 10, 12];
+
+/// Steps of the contracted dimension in one turn of the loop.
+const UNROLLED: usize = 4;
 
 /// `C[rows, cols] (+)= A·B` over packed panels, `rows ≤ TILE_ROWS`,
 /// `cols ≤ TILE_VECTORS · LANES`.
@@ -34,7 +37,7 @@ impl<T> Tile<T> {
     /// `c` is writable for `rows` × `cols` and nobody else touches it.
     #[inline(always)]
     pub unsafe fn compute<L: Level, V: Simd<Elem = T>>(self) {
-        const { assert!(V::TILE_ROWS <= 14 && V::TILE_VECTORS == 2) };
+        const { assert!(V::TILE_ROWS <= 12 && V::TILE_VECTORS == 2) };
         let height = HEIGHTS.into_iter().position(|h| h >= self.rows).unwrap_or(HEIGHTS.len() - 1);
         // SAFETY: passed on; a height above TILE_ROWS is never needed.
         unsafe {
@@ -65,8 +68,7 @@ impl<T> Tile<T> {
                 3 => call!(6),
                 4 => call!(8),
                 5 => call!(10),
-                6 => call!(12),
-                _ => call!(14),
+                _ => call!(12),
             }
         }
     }
@@ -86,19 +88,15 @@ impl<V: Simd, const M: usize, const N: usize> Kernel for Fixed<V, M, N> {
         // SAFETY: `compute`'s contract: the machine has V, panels hold `depth` steps.
         let acc = unsafe {
             let mut acc = [[V::splat(V::Elem::default()); N]; M];
-            for _ in 0..t.depth {
-                let mut right = [V::splat(V::Elem::default()); N];
-                for (j, r) in right.iter_mut().enumerate() {
-                    *r = V::load(b.add(j * V::LANES));
+            for _ in 0..t.depth / UNROLLED {
+                for u in 0..UNROLLED {
+                    multiply(&mut acc, a.add(u * V::TILE_ROWS), b.add(u * step));
                 }
-                for (i, row) in acc.iter_mut().enumerate() {
-                    let left = V::splat(*a.add(i));
-                    for (c, &r) in row.iter_mut().zip(&right) {
-                        *c = c.mul_add(left, r);
-                    }
-                }
-                a = a.add(V::TILE_ROWS);
-                b = b.add(step);
+                a = a.add(UNROLLED * V::TILE_ROWS);
+                b = b.add(UNROLLED * step);
+            }
+            for u in 0..t.depth % UNROLLED {
+                multiply(&mut acc, a.add(u * V::TILE_ROWS), b.add(u * step));
             }
             acc
         };
@@ -111,6 +109,31 @@ impl<V: Simd, const M: usize, const N: usize> Kernel for Fixed<V, M, N> {
                 let width = t.cols.saturating_sub(j * V::LANES).min(V::LANES);
                 // SAFETY: within `rows` × `cols` of `c`.
                 unsafe { write(t.c.add(i * t.ld + j * V::LANES), x, width, t.accumulate) };
+            }
+        }
+    }
+}
+
+/// One step of the contracted dimension.
+///
+/// # Safety
+/// As [`Simd`]'s; `M` elements at `a`, `N` vectors at `b`.
+#[inline(always)]
+unsafe fn multiply<V: Simd, const M: usize, const N: usize>(
+    acc: &mut [[V; N]; M],
+    a: *const V::Elem,
+    b: *const V::Elem,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        let mut right = [V::splat(V::Elem::default()); N];
+        for (j, r) in right.iter_mut().enumerate() {
+            *r = V::load(b.add(j * V::LANES));
+        }
+        for (i, row) in acc.iter_mut().enumerate() {
+            let left = V::splat(*a.add(i));
+            for (c, &r) in row.iter_mut().zip(&right) {
+                *c = c.mul_add(left, r);
             }
         }
     }
