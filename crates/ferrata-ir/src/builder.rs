@@ -36,26 +36,66 @@ unary! {
     neg => NEG,
     /// `|x|`.
     abs => ABS,
-    /// Sign.
+    /// -1, 0 or 1.
     sign => SIGN,
+    /// Largest whole number that is not above `x`.
+    floor => FLOOR,
+    /// Smallest whole number that is not below `x`.
+    ceil => CEIL,
+    /// Nearest whole number, halves to even.
+    round => ROUND,
     /// Whole part.
     trunc => TRUNC,
     /// `e^x`.
     exp => EXP,
+    /// `e^x - 1`.
+    expm1 => EXPM1,
     /// Natural logarithm.
     log => LOG,
+    /// `log(1 + x)`.
+    log1p => LOG1P,
     /// Square root.
     sqrt => SQRT,
     /// `1 / sqrt(x)`.
     rsqrt => RSQRT,
+    /// `1 / (1 + e^-x)`.
+    logistic => LOGISTIC,
     /// Sine.
     sin => SIN,
     /// Cosine.
     cos => COS,
+    /// Tangent.
+    tan => TAN,
+    /// Inverse sine.
+    asin => ASIN,
+    /// Inverse cosine.
+    acos => ACOS,
+    /// Inverse tangent.
+    atan => ATAN,
+    /// Hyperbolic sine.
+    sinh => SINH,
+    /// Hyperbolic cosine.
+    cosh => COSH,
     /// Hyperbolic tangent.
     tanh => TANH,
-    /// `1 / (1 + e^-x)`.
-    logistic => LOGISTIC,
+    /// Inverse hyperbolic sine.
+    asinh => ASINH,
+    /// Inverse hyperbolic cosine.
+    acosh => ACOSH,
+    /// Inverse hyperbolic tangent.
+    atanh => ATANH,
+    /// Error function.
+    erf => ERF,
+    /// `1 - erf(x)`.
+    erfc => ERFC,
+    /// Inverse of the error function.
+    erf_inv => ERF_INV,
+    /// `log |Γ(x)|`.
+    lgamma => LGAMMA,
+    /// Derivative of `lgamma`.
+    digamma => DIGAMMA,
+    /// Whether `x` is neither infinite nor NaN.
+    is_finite => IS_FINITE,
     /// Logical negation.
     not => NOT,
 }
@@ -69,12 +109,16 @@ binary! {
     mul => MUL,
     /// `x / y`.
     div => DIV,
+    /// Remainder of the truncated division.
+    rem => REM,
     /// The larger one.
     max => MAX,
     /// The smaller one.
     min => MIN,
     /// `x^y`.
     pow => POW,
+    /// Angle of the point with ordinate `x` and abscissa `y`.
+    atan2 => ATAN2,
     /// `x == y`.
     eq => EQ,
     /// `x != y`.
@@ -91,6 +135,12 @@ binary! {
     and => AND,
     /// Logical or bitwise or.
     or => OR,
+    /// Logical or bitwise exclusive or.
+    xor => XOR,
+    /// Left shift of `x` by `y` bits.
+    shl => SHL,
+    /// Right shift of `x` by `y` bits.
+    shr => SHR,
 }
 
 impl Builder {
@@ -102,6 +152,18 @@ impl Builder {
     /// `condition ? x : y`.
     pub fn select(&mut self, condition: Value, x: Value, y: Value) -> Value {
         self.apply(&ops::SELECT, &[condition, x, y])
+    }
+
+    /// `min(max(x, low), high)`.
+    pub fn clamp(&mut self, x: Value, low: Value, high: Value) -> Value {
+        self.apply(&ops::CLAMP, &[x, low, high])
+    }
+
+    /// `1 - x²`.
+    pub(crate) fn one_minus_square(&mut self, x: Value) -> Value {
+        let square = self.mul(x, x);
+        let one = self.full_like(x, 1.0);
+        self.sub(one, square)
     }
 
     /// `x` as `dtype`; `x` itself when it has that dtype.

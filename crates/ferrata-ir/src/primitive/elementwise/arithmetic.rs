@@ -6,7 +6,7 @@ use super::{Derivative, ElementwiseOp, Kernel, Reference, ScalarOp, Signature};
 #[rustfmt::skip]
 pub(super) static ALL: &[&ElementwiseOp] = &[
     &NEG, &ABS, &SIGN, &FLOOR, &CEIL, &ROUND, &TRUNC, &ADD, &SUB, &MUL, &DIV, &REM, &MAX, &MIN,
-    &NOT, &AND, &OR, &XOR, &SHL, &SHR,
+    &CLAMP, &NOT, &AND, &OR, &XOR, &SHL, &SHR,
 ];
 
 /// `-x`.
@@ -163,6 +163,42 @@ const EXTREMUM: Derivative = Derivative::Rule(|b, x, y, i, dx| {
     let alone = b.select(mine, dx, none);
     b.select(tie, half, alone)
 });
+
+/// `min(max(x, low), high)`; NaN wins. The gradient in `x` is 1 inside and on the bounds.
+pub static CLAMP: ElementwiseOp = ElementwiseOp {
+    name: "clamp",
+    signature: Signature::Number(3),
+    reference: Reference::Number(
+        |x| match x {
+            _ if x.iter().any(|x| x.is_nan()) => f64::NAN,
+            _ => x[0].max(x[1]).min(x[2]),
+        },
+        |x| x[0].max(x[1]).min(x[2]),
+    ),
+    derivative: Derivative::Rule(|b, x, _, i, dx| {
+        let (x, low, high) = (x[0], x[1], x[2]);
+        let mine = match i {
+            0 => {
+                let (above, below) = (b.ge(x, low), b.le(x, high));
+                b.and(above, below)
+            }
+            1 => {
+                let (under, ordered) = (b.lt(x, low), b.le(low, high));
+                b.and(under, ordered)
+            }
+            _ => {
+                let (over, crossed) = (b.gt(x, high), b.gt(low, high));
+                b.or(over, crossed)
+            }
+        };
+        let none = b.zeros_like(dx);
+        b.select(mine, dx, none)
+    }),
+    kernel: Kernel::Expand(|e, _, x| {
+        let raised = e.apply(ScalarOp::Max, &[x[0], x[1]]);
+        e.apply(ScalarOp::Min, &[raised, x[2]])
+    }),
+};
 
 /// Logical negation.
 pub static NOT: ElementwiseOp = ElementwiseOp {

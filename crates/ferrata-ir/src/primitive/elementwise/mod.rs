@@ -2,11 +2,15 @@
 
 mod arithmetic;
 mod compare;
+mod special;
 mod transcendental;
+mod trigonometric;
 
 pub use arithmetic::*;
 pub use compare::*;
+pub use special::*;
 pub use transcendental::*;
+pub use trigonometric::*;
 
 use super::{Loops, Operand, Rules, Tangents, expect_inputs, not_linear, unsupported, zero};
 use crate::DType;
@@ -149,7 +153,25 @@ pub fn find(name: &str) -> Option<&'static ElementwiseOp> {
 
 /// Every elementwise operation.
 pub fn all() -> impl Iterator<Item = &'static ElementwiseOp> {
-    arithmetic::ALL.iter().chain(compare::ALL).chain(transcendental::ALL).copied()
+    let families =
+        [arithmetic::ALL, compare::ALL, transcendental::ALL, trigonometric::ALL, special::ALL];
+    families.into_iter().flatten().copied()
+}
+
+/// An operation on one float that devices run as one scalar operation.
+const fn unary(
+    name: &'static str,
+    reference: fn(&[f64]) -> f64,
+    derivative: Derivative,
+    op: ScalarOp,
+) -> ElementwiseOp {
+    ElementwiseOp {
+        name,
+        signature: Signature::Float(1),
+        reference: Reference::Float(reference),
+        derivative,
+        kernel: Kernel::Op(op),
+    }
 }
 
 impl Attributes for Elementwise {

@@ -1,33 +1,40 @@
-//! Roots, exponentials, logarithms, trigonometry and special functions.
+//! Roots, exponentials, logarithms and powers.
 
-use super::{Derivative, ElementwiseOp, Kernel, Reference, ScalarOp, Signature};
+use super::{Derivative, ElementwiseOp, Kernel, Reference, ScalarOp, Signature, unary};
 
 /// Every operation of this file.
 pub(super) static ALL: &[&ElementwiseOp] =
-    &[&EXP, &LOG, &SQRT, &RSQRT, &SIN, &COS, &TANH, &LOGISTIC, &POW];
-
-const fn unary(
-    name: &'static str,
-    f: fn(&[f64]) -> f64,
-    derivative: Derivative,
-    op: ScalarOp,
-) -> ElementwiseOp {
-    ElementwiseOp {
-        name,
-        signature: Signature::Float(1),
-        reference: Reference::Float(f),
-        derivative,
-        kernel: Kernel::Op(op),
-    }
-}
+    &[&EXP, &EXPM1, &LOG, &LOG1P, &SQRT, &RSQRT, &LOGISTIC, &POW];
 
 /// `e^x`.
 pub static EXP: ElementwiseOp =
     unary("exp", |x| x[0].exp(), Derivative::Rule(|b, _, y, _, dx| b.mul(y, dx)), ScalarOp::Exp);
 
+/// `e^x - 1`, accurate also near 0.
+pub static EXPM1: ElementwiseOp = unary(
+    "expm1",
+    |x| x[0].exp_m1(),
+    Derivative::Rule(|b, _, y, _, dx| {
+        let slope = b.offset(y, 1.0);
+        b.mul(slope, dx)
+    }),
+    ScalarOp::Expm1,
+);
+
 /// Natural logarithm.
 pub static LOG: ElementwiseOp =
     unary("log", |x| x[0].ln(), Derivative::Rule(|b, x, _, _, dx| b.div(dx, x[0])), ScalarOp::Log);
+
+/// `log(1 + x)`, accurate also near 0.
+pub static LOG1P: ElementwiseOp = unary(
+    "log1p",
+    |x| x[0].ln_1p(),
+    Derivative::Rule(|b, x, _, _, dx| {
+        let divisor = b.offset(x[0], 1.0);
+        b.div(dx, divisor)
+    }),
+    ScalarOp::Log1p,
+);
 
 /// Square root.
 pub static SQRT: ElementwiseOp = unary(
@@ -52,42 +59,6 @@ pub static RSQRT: ElementwiseOp = unary(
     ScalarOp::Rsqrt,
 );
 
-/// Sine, of radians.
-pub static SIN: ElementwiseOp = unary(
-    "sin",
-    |x| x[0].sin(),
-    Derivative::Rule(|b, x, _, _, dx| {
-        let c = b.cos(x[0]);
-        b.mul(c, dx)
-    }),
-    ScalarOp::Sin,
-);
-
-/// Cosine, of radians.
-pub static COS: ElementwiseOp = unary(
-    "cos",
-    |x| x[0].cos(),
-    Derivative::Rule(|b, x, _, _, dx| {
-        let s = b.sin(x[0]);
-        let s = b.neg(s);
-        b.mul(s, dx)
-    }),
-    ScalarOp::Cos,
-);
-
-/// Hyperbolic tangent.
-pub static TANH: ElementwiseOp = unary(
-    "tanh",
-    |x| x[0].tanh(),
-    Derivative::Rule(|b, _, y, _, dx| {
-        let square = b.mul(y, y);
-        let one = b.full_like(y, 1.0);
-        let slope = b.sub(one, square);
-        b.mul(slope, dx)
-    }),
-    ScalarOp::Tanh,
-);
-
 /// `1 / (1 + e^-x)`.
 pub static LOGISTIC: ElementwiseOp = unary(
     "logistic",
@@ -101,25 +72,27 @@ pub static LOGISTIC: ElementwiseOp = unary(
     ScalarOp::Logistic,
 );
 
-/// `a^b`; the derivative in `b` is 0 where `a` is 0.
+/// `a^b`; the derivative in `a` is 0 where `b` is 0, that in `b` is 0 where `a` is 0.
 pub static POW: ElementwiseOp = ElementwiseOp {
     name: "pow",
     signature: Signature::Float(2),
     reference: Reference::Float(|x| x[0].powf(x[1])),
     derivative: Derivative::Rule(|b, x, y, i, dx| {
-        if i == 0 {
-            let one = b.full_like(y, 1.0);
-            let less = b.sub(x[1], one);
-            let power = b.pow(x[0], less);
-            let slope = b.mul(x[1], power);
-            return b.mul(slope, dx);
-        }
         let zero = b.zeros_like(y);
         let one = b.full_like(y, 1.0);
-        let at_zero = b.eq(x[0], zero);
-        let safe = b.select(at_zero, one, x[0]);
-        let log = b.log(safe);
-        let slope = b.mul(y, log);
+        // Both slopes are computed at a harmless point where they do not count.
+        let flat = b.eq(x[1 - i], zero);
+        let slope = if i == 0 {
+            let exponent = b.select(flat, one, x[1]);
+            let less = b.sub(exponent, one);
+            let power = b.pow(x[0], less);
+            b.mul(x[1], power)
+        } else {
+            let base = b.select(flat, one, x[0]);
+            let log = b.log(base);
+            b.mul(y, log)
+        };
+        let slope = b.select(flat, zero, slope);
         b.mul(slope, dx)
     }),
     kernel: Kernel::Op(ScalarOp::Pow),
