@@ -4,6 +4,16 @@
 //! Operands of a kernel are numbered; an operand is a span of memory given by the schedule, and a
 //! [`View`] or [`Access`] says how the kernel reads or writes it. Offsets and strides count
 //! elements of the view's dtype.
+//!
+//! Aliasing: operands that are written overlap no other operand, with one exception. A store of a
+//! [`Loop`] without `combine` may share its memory with an operand that is only loaded with the
+//! very same access (offset and strides; dtypes of one size): that element is loaded before it is
+//! stored, in each row for all columns if the body reduces columns. A [`Contract`] never
+//! overwrites what it reads.
+//!
+//! Registers: `dtype`s in instructions are what is computed with, so f16 and bf16 occur only in
+//! accesses and as the `to` of a cast; a load of them gives an f32 register, a store rounds. Bool
+//! registers come from bool loads, comparisons and logic. No loop has zero steps.
 
 use ferrata_ir::primitive::{ReduceKind, ScalarOp};
 use ferrata_ir::{Composite, DType, Primitive, Scalar};
@@ -54,9 +64,9 @@ pub enum Instruction {
         /// The number.
         value: Scalar,
     },
-    /// The current index of a loop.
+    /// The current index of a loop; not in the epilogue of a [`Contract`].
     Index {
-        /// Which loop.
+        /// Which loop: rows first, then columns.
         dim: usize,
         /// Register dtype.
         dtype: DType,
@@ -105,8 +115,10 @@ pub struct Store {
 /// A fused elementwise and reduction kernel: `for row in rows { for column in columns { body } }`.
 ///
 /// Reductions over columns ([`Instruction::ReduceColumns`]) may be used by later instructions, so a
-/// soft-max or a layer normalisation is one kernel. Reductions over rows happen in stores. Partial
-/// results are combined in an order that depends only on the sizes.
+/// soft-max or a layer normalisation is one kernel. Reductions over rows happen in stores, in the
+/// register's dtype until the last partial result. Partial results are combined in an order that
+/// depends only on the sizes. Without a reduction over columns, rows and columns are alike: a
+/// device may split and order them as it likes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Loop {
     /// Trip counts of the row loops, outermost first.
