@@ -41,11 +41,11 @@
 //! All three carry the same attributes.
 
 use super::{
-    AttributeList, call, differentiable, expect_dtype, expect_float, expect_shape, function,
+    AttributeList, Keep, Own, call, expect_dtype, expect_float, expect_shape, function, with_own,
 };
 use crate::error::{Error, Result};
 use crate::primitive::{Attribute, AttributeValue, ReduceKind};
-use crate::program::{Builder, Composite, CustomDerivative, Function, Value};
+use crate::program::{Builder, Composite, Function, Value};
 use crate::types::Type;
 use crate::{DType, Scalar};
 use std::sync::Arc;
@@ -164,20 +164,15 @@ fn build(
     settings: &Attention,
 ) -> Result<Arc<Function>> {
     let plan = check(types, mask, lengths, settings)?;
-    let forward = forward(types, &plan)?;
-    let backward = backward(types, &forward, &plan)?;
-    // The derivative passes the residuals on: the operands, then out and lse.
-    let keeping = {
-        let mut b = Builder::new("attention_keeping");
-        let inputs: Vec<Value> = types.iter().map(|t| b.parameter(t.clone())).collect();
-        let results = b.call(&forward, &inputs);
-        let all: Vec<Value> = [&results[..1], &inputs, &results].concat();
-        Arc::new(b.finish(&all)?)
+    let mut keep: Vec<Keep> = (0..types.len()).map(Keep::Input).collect();
+    keep.extend([Keep::Result(0), Keep::Result(1)]);
+    let own = Own {
+        names: ("attention", "attention_backward"),
+        forward: forward(types, &plan)?,
+        results: 1,
+        keep: &keep,
     };
-    let derivative = CustomDerivative { forward: keeping, backward };
-    differentiable("attention", plan.attributes(), types, Some(derivative), |b, inputs| {
-        b.call(&forward, inputs)[..1].to_vec()
-    })
+    with_own(own, |b, kept, dy| backward(b, kept, dy[0], &plan))
 }
 
 fn check(types: &[Type], mask: bool, lengths: bool, settings: &Attention) -> Result<Plan> {
@@ -363,50 +358,44 @@ fn forward(types: &[Type], plan: &Plan) -> Result<Arc<Function>> {
     })
 }
 
-fn backward(types: &[Type], forward: &Function, plan: &Plan) -> Result<Arc<Function>> {
-    let mut all = types.to_vec();
-    all.extend(forward.result_types().into_iter().cloned());
-    all.push(forward.result_types()[0].clone());
-    function("attention_backward", plan.attributes(), &all, |b, inputs| {
-        let dtype = b.ty(inputs[0]).dtype;
-        let o = Operands::new(b, inputs, plan);
-        let wide = b.ty(o.q).dtype;
-        let groups = o.scores[1];
-        let n = types.len();
-        let head = |b: &mut Builder, x: Value| {
-            let x = split_heads(b, x, groups);
-            b.cast(x, wide)
-        };
-        let (out, lse, dout) = (head(b, inputs[n]), head(b, inputs[n + 1]), head(b, inputs[n + 2]));
-        let (s, tanh) = o.scores(b, plan);
-        let (lse, _) = finite(b, lse);
-        let lse = b.broadcast_reduced(lse, &o.scores, &[4]);
-        let s = b.sub(s, lse);
-        let p = b.exp(s);
-        let dv = b.dot(p, dout, (&[0, 1], &[0, 1]), (&[2, 3], &[2, 3]));
-        let dp = b.dot(dout, o.v, (&[0, 1], &[0, 1]), (&[4], &[3]));
-        let both = b.mul(dout, out);
-        let mean = b.sum(both, &[4]);
-        let mean = b.broadcast_reduced(mean, &o.scores, &[4]);
-        let ds = b.sub(dp, mean);
-        let ds = b.mul(p, ds);
-        let dmask = o.mask.filter(|&m| b.ty(m).dtype.is_float()).map(|m| {
-            let to = b.ty(m).shape.clone();
-            mask_cotangent(b, ds, &to, dtype)
-        });
-        let mut ds = b.scale(ds, plan.scale());
-        if let Some(t) = tanh {
-            let square = b.mul(t, t);
-            let one = b.full_like(t, 1.0);
-            let slope = b.sub(one, square);
-            ds = b.mul(ds, slope);
-        }
-        let dq = b.dot(ds, o.k, (&[0, 1], &[0, 1]), (&[4], &[2]));
-        let dk = b.dot(ds, o.q, (&[0, 1], &[0, 1]), (&[2, 3], &[2, 3]));
-        let mut results = vec![merge_heads(b, dq, dtype), b.cast(dk, dtype), b.cast(dv, dtype)];
-        results.extend(dmask);
-        results
-    })
+fn backward(b: &mut Builder, kept: &[Value], dout: Value, plan: &Plan) -> Vec<Value> {
+    let dtype = b.ty(kept[0]).dtype;
+    let n = kept.len() - 2;
+    let o = Operands::new(b, &kept[..n], plan);
+    let wide = b.ty(o.q).dtype;
+    let head = |b: &mut Builder, x: Value| {
+        let x = split_heads(b, x, o.scores[1]);
+        b.cast(x, wide)
+    };
+    let (out, lse, dout) = (head(b, kept[n]), head(b, kept[n + 1]), head(b, dout));
+    let (s, tanh) = o.scores(b, plan);
+    let (lse, _) = finite(b, lse);
+    let lse = b.broadcast_reduced(lse, &o.scores, &[4]);
+    let s = b.sub(s, lse);
+    let p = b.exp(s);
+    let dv = b.dot(p, dout, (&[0, 1], &[0, 1]), (&[2, 3], &[2, 3]));
+    let dp = b.dot(dout, o.v, (&[0, 1], &[0, 1]), (&[4], &[3]));
+    let both = b.mul(dout, out);
+    let mean = b.sum(both, &[4]);
+    let mean = b.broadcast_reduced(mean, &o.scores, &[4]);
+    let ds = b.sub(dp, mean);
+    let ds = b.mul(p, ds);
+    let dmask = o.mask.filter(|&m| b.ty(m).dtype.is_float()).map(|m| {
+        let to = b.ty(m).shape.clone();
+        mask_cotangent(b, ds, &to, dtype)
+    });
+    let mut ds = b.scale(ds, plan.scale());
+    if let Some(t) = tanh {
+        let square = b.mul(t, t);
+        let one = b.full_like(t, 1.0);
+        let slope = b.sub(one, square);
+        ds = b.mul(ds, slope);
+    }
+    let dq = b.dot(ds, o.k, (&[0, 1], &[0, 1]), (&[4], &[2]));
+    let dk = b.dot(ds, o.q, (&[0, 1], &[0, 1]), (&[2, 3], &[2, 3]));
+    let mut results = vec![merge_heads(b, dq, dtype), b.cast(dk, dtype), b.cast(dv, dtype)];
+    results.extend(dmask);
+    results
 }
 
 /// The cotangent of scores summed to the shape of the mask.

@@ -11,15 +11,24 @@
 //!
 //! | file | composites |
 //! |---|---|
+//! | `softmax` | `softmax`, `log_softmax`, `logsumexp`, `logaddexp`, `logcumsumexp` |
+//! | `norm` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, `batch_norm_train` |
+//! | `statistics` | `mean`, `var`, `std`, `norm`, `l2_normalize` |
 //! | `attention` | `attention`, `attention_forward`, `attention_backward` |
 
 pub mod attention;
+mod norm;
+mod softmax;
+mod statistics;
 
 pub use attention::{Attention, attention};
+pub use norm::{BatchNorm, batch_norm, batch_norm_train, group_norm, layer_norm, rms_norm};
+pub use softmax::{log_softmax, logsumexp, softmax};
+pub use statistics::{l2_normalize, mean, norm, std, var};
 
 use crate::error::{Error, Result};
 use crate::primitive::Attribute;
-use crate::program::{Builder, CustomDerivative, Function, Value};
+use crate::program::{Builder, Function, Value};
 use crate::types::Type;
 use crate::{DType, Scalar};
 use std::sync::Arc;
@@ -27,30 +36,76 @@ use std::sync::Arc;
 /// Attributes of a composite.
 pub(crate) type AttributeList = Vec<(&'static str, Attribute)>;
 
-/// A composite without own derivative: parameters of the given types, results that `body` builds.
+/// A composite: parameters of the given types, results that `body` builds.
 pub(crate) fn function(
     name: &'static str,
     attributes: AttributeList,
     inputs: &[Type],
     body: impl FnOnce(&mut Builder, &[Value]) -> Vec<Value>,
 ) -> Result<Arc<Function>> {
-    differentiable(name, attributes, inputs, None, body)
-}
-
-/// A composite with own derivative.
-pub(crate) fn differentiable(
-    name: &'static str,
-    attributes: AttributeList,
-    inputs: &[Type],
-    derivative: Option<CustomDerivative>,
-    body: impl FnOnce(&mut Builder, &[Value]) -> Vec<Value>,
-) -> Result<Arc<Function>> {
     let mut b = Builder::new(name);
     let parameters: Vec<Value> = inputs.iter().map(|t| b.parameter(t.clone())).collect();
     let results = body(&mut b, &parameters);
-    let mut function = b.finish(&results)?.as_composite(name, attributes);
-    function.derivative = derivative;
-    Ok(Arc::new(function))
+    Ok(Arc::new(b.finish(&results)?.as_composite(name, attributes)))
+}
+
+/// What a forward pass keeps for the backward pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Keep {
+    /// An operand.
+    Input(usize),
+    /// A result of the forward composite.
+    Result(usize),
+}
+
+/// How a composite brings its own derivative.
+pub(crate) struct Own<'a> {
+    /// Name of the composite, and of its backward composite.
+    pub names: (&'static str, &'static str),
+    /// Computes the results first, then values that only the backward pass wants.
+    pub forward: Arc<Function>,
+    /// How many of them are results of the composite.
+    pub results: usize,
+    /// The leading operands of the backward composite; cotangents follow.
+    pub keep: &'a [Keep],
+}
+
+/// The composite whose derivative is `backward`: from kept values and cotangents of the float
+/// results to cotangents of the float inputs. It carries the attributes of the forward composite.
+pub(crate) fn with_own(
+    own: Own,
+    backward: impl FnOnce(&mut Builder, &[Value], &[Value]) -> Vec<Value>,
+) -> Result<Arc<Function>> {
+    let forward = own.forward;
+    let attributes = forward.composite.as_ref().map_or(vec![], |c| c.attributes.clone());
+    let inputs: Vec<Type> = forward.parameter_types().into_iter().cloned().collect();
+    let parameters =
+        |b: &mut Builder| -> Vec<Value> { inputs.iter().map(|t| b.parameter(t.clone())).collect() };
+    let mut keeping = Builder::new(format!("{}.keep", own.names.0));
+    let x = parameters(&mut keeping);
+    let y = keeping.call(&forward, &x);
+    let kept = own.keep.iter().map(|k| match *k {
+        Keep::Input(i) => x[i],
+        Keep::Result(i) => y[i],
+    });
+    let kept: Vec<Value> = kept.collect();
+    let mut operands: Vec<Type> = kept.iter().map(|&v| keeping.ty(v).clone()).collect();
+    let floats = forward.result_types().into_iter().take(own.results);
+    operands.extend(floats.filter(|t| t.dtype.is_float()).cloned());
+    let keeping = keeping.finish(&[&y[..own.results], &kept].concat())?;
+    let backward = function(own.names.1, attributes.clone(), &operands, |b, x| {
+        backward(b, &x[..own.keep.len()], &x[own.keep.len()..])
+    })?;
+    let all = own.results == forward.results().len();
+    let plain = if all {
+        Function::clone(&forward)
+    } else {
+        let mut b = Builder::new(own.names.0);
+        let x = parameters(&mut b);
+        let y = b.call(&forward, &x);
+        b.finish(&y[..own.results])?.as_composite(own.names.0, attributes)
+    };
+    Ok(Arc::new(plain.with_derivative(Arc::new(keeping), backward)))
 }
 
 /// Builds the composite `name` for these operands and calls it. An error of `build` is remembered
@@ -99,4 +154,39 @@ pub(crate) fn expect_shape(what: &str, ty: &Type, shape: &[usize]) -> Result<()>
         return Ok(());
     }
     Err(Error::new(format!("{what} is {ty}, but must have shape {shape:?}")))
+}
+
+/// Checks that `dim` is a dimension of `ty`.
+pub(crate) fn expect_dim(ty: &Type, dim: usize) -> Result<()> {
+    if dim < ty.rank() {
+        return Ok(());
+    }
+    Err(Error::new(format!("dimension {dim} does not exist in {ty}")))
+}
+
+/// Checks that `dims` are different dimensions of `ty`.
+pub(crate) fn expect_dims(ty: &Type, dims: &[usize]) -> Result<()> {
+    for (i, &d) in dims.iter().enumerate() {
+        expect_dim(ty, d)?;
+        if dims[..i].contains(&d) {
+            return Err(Error::new(format!("dimension {d} of {ty} is named twice")));
+        }
+    }
+    Ok(())
+}
+
+/// `x` in the dtype that sums of its dtype are accumulated in.
+pub(crate) fn widen(b: &mut Builder, x: Value) -> Value {
+    let wide = b.ty(x).dtype.accumulator();
+    b.cast(x, wide)
+}
+
+/// An attribute that lists dimensions.
+pub(crate) fn dims_attribute(dims: &[usize]) -> Attribute {
+    Attribute::Ints(dims.iter().map(|&d| d as i64).collect())
+}
+
+/// A number as an attribute.
+pub(crate) fn number(x: f64) -> Attribute {
+    Attribute::Scalar(Scalar::Float(x))
 }

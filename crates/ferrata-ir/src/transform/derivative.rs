@@ -458,11 +458,14 @@ fn own_derivative(
     let is_float: Vec<bool> = function.result_types().iter().map(|t| t.dtype.is_float()).collect();
     let outputs: Vec<Type> =
         function.result_types().into_iter().filter(|t| t.dtype.is_float()).cloned().collect();
-    // A residual that is an operand itself is taken from here, not from the call's results, so that
-    // it is kept only once.
-    let parameter = |r: &Value| own.forward.parameters().iter().position(|p| p == r);
-    let kept = own.forward.results()[n..].iter().zip(&all[n..]);
-    let mut args: Vec<Value> = kept.map(|(r, &v)| parameter(r).map_or(v, |i| x[i])).collect();
+    // A residual that is an operand or a result is taken as that, so that it is kept only once.
+    let position = |all: &[Value], r: &Value| all.iter().position(|v| v == r);
+    let (results, residuals) = own.forward.results().split_at(n);
+    let mut args = Vec::new();
+    for (r, &v) in residuals.iter().zip(&all[n..]) {
+        let operand = position(own.forward.parameters(), r).map(|i| x[i]);
+        args.push(operand.or_else(|| position(results, r).map(|i| all[i])).unwrap_or(v));
+    }
     let residuals = args.len();
     for (&x, d) in x.iter().zip(dx) {
         if b.ty(x).dtype.is_float() {

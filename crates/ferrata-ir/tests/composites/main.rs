@@ -3,3 +3,4 @@
 
 mod attention;
 mod check;
+mod families;
