@@ -1,0 +1,370 @@
+//! What to train, on what, and how: the sections of a configuration file.
+//!
+//! ```toml
+//! [model]
+//! kind = "gpt2"
+//! layers = 4
+//! heads = 4
+//! dim = 128
+//! context = 64
+//!
+//! [data]
+//! text = "book.txt"       # a file, a folder, or a list of them
+//! tokenizer = "char"
+//!
+//! [train]
+//! steps = 2000
+//! batch = 12
+//!
+//! [optimizer]
+//! kind = "adamw"
+//! lr = 1e-3
+//!
+//! [schedule]
+//! kind = "cosine"
+//! warmup = 100
+//! final_lr = 1e-4
+//! ```
+//!
+//! Every key has a default except those whose absence [`Config::check`] reports. Unknown keys are
+//! errors that suggest the nearest known one.
+
+mod check;
+mod load;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{Override, Source};
+
+/// A whole configuration; see the module's documentation for the form of the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The architecture; absent if the weights of an existing model are the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelSection>,
+    /// The text to learn from.
+    pub data: DataSection,
+    /// Length, batch, reporting, checkpoints.
+    pub train: TrainSection,
+    /// The update rule.
+    pub optimizer: OptimizerSection,
+    /// The course of the learning rate.
+    pub schedule: ScheduleSection,
+}
+
+/// The kinds of model that can be trained from scratch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelKind {
+    /// Pre-norm decoder with learned positions.
+    #[default]
+    Gpt2,
+    /// Decoder with rotary positions, RMS normalisation and a gated MLP.
+    Llama,
+}
+
+/// `[model]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// The architecture.
+    pub kind: ModelKind,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Attention heads per block; divides `dim`.
+    pub heads: usize,
+    /// Key and value heads (Llama only); divides `heads`. All heads by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
+    /// Width of the hidden state.
+    pub dim: usize,
+    /// Width inside the MLP: `4 dim` by default (GPT-2), `8/3 dim` rounded up to a multiple of 32
+    /// (Llama).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<usize>,
+    /// Longest sequence in tokens; also the length of a training sequence.
+    pub context: usize,
+    /// Dropout probability after the embedding, in attention and before each residual sum.
+    pub dropout: f64,
+    /// Whether the output matrix is the token embedding (GPT-2: yes, Llama: no by default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tie: Option<bool>,
+    /// Base of the rotary wavelengths (Llama only; 10000 by default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+    /// Number of token ids, at least that of the tokenizer, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab: Option<usize>,
+}
+
+impl Default for ModelSection {
+    fn default() -> Self {
+        ModelSection {
+            kind: ModelKind::Gpt2,
+            layers: 4,
+            heads: 4,
+            kv_heads: None,
+            dim: 128,
+            hidden: None,
+            context: 64,
+            dropout: 0.0,
+            tie: None,
+            rope_theta: None,
+            vocab: None,
+        }
+    }
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataSection {
+    /// Text files, and folders that are searched for text files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub text: Vec<PathBuf>,
+    /// JSON-lines files, and folders of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jsonl: Vec<PathBuf>,
+    /// The field of a JSON line that holds the text.
+    pub field: String,
+    /// Whether to learn from the Rust sources that cargo has put into its registry folder.
+    pub cargo_sources: bool,
+    /// Only files with these extensions are taken from folders; all text files if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
+    /// No more than this many bytes of text are taken; 0 means all.
+    pub max_bytes: u64,
+    /// `char`, `byte`, `bpe` (trained on the text) or the path of a `tokenizer.json`.
+    pub tokenizer: String,
+    /// Number of tokens of a `bpe` tokenizer.
+    pub vocab: usize,
+    /// The part at the end of the text that is kept for validation.
+    pub validation: f64,
+}
+
+impl Default for DataSection {
+    fn default() -> Self {
+        DataSection {
+            text: Vec::new(),
+            jsonl: Vec::new(),
+            field: "text".to_owned(),
+            cargo_sources: false,
+            extensions: Vec::new(),
+            max_bytes: 0,
+            tokenizer: "byte".to_owned(),
+            vocab: 4096,
+            validation: 0.1,
+        }
+    }
+}
+
+/// The dtype of activations and matrix products; parameters are always `f32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeType {
+    /// Single precision throughout.
+    #[default]
+    F32,
+    /// Mixed precision: `f32` parameters, `bf16` compute.
+    Bf16,
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSection {
+    /// Number of optimiser steps.
+    pub steps: u64,
+    /// Sequences per microbatch.
+    pub batch: usize,
+    /// Microbatches per step; their gradients are averaged.
+    pub accumulate: usize,
+    /// Seed of the initial weights, the order of the data, dropout and samples.
+    pub seed: u64,
+    /// Steps between lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Steps between evaluations on the validation part; 0 means at the end only.
+    pub eval_every: u64,
+    /// Steps between samples; 0 means none.
+    pub sample_every: u64,
+    /// Length of a sample in tokens.
+    pub sample_tokens: usize,
+    /// What samples begin with; the start of the validation part if empty.
+    pub prompt: String,
+    /// Steps between checkpoints; 0 means at the end only.
+    pub checkpoint_every: u64,
+    /// Number of latest checkpoints that are kept, beside the best one.
+    pub keep: usize,
+    /// Compute precision.
+    pub dtype: ComputeType,
+    /// Threads; 0 means one per core. The result does not depend on it.
+    pub threads: usize,
+    /// Decay of an exponential moving average of the weights, which is then evaluated, sampled
+    /// and exported; 0 means none.
+    pub ema: f64,
+    /// Parameters whose path begins with one of these are not trained.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
+    /// Gradients are scaled down to this global norm; 0 means never.
+    pub clip_norm: f64,
+    /// Every gradient entry is limited to this size; 0 means never.
+    pub clip_value: f64,
+    /// Whether to find the first node that makes a NaN or an infinity, should the loss become
+    /// one.
+    pub watch_nan: bool,
+}
+
+impl Default for TrainSection {
+    fn default() -> Self {
+        TrainSection {
+            steps: 1000,
+            batch: 8,
+            accumulate: 1,
+            seed: 0,
+            log_every: 1,
+            eval_every: 250,
+            sample_every: 0,
+            sample_tokens: 128,
+            prompt: String::new(),
+            checkpoint_every: 500,
+            keep: 2,
+            dtype: ComputeType::F32,
+            threads: 0,
+            ema: 0.0,
+            freeze: Vec::new(),
+            clip_norm: 0.0,
+            clip_value: 0.0,
+            watch_nan: false,
+        }
+    }
+}
+
+/// The update rules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Gradient descent, with `momentum`, `dampening` and `nesterov`.
+    Sgd,
+    /// Adam; `weight_decay` is added to the gradient.
+    Adam,
+    /// Adam with decoupled `weight_decay`.
+    #[default]
+    AdamW,
+    /// The sign of an interpolated momentum.
+    Lion,
+    /// Division by a moving root mean square.
+    RmsProp,
+    /// Division by the root of the sum of squares.
+    Adagrad,
+    /// Orthogonalised momentum on matrices, AdamW on everything else.
+    Muon,
+}
+
+/// Which parameters weight decay acts on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayOn {
+    /// Parameters with two or more dimensions.
+    #[default]
+    Matrices,
+    /// All parameters.
+    All,
+}
+
+/// `[optimizer]`. Keys that the kind has no use for are errors; those that are absent take the
+/// usual values of the kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerSection {
+    /// The update rule.
+    pub kind: OptimizerKind,
+    /// The highest learning rate; the schedule scales it.
+    pub lr: f64,
+    /// Decay of the first and second moments (Adam, AdamW, Lion; Muon's vectors).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub betas: Option<Vec<f64>>,
+    /// Added to the denominator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Which parameters weight decay acts on.
+    pub decay_on: DecayOn,
+    /// Momentum (SGD, RMSprop, Muon).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// Dampening of the momentum (SGD).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dampening: Option<f64>,
+    /// Nesterov's form of the momentum (SGD, Muon).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nesterov: Option<bool>,
+    /// Whether the largest second moment so far is used (Adam, AdamW).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amsgrad: Option<bool>,
+    /// Decay of the mean square (RMSprop).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Whether the mean square is centred (RMSprop).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub centered: Option<bool>,
+    /// Learning rate of the parameters that are no matrices (Muon); `lr` by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vector_lr: Option<f64>,
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        OptimizerSection {
+            kind: OptimizerKind::AdamW,
+            lr: 1e-3,
+            betas: None,
+            eps: None,
+            weight_decay: 0.0,
+            decay_on: DecayOn::Matrices,
+            momentum: None,
+            dampening: None,
+            nesterov: None,
+            amsgrad: None,
+            alpha: None,
+            centered: None,
+            vector_lr: None,
+        }
+    }
+}
+
+/// The shapes of the learning rate over the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// `lr` throughout, after the warm-up.
+    #[default]
+    Constant,
+    /// A straight line from `lr` to `final_lr`.
+    Linear,
+    /// Half a cosine from `lr` to `final_lr`.
+    Cosine,
+    /// Warm-up, stable, decay: `lr`, then a straight line to `final_lr` over `decay` steps.
+    Wsd,
+}
+
+/// `[schedule]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSection {
+    /// The shape.
+    pub kind: ScheduleKind,
+    /// Steps over which the learning rate rises from 0 to `lr` in a straight line.
+    pub warmup: u64,
+    /// The learning rate at the end.
+    pub final_lr: f64,
+    /// Steps of the decay at the end (`wsd` only; a tenth of the steps by default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<u64>,
+}

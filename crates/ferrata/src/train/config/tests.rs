@@ -1,0 +1,113 @@
+//! What a user can write, and what is said when it is wrong.
+
+use std::fs;
+
+use super::*;
+use crate::train::Result;
+
+fn load(text: &str, overrides: &[&str]) -> Result<Config> {
+    let overrides = overrides.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>();
+    Config::load(Source::Text { name: "test.toml", text }, &overrides?)
+}
+
+fn refused(text: &str, overrides: &[&str]) -> String {
+    load(text, overrides).and_then(|config| config.check()).unwrap_err().to_string()
+}
+
+#[test]
+fn reads_sections_and_overrides() {
+    let text = "[model]\nkind = \"llama\"\nheads = 8\n[train]\nsteps = 10\n";
+    let set = ["train.steps=20", "optimizer.lr=1", "train.prompt=fn main", "data.text=a.txt"];
+    let config = load(text, &set).unwrap();
+    let model = config.model.as_ref().unwrap();
+    assert_eq!((model.kind, model.heads, config.train.steps), (ModelKind::Llama, 8, 20));
+    assert_eq!((config.optimizer.lr, config.train.prompt.as_str()), (1.0, "fn main"));
+    assert_eq!(config.data.text, [std::env::current_dir().unwrap().join("a.txt")]);
+    let again = load(&config.to_toml(), &[]).unwrap();
+    assert_eq!(again, config, "what is written reads back");
+}
+
+#[test]
+fn wrong_keys_and_types_name_the_key() {
+    for (text, overrides, parts) in [
+        ("[train]\nstesp = 1", &[][..], &["unknown key `train.stesp`", "`train.steps`"][..]),
+        ("[trian]\nsteps = 1", &[], &["unknown key `trian`", "`train`"]),
+        ("", &["model.layrs=3"], &["unknown key `model.layrs`", "`model.layers`"]),
+        ("[train]\nzzz = 1", &[], &["unknown key `train.zzz`", "known keys", "batch"]),
+        ("[train]\nsteps = \"many\"", &[], &["`train.steps` is the text \"many\"", "number"]),
+        ("", &["train.steps=-3"], &["`train.steps` is -3", "0 or more"]),
+        ("", &["train.steps=1.5"], &["`train.steps` is 1.5", "whole number"]),
+        ("", &["optimizer.kind=adamv"], &["`optimizer.kind`", "did you mean `adamw`?"]),
+        ("", &["optimizer.kind=3"], &["`optimizer.kind` is 3", "one of sgd"]),
+        ("", &["train=3"], &["section.key=value"]),
+        ("", &["train.steps"], &["section.key=value"]),
+        ("train = 3", &[], &["`train` is 3", "a section with keys"]),
+        ("train = 3", &["train.steps=3"], &["`train` is no section"]),
+        ("[train]\nsteps = = 3", &[], &["`test.toml` line 2 is not TOML"]),
+        ("[data]\ntext = [1]", &[], &["`data.text` is 1", "text in quotes"]),
+    ] {
+        let message = refused(text, overrides);
+        for part in parts {
+            assert!(message.contains(part), "{text:?} {overrides:?} says {message:?}");
+        }
+        assert!(!message.contains('\n') && message.contains("; "), "{message:?}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_with_a_remedy() {
+    let base = "[model]\n[data]\ncargo_sources = true\n";
+    assert_eq!(load(base, &[]).unwrap().check(), Ok(()));
+    for (set, part) in [
+        ("model.heads=3", "does not divide `model.dim` = 128; set model.heads to 2"),
+        ("model.heads=0", "`model.heads` is 0; it has to be at least 1"),
+        ("model.dropout=1.0", "less than 1"),
+        ("model.kv_heads=2", "set model.kind"),
+        ("data.cargo_sources=false", "no data is given; set data.text"),
+        ("data.text=no/such/file", "cannot read the data"),
+        ("data.validation=1.5", "less than 1"),
+        ("data.tokenizer=bpee", "choose char, byte, bpe"),
+        ("train.batch=0", "`train.batch` is 0; it has to be at least 1"),
+        ("train.accumulate=0", "`train.accumulate` is 0"),
+        ("train.steps=0", "`train.steps` is 0"),
+        ("train.ema=1.0", "less than 1"),
+        ("optimizer.lr=nan", "`optimizer.lr` is NaN; it has to be a finite number"),
+        ("optimizer.lr=inf", "`optimizer.lr` is inf"),
+        ("optimizer.betas=[0.9]", "give two"),
+        ("optimizer.momentum=0.9", "no meaning for optimizer.kind = \"adamw\""),
+        ("schedule.decay=3", "\"wsd\" only"),
+    ] {
+        let message = refused(base, &[set]);
+        assert!(message.contains(part), "{set} says {message:?}");
+    }
+    let set = ["schedule.kind=cosine", "schedule.warmup=11", "train.steps=10"];
+    assert!(refused(base, &set).contains("take 11 steps and the run has 10"));
+    let set = ["model.kind=llama", "model.kv_heads=3"];
+    assert!(refused(base, &set).contains("does not divide `model.heads` = 4"));
+}
+
+#[test]
+fn paths_in_a_file_are_relative_to_it() {
+    let folder = std::env::temp_dir().join(format!("ferrata-config-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("run.toml");
+    fs::write(&file, "[data]\ntext = [\"a.txt\", \"/b.txt\"]\ntokenizer = \"t.json\"\n").unwrap();
+    let config = Config::load(Source::File(&file), &[]).unwrap();
+    assert_eq!(config.data.text, [folder.join("a.txt"), PathBuf::from("/b.txt")]);
+    assert_eq!(PathBuf::from(&config.data.tokenizer), folder.join("t.json"));
+    let missing = Config::load(Source::File(&folder.join("no.toml")), &[]).unwrap_err();
+    assert!(missing.to_string().contains("check the path"), "{missing}");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn sections_become_model_configurations() {
+    let model = ModelSection { kind: ModelKind::Llama, dim: 96, ..Default::default() };
+    let config = model.to_model_config(65).unwrap();
+    assert_eq!((config.vocab_size(), config.context()), (65, 64));
+    let small = ModelSection { vocab: Some(60), ..Default::default() };
+    let message = small.to_model_config(65).unwrap_err().to_string();
+    assert!(message.contains("less than the tokenizer's 65 tokens"), "{message}");
+    let padded = ModelSection { vocab: Some(128), ..Default::default() };
+    assert_eq!(padded.to_model_config(65).unwrap().vocab_size(), 128);
+}

@@ -1,0 +1,44 @@
+//! Training: configuration, the loop, metrics, checkpoints.
+//!
+//! [`Config`] says what to train; a [`Learner`] is what is trained; a [`Trainer`] drives it and
+//! tells a callback what happens ([`Event`]). Nothing here prints or exits.
+//!
+//! | file | what |
+//! |---|---|
+//! | `config/` | the sections of a TOML file, overrides, checks |
+//! | `learner.rs` | the trait of what can be trained |
+//! | `trainer.rs` | the loop: steps, evaluations, samples, checkpoints, interrupts |
+//! | `metrics.rs`, `tensorboard.rs` | JSON lines and TensorBoard event files |
+//! | `folder.rs` | the folder of a run: free, writable, where its model is |
+//! | `error.rs` | one line: cause and remedy |
+
+pub mod config;
+mod error;
+mod folder;
+mod learner;
+mod metrics;
+mod tensorboard;
+#[cfg(test)]
+mod tests;
+mod trainer;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use folder::{CONFIG, FINAL, check_writable, holds_a_run, last_used, model_directory, unused};
+pub use learner::{Learner, Progress};
+pub use metrics::{EvaluationRecord, METRICS, StepRecord};
+pub use trainer::{Best, Event, Summary, Trainer};
+
+/// A number of bytes for people: `1.5 GiB`.
+pub fn in_bytes(bytes: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (bytes.max(1).ilog2() / 10).min(4);
+    match unit {
+        0 => format!("{bytes} bytes"),
+        _ => format!(
+            "{:.1} {}",
+            bytes as f64 / f64::from(1u32 << 10).powi(unit as i32),
+            units[unit as usize]
+        ),
+    }
+}

@@ -1,0 +1,511 @@
+//! The training loop: steps, metrics, evaluations, samples, checkpoints, interrupts.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ferrata_formats::atomic;
+use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::folder::{self, CONFIG, FINAL};
+use super::metrics::{EvaluationRecord, Metrics, StepRecord};
+use super::{Config, Error, Learner, Progress, Result};
+
+/// What happens during training, told to the caller as it happens.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Something the user should know, such as a damaged checkpoint that was passed over.
+    Note(String),
+    /// The run continues after so many completed steps.
+    Resumed {
+        /// Completed steps.
+        step: u64,
+        /// The checkpoint it continues from.
+        path: PathBuf,
+    },
+    /// A step is done; not every step has a line in the metrics.
+    Step {
+        /// The step as it stands in the metrics; its speed is that of the last second or so.
+        record: StepRecord,
+        /// The estimated time until the last step.
+        remaining: Duration,
+    },
+    /// The validation part has been evaluated.
+    Evaluation {
+        /// The result as it stands in the metrics.
+        record: EvaluationRecord,
+        /// Whether no evaluation has been better.
+        best: bool,
+    },
+    /// A sample has been made.
+    Sample {
+        /// Completed steps.
+        step: u64,
+        /// What came out.
+        text: String,
+    },
+    /// A checkpoint is complete.
+    Checkpoint {
+        /// Completed steps.
+        step: u64,
+        /// Its folder.
+        path: PathBuf,
+    },
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Completed steps.
+    pub steps: u64,
+    /// Whether it was interrupted before its last step.
+    pub interrupted: bool,
+    /// The loss of the last step, unless there was none.
+    pub loss: Option<f64>,
+    /// The last validation loss, if there is a validation part.
+    pub validation_loss: Option<f64>,
+    /// The step and the loss of the best evaluation.
+    pub best: Option<Best>,
+    /// The last checkpoint, if one was written or resumed from.
+    pub checkpoint: Option<PathBuf>,
+    /// The trained model, if the run came to its end.
+    pub model: Option<PathBuf>,
+    /// Time spent in this process.
+    pub elapsed: Duration,
+}
+
+/// The best evaluation of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Completed steps.
+    pub step: u64,
+    /// The mean loss over the validation part.
+    pub loss: f64,
+}
+
+/// What the loop itself keeps in a checkpoint.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct LoopState {
+    best: Option<Best>,
+    last_evaluation: Option<Best>,
+}
+
+/// Trains a [`Learner`] as a configuration says, in the folder of a run.
+///
+/// The folder gets `config.toml`, `metrics.jsonl`, TensorBoard event files, checkpoints
+/// (`step-00001000`) and, at the end, the model (`final`). It is made after the first step, so a
+/// run that fails at once leaves nothing.
+pub struct Trainer<'a, L> {
+    learner: &'a mut L,
+    config: &'a Config,
+    folder: PathBuf,
+    stop: Arc<AtomicBool>,
+    resume: bool,
+    checkpoints: bool,
+}
+
+/// The state of a run under way.
+struct Run<'a, L> {
+    learner: &'a mut L,
+    config: &'a Config,
+    folder: &'a Path,
+    stop: &'a AtomicBool,
+    checkpoints: bool,
+    report: &'a mut dyn FnMut(&Event),
+    /// Completed steps.
+    step: u64,
+    state: LoopState,
+    /// Opened after the first step.
+    metrics: Option<Metrics>,
+    last_loss: Option<f64>,
+    last_checkpoint: Option<PathBuf>,
+    /// The step that `last_checkpoint` is of.
+    saved_at: Option<u64>,
+}
+
+impl<'a, L: Learner> Trainer<'a, L> {
+    /// A run of `learner` in `folder`.
+    pub fn new(learner: &'a mut L, config: &'a Config, folder: impl Into<PathBuf>) -> Self {
+        Trainer {
+            learner,
+            config,
+            folder: folder.into(),
+            stop: Arc::default(),
+            resume: false,
+            checkpoints: true,
+        }
+    }
+
+    /// Continues the run in the folder from its latest valid checkpoint; begins one if there is
+    /// none.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Whether checkpoints are written; without them a run ends with its model only.
+    pub fn checkpoints(mut self, checkpoints: bool) -> Self {
+        self.checkpoints = checkpoints;
+        self
+    }
+
+    /// As soon as `stop` is set, the run saves a checkpoint and ends.
+    pub fn stop_when(mut self, stop: Arc<AtomicBool>) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Checks that the run can begin: the folder is free and can be written. Leaves no trace.
+    ///
+    /// # Errors
+    /// If the folder holds another run, cannot be written or has too little space.
+    pub fn check(&self) -> Result<()> {
+        if !self.resume && folder::holds_a_run(&self.folder)? {
+            return Err(Error::new(
+                format!("`{}` already holds a run", self.folder.display()),
+                "continue it with --resume or choose another folder with --out",
+            ));
+        }
+        // The checkpoints that are kept, the best one, the one being written, and the model.
+        let copies = if self.checkpoints { self.config.train.keep as u64 + 3 } else { 1 };
+        folder::check_writable(&self.folder, self.learner.checkpoint_bytes().saturating_mul(copies))
+    }
+
+    /// Trains to the end, or until stopped; tells `report` what happens.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::check`]; a checkpoint that does not fit; a loss that is not finite;
+    /// what steps and writing report. Checkpoints written before stay.
+    pub fn run(self, report: &mut dyn FnMut(&Event)) -> Result<Summary> {
+        self.check()?;
+        let started = Instant::now();
+        let mut run = Run {
+            learner: self.learner,
+            config: self.config,
+            folder: &self.folder,
+            stop: &self.stop,
+            checkpoints: self.checkpoints,
+            report,
+            step: 0,
+            state: LoopState::default(),
+            metrics: None,
+            last_loss: None,
+            last_checkpoint: None,
+            saved_at: None,
+        };
+        if self.resume {
+            run.restore()?;
+        }
+        let interrupted = run.steps()?;
+        let model = run.finish(interrupted)?;
+        Ok(Summary {
+            steps: run.step,
+            interrupted,
+            loss: run.last_loss,
+            validation_loss: run.state.last_evaluation.map(|last| last.loss),
+            best: run.state.best,
+            checkpoint: run.last_checkpoint,
+            model,
+            elapsed: started.elapsed(),
+        })
+    }
+}
+
+/// Whether something that happens every so many steps (0: never) is due.
+fn due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+impl<L: Learner> Run<'_, L> {
+    fn restore(&mut self) -> Result<()> {
+        atomic::sweep(self.folder)?;
+        let latest = checkpoint::latest(self.folder)?;
+        for problem in &latest.skipped {
+            (self.report)(&Event::Note(problem.to_string()));
+        }
+        let Some(found) = latest.checkpoint else { return Ok(()) };
+        let manifest = found.manifest();
+        self.check_config(&found)?;
+        let (saved, now) = (&manifest.device, self.learner.device());
+        if *saved != now {
+            (self.report)(&Event::Note(format!(
+                "the checkpoint was written on {saved} and continues on {now}; \
+                 results will not be the same to the last bit"
+            )));
+        }
+        let state = |key: &str| manifest.state.get(key).cloned().unwrap_or(Value::Null);
+        self.state = serde_json::from_value(state("loop")).map_err(|error| {
+            let path = found.path().display();
+            Error::new(format!("checkpoint `{path}` is incomplete ({error})"), "start a new run")
+        })?;
+        self.learner.restore(&found, &state("learner"))?;
+        self.step = manifest.step;
+        self.saved_at = Some(manifest.step);
+        self.last_checkpoint = Some(found.path().to_path_buf());
+        if self.step > self.config.train.steps {
+            return Err(Error::new(
+                format!(
+                    "the run in `{}` has {} steps behind it and train.steps is {}",
+                    self.folder.display(),
+                    self.step,
+                    self.config.train.steps
+                ),
+                "raise train.steps or start a new run",
+            ));
+        }
+        let path = found.path().to_path_buf();
+        (self.report)(&Event::Resumed { step: self.step, path });
+        Ok(())
+    }
+
+    /// A run continues only with the settings that it began with, but for those that leave what
+    /// is learned alone and for its length.
+    fn check_config(&self, found: &Checkpoint) -> Result<()> {
+        let saved = found.manifest().state.get("config").cloned().unwrap_or(Value::Null);
+        match saved == learning_settings(self.config) {
+            true => Ok(()),
+            false => {
+                let key = first_difference("", &saved, &learning_settings(self.config));
+                Err(Error::new(
+                    format!(
+                        "`{}` has another value than in the run in `{}`",
+                        key.trim_start_matches('.'),
+                        self.folder.display()
+                    ),
+                    "continue with the run's own configuration (its config.toml) or start a new \
+                     run",
+                ))
+            }
+        }
+    }
+
+    /// Takes the remaining steps; returns whether it was stopped before the last one.
+    fn steps(&mut self) -> Result<bool> {
+        let settings = &self.config.train;
+        let mut clock = Clock::new(settings.steps - self.step);
+        while self.step < settings.steps {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(true);
+            }
+            let progress = self.learner.step(self.step)?;
+            self.check_finite(&progress)?;
+            self.step += 1;
+            self.last_loss = Some(progress.loss);
+            let record = clock.record(self.step, &progress);
+            let metrics = self.metrics()?;
+            if due(record.step, settings.log_every) || record.step == settings.steps {
+                metrics.step(&record)?;
+            }
+            let remaining = clock.remaining();
+            (self.report)(&Event::Step { record, remaining });
+            self.between_steps()?;
+            clock.pause_ended();
+        }
+        Ok(false)
+    }
+
+    fn check_finite(&mut self, progress: &Progress) -> Result<()> {
+        if progress.loss.is_finite() && progress.grad_norm.is_finite() {
+            return Ok(());
+        }
+        let (what, value) = match progress.loss.is_finite() {
+            true => ("gradient norm", progress.grad_norm),
+            false => ("loss", progress.loss),
+        };
+        let step = self.step + 1;
+        let mut cause = format!("the {what} is {value} at step {step}");
+        if self.config.train.watch_nan
+            && let Some(reason) = self.learner.explain_not_finite(self.step)
+        {
+            cause = format!("{cause}: {reason}");
+        }
+        let remedy = match self.config.train.watch_nan {
+            true => "lower optimizer.lr or set train.clip_norm = 1.0",
+            false => {
+                "lower optimizer.lr, set train.clip_norm = 1.0, or find where it comes from with \
+                 --set train.watch_nan=true"
+            }
+        };
+        Err(Error::new(cause, remedy))
+    }
+
+    /// The metrics; the first time, after a step has been taken, the folder of the run is made.
+    fn metrics(&mut self) -> Result<&mut Metrics> {
+        let metrics = match self.metrics.take() {
+            Some(metrics) => metrics,
+            None => {
+                atomic::create_folder(self.folder)?;
+                atomic::write_bytes(&self.folder.join(CONFIG), self.config.to_toml().as_bytes())?;
+                // Of the steps before this one the lines are there already.
+                Metrics::open(self.folder, self.step.saturating_sub(1))?
+            }
+        };
+        Ok(self.metrics.insert(metrics))
+    }
+
+    /// Evaluation, sample and checkpoint, where they are due.
+    fn between_steps(&mut self) -> Result<()> {
+        let settings = &self.config.train;
+        let last = self.step == settings.steps;
+        let mut improved = false;
+        if due(self.step, settings.eval_every) || last {
+            improved = self.evaluate()?;
+        }
+        if due(self.step, settings.sample_every)
+            && let Some(text) = self.learner.sample(self.step)?
+        {
+            (self.report)(&Event::Sample { step: self.step, text });
+        }
+        let regular = due(self.step, settings.checkpoint_every);
+        // A better model is kept even between regular checkpoints.
+        if self.checkpoints && (regular || last || (improved && settings.checkpoint_every > 0)) {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates; returns whether the result is the best so far.
+    fn evaluate(&mut self) -> Result<bool> {
+        let step = self.step;
+        let Some(loss) = self.learner.evaluate(step, self.stop)? else { return Ok(false) };
+        let best = self.state.best.is_none_or(|best| loss < best.loss);
+        let this = Best { step, loss };
+        self.state.last_evaluation = Some(this);
+        if best {
+            self.state.best = Some(this);
+        }
+        let record = EvaluationRecord { step, validation_loss: loss };
+        self.metrics()?.evaluation(&record)?;
+        (self.report)(&Event::Evaluation { record, best });
+        Ok(best)
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let mut writer = CheckpointWriter::new(self.folder, self.step)?;
+        let learner = self.learner.save(&mut writer)?;
+        let state = json!({
+            "config": learning_settings(self.config),
+            "loop": self.state,
+            "learner": learner,
+        });
+        let path = writer.finish(&self.learner.device(), state)?;
+        self.saved_at = Some(self.step);
+        self.last_checkpoint = Some(path.clone());
+        let best: Vec<u64> = self.state.best.iter().map(|best| best.step).collect();
+        checkpoint::retain(self.folder, self.config.train.keep, &best)?;
+        (self.report)(&Event::Checkpoint { step: self.step, path });
+        Ok(())
+    }
+
+    /// Saves what an interrupted run has done, or exports the model.
+    fn finish(&mut self, interrupted: bool) -> Result<Option<PathBuf>> {
+        if interrupted {
+            if self.checkpoints && self.step > 0 && self.saved_at != Some(self.step) {
+                self.save()?;
+            }
+            return Ok(None);
+        }
+        let path = self.folder.join(FINAL);
+        self.learner.export(&path)?;
+        Ok(Some(path))
+    }
+}
+
+/// The settings that must not change when a run continues, as a JSON value.
+fn learning_settings(config: &Config) -> Value {
+    let mut config = config.clone();
+    let reference = super::config::TrainSection::default();
+    let train = &mut config.train;
+    train.steps = 0;
+    train.threads = 0;
+    train.log_every = 0;
+    train.eval_every = 0;
+    train.sample_every = 0;
+    train.sample_tokens = 0;
+    train.prompt = String::new();
+    train.checkpoint_every = 0;
+    train.keep = 0;
+    train.watch_nan = reference.watch_nan;
+    // Where the text lies does not matter; whether it is the same text is for the learner to say.
+    config.data.text.clear();
+    config.data.jsonl.clear();
+    config.data.cargo_sources = false;
+    serde_json::to_value(&config).unwrap_or(Value::Null)
+}
+
+/// The key at which two settings first differ.
+fn first_difference(path: &str, a: &Value, b: &Value) -> String {
+    if let (Value::Object(a), Value::Object(b)) = (a, b) {
+        for key in a.keys().chain(b.keys()) {
+            let (x, y) = (a.get(key), b.get(key));
+            if x != y {
+                let path = format!("{path}.{key}");
+                let null = &Value::Null;
+                return first_difference(&path, x.unwrap_or(null), y.unwrap_or(null));
+            }
+        }
+    }
+    path.to_owned()
+}
+
+/// Speed and remaining time. Only time spent in steps counts for the speed.
+struct Clock {
+    steps_left: u64,
+    begun: Instant,
+    steps_done: u64,
+    step_begun: Instant,
+    /// Smoothed tokens per second.
+    speed: Option<f64>,
+    window_time: f64,
+    window_tokens: f64,
+}
+
+impl Clock {
+    /// Speed is averaged over about this many seconds.
+    const WINDOW: f64 = 1.0;
+
+    fn new(steps_left: u64) -> Clock {
+        let now = Instant::now();
+        Clock {
+            steps_left,
+            begun: now,
+            steps_done: 0,
+            step_begun: now,
+            speed: None,
+            window_time: 0.0,
+            window_tokens: 0.0,
+        }
+    }
+
+    fn record(&mut self, step: u64, progress: &Progress) -> StepRecord {
+        self.steps_left -= 1;
+        self.steps_done += 1;
+        let taken = self.step_begun.elapsed().as_secs_f64();
+        self.window_time += taken;
+        self.window_tokens += progress.tokens as f64;
+        if self.window_time >= Clock::WINDOW || self.speed.is_none() {
+            self.speed = Some(self.window_tokens / self.window_time.max(1e-9));
+            // The first step compiles, so it is left out of the next window.
+            (self.window_time, self.window_tokens) = (0.0, 0.0);
+        }
+        StepRecord {
+            step,
+            loss: progress.loss,
+            grad_norm: progress.grad_norm,
+            lr: progress.lr,
+            tokens_per_second: self.speed.unwrap_or_default(),
+        }
+    }
+
+    /// Evaluations, samples and checkpoints are taken to go on at the same rate.
+    fn remaining(&self) -> Duration {
+        self.begun.elapsed().mul_f64(self.steps_left as f64 / self.steps_done.max(1) as f64)
+    }
+
+    fn pause_ended(&mut self) {
+        self.step_begun = Instant::now();
+    }
+}
