@@ -11,6 +11,7 @@
 //! | `composite/` | named functions of primitives that a device may claim, by family |
 //! | `transform/` | `jvp`, `vjp`, `vmap`, transposition |
 //! | `evaluate` | the reference evaluator |
+//! | `testing` | random programs, and checks of derivatives and batching, for tests everywhere |
 //! | `error` | errors that name operation, shapes, scope and user line |
 
 mod builder;
@@ -21,6 +22,7 @@ mod evaluate;
 mod literal;
 pub mod primitive;
 mod program;
+pub mod testing;
 pub mod transform;
 mod types;
 

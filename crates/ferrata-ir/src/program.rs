@@ -212,6 +212,11 @@ impl Builder {
         v
     }
 
+    /// Adds parameters of these types.
+    pub fn parameters(&mut self, types: &[Type]) -> Vec<Value> {
+        types.iter().map(|ty| self.parameter(ty.clone())).collect()
+    }
+
     /// Type of a value built so far.
     pub fn ty(&self, v: Value) -> &Type {
         &self.types[v.index()]

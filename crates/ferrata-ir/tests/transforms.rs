@@ -1,6 +1,9 @@
 //! Derivatives and batching against finite differences and loops.
 
 use ferrata_ir::primitive::ReduceKind;
+use ferrata_ir::primitive::elementwise::{
+    Derivative, ElementwiseOp, Kernel, Reference, ScalarOp, Signature,
+};
 use ferrata_ir::transform::{jvp, value_and_grad, vmap};
 use ferrata_ir::{Builder, DType, Evaluator, Function, Literal, Precision, Type};
 use std::sync::Arc;
@@ -141,16 +144,24 @@ fn per_example_gradients() {
     }
 }
 
+/// An elementwise operation without a derivative.
+static MYSTERY: ElementwiseOp = ElementwiseOp {
+    name: "mystery",
+    signature: Signature::Float(1),
+    reference: Reference::Float(|x| x[0].fract()),
+    derivative: Derivative::Unsupported("nobody knows it"),
+    kernel: Kernel::Op(ScalarOp::Neg),
+};
+
 #[test]
 fn missing_derivative_names_primitive_and_scope() {
     let mut b = Builder::new("f");
     let x = b.parameter(f64s(&[3]));
     b.set_origin(ferrata_ir::Origin { scope: "layers.3".into(), location: None });
-    let op = ferrata_ir::primitive::Cumulative { kind: ReduceKind::Max, dim: 0, reverse: false };
-    let y = b.emit1(op, &[x]);
+    let y = b.apply(&MYSTERY, &[x]);
     let y = b.sum(y, &[0]);
     let f = Arc::new(b.finish(&[y]).unwrap());
     let e = value_and_grad(&f, &[true]).unwrap_err().to_string();
-    assert!(e.starts_with("cumulative(f64[3]): has no derivative"), "{e}");
+    assert!(e.starts_with("mystery(f64[3]): has no derivative"), "{e}");
     assert!(e.contains("in scope layers.3"), "{e}");
 }

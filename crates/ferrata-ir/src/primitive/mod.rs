@@ -15,12 +15,14 @@ pub mod index;
 mod loops;
 pub mod random;
 pub mod reduce;
+pub mod scan;
+pub mod sort;
 pub mod view;
 
 pub use arg_reduce::{ArgReduce, Extremum};
 pub use attribute::{Attribute, AttributeReader, AttributeValue, Attributes};
 pub use constant::{Constant, Dense, Iota};
-pub use control::{Call, CustomLinear};
+pub use control::{Call, Cond, CustomLinear};
 pub use cumulative::Cumulative;
 pub use dot::Dot;
 pub use dynamic::{DynamicSlice, DynamicUpdate};
@@ -30,6 +32,8 @@ pub use index::{BadIndex, Gather, Scatter, ScatterKind};
 pub use loops::{Dim, Factor, Loops};
 pub use random::{FoldKey, RandomBits};
 pub use reduce::{Reduce, ReduceKind};
+pub use scan::{Save, Scan};
+pub use sort::{Sort, TopK};
 pub use view::{Broadcast, Concatenate, Pad, Reshape, Reverse, Slice, Transpose};
 
 use crate::error::{Error, Result};
@@ -204,9 +208,9 @@ primitives! {
     Slice => "slice", Reverse => "reverse", Pad => "pad", Concatenate => "concatenate",
     Gather => "gather", Scatter => "scatter", DynamicSlice => "dynamic_slice",
     DynamicUpdate => "dynamic_update", Reduce => "reduce", ArgReduce => "arg_reduce",
-    Cumulative => "cumulative", Dot => "dot", RandomBits => "random_bits", FoldKey => "fold_key",
+    Sort => "sort", TopK => "top_k", Cumulative => "cumulative", Dot => "dot", RandomBits => "random_bits", FoldKey => "fold_key",
     StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
-    CustomLinear => "custom_linear",
+    Scan => "scan", Cond => "cond", CustomLinear => "custom_linear",
 }
 
 impl Primitive {
@@ -231,7 +235,10 @@ impl Primitive {
         match self {
             Primitive::Barrier(_) => inputs,
             Primitive::Call(c) => c.function.results().len(),
+            Primitive::Scan(s) => s.body.results().len(),
+            Primitive::Cond(c) => c.branches[0].results().len(),
             Primitive::CustomLinear(c) => c.outputs.len(),
+            Primitive::Sort(_) | Primitive::TopK(_) => 2,
             _ => 1,
         }
     }
@@ -240,6 +247,8 @@ impl Primitive {
     pub fn functions(&self) -> Vec<&Arc<Function>> {
         match self {
             Primitive::Call(c) => vec![&c.function],
+            Primitive::Scan(s) => vec![&s.body],
+            Primitive::Cond(c) => c.branches.iter().collect(),
             Primitive::CustomLinear(c) => vec![&c.backward],
             _ => Vec::new(),
         }

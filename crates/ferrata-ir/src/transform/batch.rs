@@ -16,19 +16,40 @@ pub fn vmap(function: &Arc<Function>, batched: &[bool], size: usize) -> Result<A
         let (n, m) = (function.parameters().len(), batched.len());
         return Err(Error::new(format!("vmap: {n} parameters, but {m} marks")));
     }
-    self::batched(function, batched, size)
+    self::batched(function, batched, &vec![true; function.results().len()], size)
 }
 
+/// Which results depend on the parameters marked in `batched`.
+pub(crate) fn depends(function: &Function, batched: &[bool]) -> Vec<bool> {
+    let mut marks = vec![false; function.value_count()];
+    for (p, &has) in function.parameters().iter().zip(batched) {
+        marks[p.index()] = has;
+    }
+    for node in function.nodes() {
+        let any = node.inputs.iter().any(|v| marks[v.index()]);
+        node.outputs.iter().for_each(|v| marks[v.index()] = any);
+    }
+    function.results().iter().map(|v| marks[v.index()]).collect()
+}
+
+/// The batched function; a result has the new dimension if it is `required` or depends on a
+/// batched parameter.
 pub(crate) fn batched(
     function: &Arc<Function>,
     batched: &[bool],
+    required: &[bool],
     size: usize,
 ) -> Result<Arc<Function>> {
-    let key = Key::Batch { batched: batched.to_vec(), size };
-    function.memo.get(key, || build(function, batched, size))
+    let key = Key::Batch { batched: batched.to_vec(), required: required.to_vec(), size };
+    function.memo.get(key, || build(function, batched, required, size))
 }
 
-fn build(function: &Function, batched: &[bool], size: usize) -> Result<Function> {
+fn build(
+    function: &Function,
+    batched: &[bool],
+    required: &[bool],
+    size: usize,
+) -> Result<Function> {
     let mut b = Builder::new(format!("{}.batch", function.name));
     let mut map: Vec<Option<(Value, bool)>> = vec![None; function.value_count()];
     for (&p, &has) in function.parameters().iter().zip(batched) {
@@ -59,9 +80,9 @@ fn build(function: &Function, batched: &[bool], size: usize) -> Result<Function>
         }
     }
     let mut results = Vec::new();
-    for v in function.results() {
+    for (v, &needed) in function.results().iter().zip(required) {
         let (r, has) = map[v.index()].ok_or_else(undefined)?;
-        results.push(if has { r } else { b.add_batch(r, size) });
+        results.push(if has || !needed { r } else { b.add_batch(r, size) });
     }
     let mut out = b.finish(&results)?;
     super::prune(&mut out);

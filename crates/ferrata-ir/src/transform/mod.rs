@@ -4,7 +4,7 @@
 pub mod batch;
 pub mod derivative;
 mod prune;
-mod transpose;
+pub(crate) mod transpose;
 
 pub use batch::vmap;
 pub use derivative::{jvp, value_and_grad, vjp};
@@ -21,7 +21,7 @@ pub(crate) enum Key {
     Linearize { active: Vec<bool>, required: Vec<bool> },
     Recompute { active: Vec<bool> },
     Transpose { linear: Vec<bool>, cotangents: Vec<bool> },
-    Batch { batched: Vec<bool>, size: usize },
+    Batch { batched: Vec<bool>, required: Vec<bool>, size: usize },
 }
 
 /// Results of transforms of one function. A copy of the function starts without them, and they
