@@ -1,0 +1,138 @@
+//! The exponential function and its kin.
+
+use std::f32::consts::LOG2_E;
+use std::f64::consts::LN_2;
+
+use super::polynomial::{hold, polynomial, power32, power64, round32, round64};
+use crate::isa::Level;
+
+/// ln 2 in two parts; multiples of the first by a few bits are exact.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+
+/// (exp(r) - 1 - r) / r² for |r| ≤ ln(2)/2.
+const EXP: [f32; 6] = [
+    0.500_000_001_4,
+    0.166_666_666_8,
+    0.041_666_456_81,
+    0.008_333_310_024,
+    0.001_393_454_193,
+    0.000_198_919_813_1,
+];
+
+/// (2^r - 1) / r for |r| ≤ 1/2.
+const EXP2: [f32; 6] = [
+    0.693_147_188_5,
+    0.240_226_507_6,
+    0.055_503_549_29,
+    0.009_618_080_665,
+    0.001_339_201_741,
+    0.000_154_541_620_9,
+];
+
+/// As [`EXP`], to 40 bits.
+const EXP_F64: [f64; 8] = [
+    0.499_999_999_999_547_462,
+    0.166_666_666_666_625_538,
+    0.041_666_666_786_985_556_4,
+    0.008_333_333_344_268_394_24,
+    0.001_388_883_891_099_605_7,
+    0.000_198_412_244_182_919_442,
+    0.000_024_868_002_978_056_963_8,
+    2.761_768_546_516_506_91e-6,
+];
+
+/// `x · 2^n` for results of any exponent: in two steps, the first of which stays normal.
+#[inline(always)]
+fn scale(x: f32, n: i32) -> f32 {
+    let half = n >> 1;
+    x * power32(half) * power32(n - half)
+}
+
+#[inline(always)]
+pub fn exp<L: Level>(x: f32) -> f32 {
+    let x = hold(x, -104.0, 89.0);
+    let (n, exponent) = round32(x * LOG2_E);
+    let r = L::mul_add(n, -LN2_LOW, L::mul_add(n, -LN2_HIGH, x));
+    let tail = polynomial::<L, f32, 6>(r, EXP);
+    scale(L::mul_add(r * r, tail, r) + 1.0, exponent)
+}
+
+#[inline(always)]
+pub fn exp2<L: Level>(x: f32) -> f32 {
+    let x = hold(x, -151.0, 129.0);
+    let (n, exponent) = round32(x);
+    let r = x - n;
+    scale(L::mul_add(r, polynomial::<L, f32, 6>(r, EXP2), 1.0), exponent)
+}
+
+/// exp(x) as `(scale, rest)` with exp(x) = scale · (1 + rest), to some 40 bits, where exp(x) is a
+/// normal f64.
+#[inline(always)]
+fn split_exp<L: Level>(x: f64) -> (f64, f64) {
+    let (n, exponent) = round64(x * std::f64::consts::LOG2_E);
+    // One part of ln 2 will do: the remainder's error is far below 40 bits of exp(x).
+    let r = L::mul_add(n, -LN_2, x);
+    let tail = polynomial::<L, f64, 8>(r, EXP_F64);
+    (power64(exponent), L::mul_add(r * r, tail, r))
+}
+
+/// exp(x) to some 40 bits, where that is a normal f64.
+#[inline(always)]
+pub fn exp_f64<L: Level>(x: f64) -> f64 {
+    let (scale, rest) = split_exp::<L>(x);
+    L::mul_add(scale, rest, scale)
+}
+
+/// exp(x) - 1 to some 40 bits.
+#[inline(always)]
+fn expm1_f64<L: Level>(x: f64) -> f64 {
+    let (scale, rest) = split_exp::<L>(x);
+    L::mul_add(scale, rest, scale - 1.0)
+}
+
+#[inline(always)]
+pub fn expm1<L: Level>(x: f32) -> f32 {
+    let y = expm1_f64::<L>(hold(f64::from(x), -105.0, 90.0)) as f32;
+    // The sum above loses the sign of zero.
+    if x == 0.0 { x } else { y }
+}
+
+#[inline(always)]
+pub fn sinh<L: Level>(x: f32) -> f32 {
+    let e = expm1_f64::<L>(hold(f64::from(x.abs()), 0.0, 105.0));
+    ((0.5 * (e + e / (e + 1.0))) as f32).copysign(x)
+}
+
+#[inline(always)]
+pub fn cosh<L: Level>(x: f32) -> f32 {
+    let e = exp_f64::<L>(hold(f64::from(x), -105.0, 105.0));
+    (0.5 * (e + 1.0 / e)) as f32
+}
+
+/// (tanh(x) - x) / x³ over x² for |x| ≤ 0.62.
+const TANH: [f32; 5] =
+    [-0.333_333_289_8, 0.133_327_730_2, -0.053_851_409_37, 0.020_999_552_52, -0.006_100_170_943];
+
+#[inline(always)]
+pub fn tanh<L: Level>(x: f32) -> f32 {
+    let size = x.abs();
+    let square = x * x;
+    let small = L::mul_add(x * square, polynomial::<L, f32, 5>(square, TANH), x);
+    let large = 1.0 - 2.0 / (exp::<L>(size + size) + 1.0);
+    (if size > 0.62 { large } else { small }).copysign(x)
+}
+
+#[inline(always)]
+pub fn logistic<L: Level>(x: f32) -> f32 {
+    // Never exp of something positive, which would overflow before the quotient vanishes.
+    let e = exp::<L>(-x.abs());
+    // 1/(1 + e) and e/(1 + e), each as its leading part less a correction that rounds little.
+    let quotient = e / (1.0 + e);
+    if x < 0.0 { L::mul_add(-e, quotient, e) } else { 1.0 - quotient }
+}
+
+pub fn logistic_f64(x: f64) -> f64 {
+    let e = (-x.abs()).exp();
+    (if x < 0.0 { e } else { 1.0 }) / (1.0 + e)
+}
