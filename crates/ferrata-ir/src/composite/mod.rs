@@ -11,17 +11,26 @@
 //!
 //! | file | composites |
 //! |---|---|
-//! | `softmax` | `softmax`, `log_softmax`, `logsumexp`, `logaddexp`, `logcumsumexp` |
+//! | `softmax` | `softmax`, `log_softmax`, `logsumexp` |
+//! | `activation` | `relu`, `gelu`, `silu`, `swiglu`, `softplus` and others |
+//! | `math` | `logaddexp`, `logcumsumexp`, `hypot`, `remainder`, `floor_div`, `cummax`, `cummin` |
 //! | `norm` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, `batch_norm_train` |
 //! | `statistics` | `mean`, `var`, `std`, `norm`, `l2_normalize` |
 //! | `attention` | `attention`, `attention_forward`, `attention_backward` |
 
+mod activation;
 pub mod attention;
+mod math;
 mod norm;
 mod softmax;
 mod statistics;
 
+pub use activation::{
+    elu, gelu, gelu_tanh, hard_sigmoid, hard_swish, leaky_relu, log_sigmoid, mish, relu, relu6,
+    selu, silu, softplus, softsign, swiglu,
+};
 pub use attention::{Attention, attention};
+pub use math::{cumulative_extreme, floor_div, hypot, logaddexp, logcumsumexp, remainder};
 pub use norm::{BatchNorm, batch_norm, batch_norm_train, group_norm, layer_norm, rms_norm};
 pub use softmax::{log_softmax, logsumexp, softmax};
 pub use statistics::{l2_normalize, mean, norm, std, var};

@@ -1,8 +1,10 @@
 //! Derivatives, second derivatives and batching of every composite but attention.
 
-use crate::check::{check, f64s, random};
-use ferrata_ir::Literal;
+use crate::check::{build, check, f64s, ints, random, run};
 use ferrata_ir::composite::*;
+use ferrata_ir::transform::vjp;
+use ferrata_ir::{Builder, Literal, Value};
+use std::slice::from_ref;
 
 #[test]
 fn softmax_family() {
@@ -54,4 +56,102 @@ fn statistics() {
         check(&x, |b, x| vec![norm(b, x[0], &[1, 2], p)]);
     }
     check(&x, |b, x| vec![l2_normalize(b, x[0], 1, 1e-12)]);
+}
+
+#[test]
+fn activations() {
+    type Activation = fn(&mut Builder, Value) -> Value;
+    let all: &[Activation] = &[
+        relu,
+        relu6,
+        |b, x| leaky_relu(b, x, 0.1),
+        |b, x| elu(b, x, 0.7),
+        selu,
+        softsign,
+        hard_sigmoid,
+        hard_swish,
+        silu,
+        gelu,
+        gelu_tanh,
+        |b, x| softplus(b, x, 1.5),
+        log_sigmoid,
+        mish,
+    ];
+    let x = Literal::float(f64s(&[9]), vec![-4.1, -2.3, -0.9, -0.2, 0.3, 0.8, 2.1, 5.2, 7.0]);
+    for f in all {
+        check(from_ref(&x), |b, x| vec![f(b, x[0])]);
+    }
+    check(&[random(1, &[2, 3]), random(2, &[2, 3])], |b, x| vec![swiglu(b, x[0], x[1])]);
+}
+
+/// No overflow, and NaN stays NaN, also where another branch is taken.
+#[test]
+fn activations_at_the_edges() {
+    type Activation = fn(&mut Builder, Value) -> Value;
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    let cases: &[(Activation, [f64; 4], [f64; 4])] = &[
+        (relu, [0.0, 1e3, 0.0, nan], [0.0, 1.0, 0.0, 1.0]),
+        (|b, x| elu(b, x, 1.0), [-1.0, 1e3, 0.0, nan], [0.0, 1.0, 1.0, nan]),
+        (|b, x| softplus(b, x, 1.0), [0.0, 1e3, 2f64.ln(), nan], [0.0, 1.0, 0.5, nan]),
+        (silu, [0.0, 1e3, 0.0, nan], [0.0, 1.0, 0.5, nan]),
+        (gelu, [0.0, 1e3, 0.0, nan], [0.0, 1.0, 0.5, nan]),
+        (mish, [0.0, 1e3, 0.0, nan], [0.0, 1.0, 0.6, nan]),
+    ];
+    let same = |a: &[f64], b: &[f64]| {
+        a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-12 || (x.is_nan() && y.is_nan()))
+    };
+    let x = [Literal::float(f64s(&[4]), vec![-1e3, 1e3, 0.0, nan])];
+    for (i, (f, y, dx)) in cases.iter().enumerate() {
+        let f = build(&x, |b, x| vec![f(b, x[0])]);
+        let dy = Literal::float(f64s(&[4]), vec![1.0; 4]);
+        let got = run(&vjp(&f, &[true]).unwrap(), &[x[0].clone(), dy]);
+        assert!(same(&got[0].to_f64(), y), "{i}: {:?}", got[0]);
+        assert!(same(&got[1].to_f64(), dx), "{i}: {:?}", got[1]);
+    }
+    let pair = [
+        Literal::float(f64s(&[4]), vec![-inf, 1e3, -inf, inf]),
+        Literal::float(f64s(&[4]), vec![-inf, 1e3, 2.0, 1.0]),
+    ];
+    let f = build(&pair, |b, x| vec![logaddexp(b, x[0], x[1])]);
+    assert_eq!(run(&f, &pair)[0].to_f64(), [-inf, 1e3 + 2f64.ln(), 2.0, inf]);
+}
+
+#[test]
+fn functions_of_two() {
+    let args = [random(1, &[7]), random(2, &[7])];
+    check(&args, |b, x| vec![logaddexp(b, x[0], x[1])]);
+    check(&args, |b, x| vec![hypot(b, x[0], x[1])]);
+    check(&args, |b, x| vec![remainder(b, x[0], x[1])]);
+    check(&[random(3, &[2, 6])], |b, x| vec![logcumsumexp(b, x[0], 1)]);
+    check(&[random(3, &[4, 3])], |b, x| {
+        let (y, _) = cumulative_extreme(b, x[0], 0, true);
+        vec![y]
+    });
+}
+
+#[test]
+fn whole_number_division_rounds_down() {
+    let args = [ints(&[6], &[7, -7, 7, -7, 6, 5]), ints(&[6], &[3, 3, -3, -3, -3, 0])];
+    let f = build(&args, |b, x| vec![floor_div(b, x[0], x[1]), remainder(b, x[0], x[1])]);
+    let got = run(&f, &args);
+    assert_eq!(got[0].to_i64(), [2, -3, -3, 2, -2, 0]);
+    assert_eq!(got[1].to_i64(), [1, 2, -2, -1, 0, 0]);
+}
+
+#[test]
+fn running_extremes_name_their_last_place() {
+    let (nan, x) = (f64::NAN, vec![1.0, 3.0, 2.0, 3.0, 0.0]);
+    let args = [Literal::float(f64s(&[5]), x)];
+    let cumulative = |args: &[Literal]| {
+        let f = build(args, |b, x| {
+            let (y, i) = cumulative_extreme(b, x[0], 0, true);
+            vec![y, i]
+        });
+        run(&f, args)
+    };
+    let got = cumulative(&args);
+    assert_eq!(got[0].to_f64(), [1.0, 3.0, 3.0, 3.0, 3.0]);
+    assert_eq!(got[1].to_i64(), [0, 1, 1, 3, 3]);
+    let got = cumulative(&[Literal::float(f64s(&[3]), vec![1.0, nan, 2.0])]);
+    assert_eq!(got[1].to_i64(), [0, 1, 1]);
 }
