@@ -16,12 +16,20 @@
 //! | `math` | `logaddexp`, `logcumsumexp`, `hypot`, `remainder`, `floor_div`, `cummax`, `cummin` |
 //! | `norm` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, `batch_norm_train` |
 //! | `statistics` | `mean`, `var`, `std`, `norm`, `l2_normalize` |
+//! | `cross_entropy` | `cross_entropy`, `nll` |
+//! | `loss` | `mse`, `l1`, `huber`, `smooth_l1`, `bce`, `bce_with_logits`, `kl_div` |
+//! | `lookup` | `embedding`, `dropout` |
+//! | `rope` | `rope`, `rope_table` |
 //! | `attention` | `attention`, `attention_forward`, `attention_backward` |
 
 mod activation;
 pub mod attention;
+mod cross_entropy;
+mod lookup;
+mod loss;
 mod math;
 mod norm;
+mod rope;
 mod softmax;
 mod statistics;
 
@@ -30,8 +38,12 @@ pub use activation::{
     selu, silu, softplus, softsign, swiglu,
 };
 pub use attention::{Attention, attention};
+pub use cross_entropy::{CrossEntropy, cross_entropy, nll};
+pub use lookup::{dropout, embedding};
+pub use loss::{Reduction, bce, bce_with_logits, huber, kl_div, l1, mse, smooth_l1};
 pub use math::{cumulative_extreme, floor_div, hypot, logaddexp, logcumsumexp, remainder};
 pub use norm::{BatchNorm, batch_norm, batch_norm_train, group_norm, layer_norm, rms_norm};
+pub use rope::{Pairing, rope, rope_frequencies, rope_table};
 pub use softmax::{log_softmax, logsumexp, softmax};
 pub use statistics::{l2_normalize, mean, norm, std, var};
 

@@ -20,6 +20,7 @@ pub mod sort;
 pub mod view;
 
 pub use arg_reduce::{ArgReduce, Extremum};
+pub(crate) use attribute::attribute_words;
 pub use attribute::{Attribute, AttributeReader, AttributeValue, Attributes};
 pub use constant::{Constant, Dense, Iota};
 pub use control::{Call, Cond, CustomLinear};

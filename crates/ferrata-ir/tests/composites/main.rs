@@ -4,3 +4,4 @@
 mod attention;
 mod check;
 mod families;
+mod losses;
