@@ -131,7 +131,7 @@ impl StagedFolder {
         create_folder(&parent(target))?;
         // A process that was killed earlier may have had the same number.
         remove(&staged.path).map_err(|e| Error::io("remove", &staged.path, e))?;
-        fs::create_dir(&staged.path).map_err(|e| Error::write(&staged.path, 0, e))?;
+        fs::create_dir(&staged.path).map_err(|e| Error::write(target, 0, e))?;
         Ok(staged)
     }
 

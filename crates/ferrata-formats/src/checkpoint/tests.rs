@@ -210,3 +210,19 @@ fn retention_keeps_the_last_and_the_best() {
     assert_eq!(latest_step(&run), Some(1_000_000_000));
     assert!(run.join("metrics.jsonl").exists() && run.join("step-x").exists());
 }
+
+#[test]
+fn checkpoints_of_every_format_version_are_read() {
+    // Written once and never again: a new version adds a folder.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for version in 1..=FORMAT_VERSION {
+        let checkpoint = Checkpoint::open(folder.join(format!("checkpoint-v{version}"))).unwrap();
+        let manifest = checkpoint.manifest();
+        assert_eq!((manifest.format_version, manifest.step), (version, 1000));
+        assert_eq!(manifest.state["loss"], json!(1.625));
+        let file = checkpoint.tensors("model.safetensors").unwrap();
+        assert_eq!(file.get("weight").unwrap().to_f32().unwrap(), [0.5, -0.25]);
+        let note = fs::read(checkpoint.file("vocab.json").unwrap()).unwrap();
+        assert_eq!(note, b"{\"chars\":[\"a\"]}\n");
+    }
+}

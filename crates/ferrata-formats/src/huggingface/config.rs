@@ -285,6 +285,14 @@ impl ModelConfig {
         }
     }
 
+    /// Number of repeated blocks.
+    pub fn layers(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(config) => config.n_layer,
+            ModelConfig::Llama(config) => config.num_hidden_layers,
+        }
+    }
+
     /// Whether the output matrix is the token embedding.
     pub fn tie_word_embeddings(&self) -> bool {
         match self {

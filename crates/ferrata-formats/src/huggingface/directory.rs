@@ -108,6 +108,16 @@ impl ModelDirectory {
     }
 
     fn build_index(&mut self) -> Result<()> {
+        // Before the list of weights is made, which a damaged number of layers would make endless.
+        let (layers, stored) = (self.config.layers(), self.files.iter().map(|f| f.names().len()));
+        let stored: usize = stored.sum();
+        if layers > stored {
+            let what = format!(
+                "it asks for {layers} layers and the weights are {stored} tensors; use the \
+                 configuration that belongs to the weights"
+            );
+            return Err(Error::config(&self.path.join(CONFIG), what));
+        }
         let expected = self.config.tensors();
         let mut found: BTreeMap<String, (usize, String)> = BTreeMap::new();
         for (number, file) in self.files.iter().enumerate() {

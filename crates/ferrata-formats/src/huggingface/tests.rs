@@ -283,6 +283,11 @@ fn incomplete_and_mismatched_directories_are_refused() {
     assert!(error.contains("[66, 64]") && error.contains("[65, 64]"), "{error}");
     other[0].1 = RawTensor::from_i64(&[65, 64], &[0; 65 * 64]);
     assert!(error_of(&other).contains("must be floats"));
+    let deep = String::from_utf8_lossy(GPT2).replace("\"n_layer\": 3", "\"n_layer\": 2000000000");
+    fs::write(folder.join("config.json"), deep).unwrap();
+    let error = ModelDirectory::open(&folder).unwrap_err().to_string();
+    assert!(error.contains("asks for 2000000000 layers"), "{error}");
+    fs::write(folder.join("config.json"), GPT2).unwrap();
     fs::remove_file(folder.join("model.safetensors")).unwrap();
     let error = ModelDirectory::open(&folder).unwrap_err().to_string();
     assert!(error.contains("there are no weights"), "{error}");

@@ -98,12 +98,16 @@ pub fn collect_text<P: AsRef<Path>>(paths: &[P], options: &TextOptions) -> Resul
         }
     }
     if collected.documents.iter().all(|document| document.text.trim().is_empty()) {
-        return Err(no_text(paths, options));
+        return Err(no_text(paths, options, collected.left_out));
     }
     Ok(collected)
 }
 
-fn no_text<P: AsRef<Path>>(paths: &[P], options: &TextOptions) -> Error {
+fn no_text<P: AsRef<Path>>(paths: &[P], options: &TextOptions, left_out: usize) -> Error {
+    if let (1.., Some(max)) = (left_out, options.max_bytes) {
+        let place = format!("the files that fit the limit of {max} bytes");
+        return Error::NoText { place, remedy: "raise the limit" };
+    }
     let names: Vec<String> =
         paths.iter().take(3).map(|path| format!("`{}`", path.as_ref().display())).collect();
     let more = if paths.len() > names.len() { ", …" } else { "" };
@@ -225,6 +229,9 @@ mod tests {
         let limited = TextOptions { max_bytes: Some(2), ..TextOptions::default() };
         let limited = collect_text(&[&folder], &limited).unwrap();
         assert_eq!((texts(&limited), limited.left_out), (vec!["0", "1"], 2));
+        let none = TextOptions { max_bytes: Some(0), ..TextOptions::default() };
+        let error = collect_text(&[&folder], &none).unwrap_err().to_string();
+        assert!(error.contains("limit of 0 bytes; raise the limit"), "{error}");
     }
 
     #[test]

@@ -86,7 +86,11 @@ impl<'a> StreamDecoder<'a> {
             return Ok(String::new());
         }
         let new = text.get(before.len()..).unwrap_or_default().to_owned();
-        self.given = std::mem::take(&mut self.pending);
+        // Ids without text (special tokens) would not show where the text of the next begins.
+        if !new.is_empty() {
+            self.given.clear();
+        }
+        self.given.append(&mut self.pending);
         Ok(new)
     }
 }

@@ -152,6 +152,22 @@ fn streams_give_the_text_of_the_whole() {
 }
 
 #[test]
+fn streams_see_what_stands_before() {
+    let tokenizer = metaspace();
+    let random = Philox::new(12, 0);
+    // Special tokens, single spaces and words, in any order.
+    let choices = [1, 1, 258, 258, 259, 261, 262, 263];
+    for case in 0..300 {
+        let ids: Vec<u32> =
+            (0..12).map(|i| choices[random.below(case * 100 + i, 8) as usize]).collect();
+        let mut stream = tokenizer.stream();
+        let mut text: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+        text += &stream.finish().unwrap();
+        assert_eq!(text, tokenizer.decode(&ids).unwrap(), "{ids:?}");
+    }
+}
+
+#[test]
 fn a_stream_holds_back_half_characters() {
     let tokenizer = metaspace();
     let ids = tokenizer.encode("Hey 🦀").unwrap();
