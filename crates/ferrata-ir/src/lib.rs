@@ -10,6 +10,8 @@
 //! | `primitive/` | one file for each family of primitives, all its rules together |
 //! | `composite/` | named functions of primitives that a device may claim, by family |
 //! | `transform/` | `jvp`, `vjp`, `vmap`, transposition |
+//! | `text/` | the text form: printing and parsing |
+//! | `verify` | the rules that every finished program keeps |
 //! | `evaluate` | the reference evaluator |
 //! | `testing` | random programs, and checks of derivatives and batching, for tests everywhere |
 //! | `error` | errors that name operation, shapes, scope and user line |
@@ -23,8 +25,10 @@ mod literal;
 pub mod primitive;
 mod program;
 pub mod testing;
+pub mod text;
 pub mod transform;
 mod types;
+mod verify;
 
 pub use dtype::DType;
 pub use error::{Error, Location, Origin, Result};
@@ -33,3 +37,4 @@ pub use literal::{Elements, Literal, Scalar};
 pub use primitive::Primitive;
 pub use program::{Builder, Composite, CustomDerivative, Function, Node, Value};
 pub use types::{Type, row_major_strides};
+pub use verify::verify;

@@ -154,6 +154,11 @@ impl Function {
     }
 }
 
+fn addressable(types: Vec<Type>) -> Result<Vec<Type>> {
+    types.iter().try_for_each(Type::expect_addressable)?;
+    Ok(types)
+}
+
 /// Builds a function node by node. The first ill-typed node is remembered and reported by
 /// [`Builder::finish`], so that building code needs no `?` on every line.
 ///
@@ -207,6 +212,9 @@ impl Builder {
 
     /// Adds a parameter.
     pub fn parameter(&mut self, ty: Type) -> Value {
+        if let Err(e) = ty.expect_addressable() {
+            self.fail(e);
+        }
         let v = self.value(ty);
         self.parameters.push(v);
         v
@@ -248,7 +256,7 @@ impl Builder {
         let operands: Vec<&Type> = inputs.iter().map(|&v| self.ty(v)).collect();
         let types = match &self.error {
             Some(_) => None,
-            None => match op.infer(&operands) {
+            None => match op.infer(&operands).and_then(addressable) {
                 Ok(types) => Some(types),
                 Err(e) => {
                     self.error = Some(e.at(op.name(), &operands, &self.origin));

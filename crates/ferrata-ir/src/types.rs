@@ -1,6 +1,7 @@
 //! Value types: an element type and a static shape.
 
 use crate::DType;
+use crate::error::{Error, Result};
 use std::fmt;
 
 /// The type of a value: dtype and static shape (row-major, outermost dimension first).
@@ -28,14 +29,25 @@ impl Type {
         self.shape.len()
     }
 
-    /// Number of elements.
+    /// Number of elements; the largest number if it is larger than that.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |n: usize, &size| n.saturating_mul(size))
     }
 
     /// Bytes of a dense value of this type.
     pub fn bytes(&self) -> usize {
-        self.elements() * self.dtype.size()
+        self.elements().saturating_mul(self.dtype.size())
+    }
+
+    /// Checks that a value of this type could be addressed.
+    ///
+    /// # Errors
+    /// When no memory is large enough.
+    pub(crate) fn expect_addressable(&self) -> Result<()> {
+        if self.bytes() <= isize::MAX as usize {
+            return Ok(());
+        }
+        Err(Error::new(format!("{self} is too large for any memory")))
     }
 
     /// The same shape with another dtype.

@@ -14,7 +14,7 @@ pub enum Attribute {
     Int(i64),
     /// List of integers: `[1, 2]`.
     Ints(Vec<i64>),
-    /// Number: `0.5`, `-3`; a scalar of either kind.
+    /// A float: `0.5`, `-inf`. A scalar that is an integer is an `Int`.
     Scalar(Scalar),
     /// `true` or `false`.
     Bool(bool),
@@ -143,7 +143,10 @@ attribute_value!(String, Text);
 
 impl AttributeValue for Scalar {
     fn to_attribute(&self) -> Attribute {
-        Attribute::Scalar(*self)
+        match self {
+            Scalar::Float(_) => Attribute::Scalar(*self),
+            Scalar::Int(i) => Attribute::Int(*i),
+        }
     }
     fn from_attribute(a: Attribute) -> Option<Self> {
         match a {

@@ -236,14 +236,15 @@ impl Rules for Reshape {
 
     fn infer(&self, inputs: &[&Type]) -> Result<Vec<Type>> {
         expect_inputs(inputs, 1)?;
-        let (from, to) = (inputs[0].elements(), self.shape.iter().product::<usize>());
+        let result = inputs[0].with_shape(self.shape.clone());
+        let (from, to) = (inputs[0].elements(), result.elements());
         if from != to {
             let (x, shape) = (inputs[0], &self.shape);
             return Err(Error::new(format!(
                 "cannot reshape {x} with {from} elements to {shape:?} with {to}"
             )));
         }
-        Ok(vec![inputs[0].with_shape(self.shape.clone())])
+        Ok(vec![result])
     }
 
     fn loops(&self, inputs: &[&Type]) -> Option<Loops> {
@@ -558,12 +559,12 @@ impl Rules for Pad {
         }
         let mut shape = Vec::new();
         for d in 0..x.rank() {
-            let inner = x.shape[d] + x.shape[d].saturating_sub(1) * self.interior[d];
-            let size = inner as i64 + self.low[d] + self.high[d];
+            // No sum of these overflows 128 bits.
+            let gaps = x.shape[d].saturating_sub(1) as i128 * self.interior[d] as i128;
+            let outside = i128::from(self.low[d]) + i128::from(self.high[d]);
+            let size = usize::try_from(x.shape[d] as i128 + gaps + outside);
             shape.push(
-                usize::try_from(size).map_err(|_| {
-                    Error::new(format!("crops more than all of dimension {d} of {x}"))
-                })?,
+                size.map_err(|_| Error::new(format!("amounts do not fit dimension {d} of {x}")))?,
             );
         }
         Ok(vec![x.with_shape(shape)])
@@ -683,7 +684,7 @@ impl Rules for Concatenate {
                     self.dim
                 )));
             }
-            shape[self.dim] += ty.shape[self.dim];
+            shape[self.dim] = shape[self.dim].saturating_add(ty.shape[self.dim]);
         }
         Ok(vec![first.with_shape(shape)])
     }
