@@ -5,16 +5,38 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `compile` | the passes, in order |
+//! | `support` | whether the device can run the program at all |
+//! | `inline` | which functions stay functions |
+//! | `body`, `strided` | views folded into operands: every access is an offset and strides |
+//! | `fuse`, `nest` | which operations share a loop nest or stand behind a product |
+//! | `lower/` | loop nests and products become kernels |
+//! | `fragment`, `flatten` | functions compiled once; the schedule of the whole program |
+//! | `memory` | in-place reuse, donated inputs, offsets in the arena |
+//! | `testing` | a slow interpreter of plans |
 //! | `kernel` | the kernel language: what a device has to run |
 //! | `plan` | a schedule of kernels over statically planned memory |
 //! | `device` | the interface of devices: buffers, executables |
 //! | `reference` | the device that runs the reference evaluator, the oracle of all others |
 
+mod body;
+mod compile;
 pub mod device;
+mod flatten;
+mod fragment;
+mod fuse;
+mod inline;
 pub mod kernel;
+mod lower;
+mod memory;
+mod nest;
 pub mod plan;
 pub mod reference;
+mod strided;
+mod support;
+pub mod testing;
 
+pub use compile::compile;
 pub use device::{Argument, Buffer, Device, Executable, Memory};
 pub use kernel::Kernel;
 pub use plan::Plan;

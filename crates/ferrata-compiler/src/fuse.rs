@@ -1,0 +1,245 @@
+//! Fusion: which operations share a kernel.
+//!
+//! Operations are visited from the results to the inputs. When one is visited, every nest that
+//! wants its result is known, so it can be computed inside that nest, stored by it as well, or be
+//! left to a kernel of its own. A product first takes the elementwise work behind it.
+
+use crate::body::{Body, Id, Kind, Op, Scalarly};
+use crate::nest::{Nest, Output};
+use std::collections::{BTreeSet, BinaryHeap, HashSet};
+
+/// Operations that become one kernel (or one call).
+#[derive(Clone, Debug)]
+pub enum Group {
+    /// A fused loop nest.
+    Nest(Nest),
+    /// A product with the work behind it; the nest wants the product's result.
+    Product {
+        /// The product.
+        op: usize,
+        /// Stores the result.
+        nest: Nest,
+    },
+    /// One operation on memory.
+    Single(usize),
+}
+
+/// More operations than this don't go into one kernel.
+const LARGEST_BODY: usize = 96;
+/// More operands than this don't go into one kernel.
+const MOST_OPERANDS: usize = 24;
+
+/// Splits a body into groups, in an order in which they can run.
+pub fn fuse(body: &Body) -> Vec<Group> {
+    let mut fuser = Fuser::new(body);
+    for at in (0..body.ops.len()).rev() {
+        fuser.place(at);
+    }
+    fuser.schedule()
+}
+
+struct Fuser<'a> {
+    body: &'a Body,
+    groups: Vec<Option<Group>>,
+    /// First and last operation of each group.
+    extent: Vec<(usize, usize)>,
+    /// Groups that want each value.
+    wanted_by: Vec<BTreeSet<usize>>,
+    is_result: Vec<bool>,
+    /// Operations made of numbers and indices alone, computed wherever they are wanted.
+    free: Vec<bool>,
+}
+
+impl<'a> Fuser<'a> {
+    fn new(body: &'a Body) -> Self {
+        let mut is_result = vec![false; body.values.len()];
+        body.results.iter().for_each(|&r| is_result[r] = true);
+        let mut free: Vec<bool> = Vec::with_capacity(body.ops.len());
+        for op in &body.ops {
+            let from_free =
+                op.inputs.iter().all(|x| body.values[x.value].maker.is_some_and(|m| free[m]));
+            free.push(matches!(op.kind, Kind::Map(_)) && from_free);
+        }
+        Fuser {
+            body,
+            groups: Vec::new(),
+            extent: Vec::new(),
+            wanted_by: vec![BTreeSet::new(); body.values.len()],
+            is_result,
+            free,
+        }
+    }
+
+    /// Decides where operation `at` is computed.
+    fn place(&mut self, at: usize) {
+        let op = &self.body.ops[at];
+        if !matches!(op.kind, Kind::Map(_) | Kind::Reduce { .. }) {
+            let wanted: Vec<Id> = op.inputs.iter().map(|x| x.value).collect();
+            let group = if matches!(op.kind, Kind::Dot(_)) {
+                let value = op.outputs[0];
+                let nest = Nest::storing(value, &self.body.values[value].ty.shape);
+                Group::Product { op: at, nest }
+            } else {
+                Group::Single(at)
+            };
+            self.add(group, (at, at), wanted);
+            return;
+        }
+        let value = op.outputs[0];
+        let wanted = &self.wanted_by[value];
+        let nests: Vec<usize> = wanted.iter().copied().filter(|&g| self.wants(g, value)).collect();
+        let in_memory = |g: &usize| self.reads(*g, op).contains(&value);
+        let elsewhere = self.is_result[value] || wanted.iter().any(in_memory);
+        if self.free[at] {
+            let left = nests.iter().filter(|&&g| !self.try_join(g, at)).count();
+            if left == 0 && !elsewhere {
+                return;
+            }
+        } else if let [nest] = nests[..] {
+            let joined = if elsewhere { self.try_store(nest, at) } else { self.try_join(nest, at) };
+            if joined {
+                return;
+            }
+        }
+        self.start(at);
+    }
+
+    /// Whether the nest of group `g` wants a value.
+    fn wants(&self, g: usize, value: Id) -> bool {
+        match &self.groups[g] {
+            Some(Group::Nest(nest) | Group::Product { nest, .. }) => {
+                nest.demands.contains_key(&value)
+            }
+            _ => false,
+        }
+    }
+
+    /// Values that group `g` reads from memory as they are. Where it wants an array of equal
+    /// numbers, one number is enough for all but calls, so that `maker` need not store it.
+    fn reads(&self, g: usize, maker: &Op) -> Vec<Id> {
+        let number = matches!(maker.kind, Kind::Map(Scalarly::Constant(_)));
+        match self.groups[g] {
+            Some(Group::Single(op) | Group::Product { op, .. }) => {
+                let op = &self.body.ops[op];
+                let call = matches!(op.kind, Kind::Call(_));
+                op.inputs.iter().filter(|_| call || !number).map(|x| x.value).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn start(&mut self, at: usize) {
+        if let Ok(nest) = Nest::of(self.body, at) {
+            let wanted = nest.demands.keys().copied().collect();
+            self.add(Group::Nest(nest), (at, at), wanted);
+        }
+    }
+
+    fn add(&mut self, group: Group, extent: (usize, usize), wanted: Vec<Id>) {
+        let g = self.groups.len();
+        self.groups.push(Some(group));
+        self.extent.push(extent);
+        wanted.into_iter().for_each(|v| {
+            self.wanted_by[v].insert(g);
+        });
+    }
+
+    /// Computes operation `at` inside group `g` wherever `g` wants it.
+    fn try_join(&mut self, g: usize, at: usize) -> bool {
+        let value = self.body.ops[at].outputs[0];
+        let Some(Group::Nest(nest) | Group::Product { nest, .. }) = &mut self.groups[g] else {
+            return false;
+        };
+        let mut trial = nest.clone();
+        if trial.join(self.body, at).is_err()
+            || trial.members.len() > LARGEST_BODY
+            || trial.demands.len() + trial.outputs.len() > MOST_OPERANDS
+        {
+            return false;
+        }
+        for &v in trial.demands.keys() {
+            self.wanted_by[v].insert(g);
+        }
+        *nest = trial;
+        let in_memory = matches!(self.groups[g], Some(Group::Product { op, .. })
+            if self.body.ops[op].inputs.iter().any(|x| x.value == value));
+        if !in_memory {
+            self.wanted_by[value].remove(&g);
+        }
+        self.extent[g].0 = self.extent[g].0.min(at);
+        true
+    }
+
+    /// Computes operation `at` inside group `g`, which also stores the result for others.
+    fn try_store(&mut self, g: usize, at: usize) -> bool {
+        let value = self.body.ops[at].outputs[0];
+        let Some(Group::Nest(nest)) = &self.groups[g] else { return false };
+        let Some(map) = nest.covers(self.body, value).cloned() else { return false };
+        let others = self.wanted_by[value].iter().copied().filter(|&w| w != g);
+        if self.reaches(others.collect(), g) {
+            return false;
+        }
+        let before = self.groups[g].clone();
+        if let Some(Group::Nest(nest)) = &mut self.groups[g] {
+            nest.outputs.push(Output::plain(value, map));
+        }
+        let joined = self.try_join(g, at);
+        if !joined {
+            self.groups[g] = before;
+        }
+        joined
+    }
+
+    /// Whether some group in `from` has to run before group `to`.
+    fn reaches(&self, mut from: Vec<usize>, to: usize) -> bool {
+        let mut seen: HashSet<usize> = from.iter().copied().collect();
+        while let Some(g) = from.pop() {
+            if g == to {
+                return true;
+            }
+            if self.extent[g].0 > self.extent[to].1 {
+                continue;
+            }
+            for value in self.makes(g) {
+                from.extend(self.wanted_by[value].iter().copied().filter(|&w| seen.insert(w)));
+            }
+        }
+        false
+    }
+
+    /// Values that a group writes.
+    fn makes(&self, g: usize) -> Vec<Id> {
+        match &self.groups[g] {
+            Some(Group::Nest(nest) | Group::Product { nest, .. }) => {
+                nest.outputs.iter().map(|o| o.value).collect()
+            }
+            Some(Group::Single(op)) => self.body.ops[*op].outputs.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The groups in topological order, each as early as its first operation allows.
+    fn schedule(mut self) -> Vec<Group> {
+        let makes: Vec<Vec<Id>> = (0..self.groups.len()).map(|g| self.makes(g)).collect();
+        let mut waits = vec![0; self.groups.len()];
+        for g in makes.iter().flatten().flat_map(|&v| &self.wanted_by[v]) {
+            waits[*g] += 1;
+        }
+        let key = |g: usize| std::cmp::Reverse((self.extent[g].1, g));
+        let mut ready: BinaryHeap<_> = (0..self.groups.len())
+            .filter(|&g| waits[g] == 0 && self.groups[g].is_some())
+            .map(key)
+            .collect();
+        let mut order = Vec::new();
+        while let Some(std::cmp::Reverse((_, g))) = ready.pop() {
+            order.push(g);
+            for &user in makes[g].iter().flat_map(|&v| &self.wanted_by[v]) {
+                waits[user] -= 1;
+                if waits[user] == 0 {
+                    ready.push(key(user));
+                }
+            }
+        }
+        order.into_iter().filter_map(|g| self.groups[g].take()).collect()
+    }
+}

@@ -1,0 +1,84 @@
+//! Which functions stay functions: those called several times, which are compiled once, and the
+//! composites that the device claims. All others are inlined.
+
+use ferrata_ir::primitive::Call;
+use ferrata_ir::{Builder, Composite, Function, Primitive, Result, Type, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Functions with fewer nodes than this are inlined however often they are called.
+const SMALL: usize = 8;
+
+/// The program with all calls inlined but those worth keeping.
+///
+/// # Errors
+/// When a function is ill-typed.
+pub fn inline(
+    program: &Arc<Function>,
+    claims: &dyn Fn(&Composite, &[&Type]) -> bool,
+) -> Result<Arc<Function>> {
+    let mut calls: HashMap<*const Function, usize> = HashMap::new();
+    program.visit(&mut |f| {
+        for callee in f.nodes().iter().flat_map(|n| n.op.functions()) {
+            *calls.entry(Arc::as_ptr(callee)).or_default() += 1;
+        }
+    });
+    Inliner { claims, calls, done: HashMap::new() }.function(program)
+}
+
+struct Inliner<'a> {
+    claims: &'a dyn Fn(&Composite, &[&Type]) -> bool,
+    calls: HashMap<*const Function, usize>,
+    done: HashMap<*const Function, Arc<Function>>,
+}
+
+impl Inliner<'_> {
+    fn claimed(&self, f: &Function) -> bool {
+        f.composite.as_ref().is_some_and(|c| (self.claims)(c, &f.parameter_types()))
+    }
+
+    fn function(&mut self, f: &Arc<Function>) -> Result<Arc<Function>> {
+        if let Some(done) = self.done.get(&Arc::as_ptr(f)) {
+            return Ok(done.clone());
+        }
+        let done = if f.nodes().iter().all(|n| n.op.functions().is_empty()) {
+            f.clone()
+        } else {
+            Arc::new(self.rebuild(f)?)
+        };
+        self.done.insert(Arc::as_ptr(f), done.clone());
+        Ok(done)
+    }
+
+    fn rebuild(&mut self, f: &Function) -> Result<Function> {
+        let mut b = Builder::new(f.name.clone());
+        let mut map: Vec<Option<Value>> = vec![None; f.value_count()];
+        for &p in f.parameters() {
+            map[p.index()] = Some(b.parameter(f.ty(p).clone()));
+        }
+        for node in f.nodes() {
+            let args: Vec<Value> = node.inputs.iter().filter_map(|v| map[v.index()]).collect();
+            b.set_origin(node.origin.clone());
+            let results = match &node.op {
+                Primitive::Call(call) if self.claimed(&call.function) => {
+                    b.emit(node.op.clone(), &args)
+                }
+                Primitive::Call(call) => {
+                    let callee = self.function(&call.function)?;
+                    let often = self.calls[&Arc::as_ptr(&call.function)] > 1;
+                    if often && call.function.composite.is_none() && callee.nodes().len() >= SMALL {
+                        b.emit(Call { function: callee, recompute: false }, &args)
+                    } else {
+                        b.inline(&callee, &args)
+                    }
+                }
+                other => b.emit(other.clone(), &args),
+            };
+            for (&o, r) in node.outputs.iter().zip(results) {
+                map[o.index()] = Some(r);
+            }
+        }
+        let results: Vec<Value> = f.results().iter().filter_map(|v| map[v.index()]).collect();
+        b.finish(&results)
+    }
+}

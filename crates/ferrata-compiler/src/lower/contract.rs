@@ -1,0 +1,238 @@
+//! A product and the work behind it become a [`Contract`].
+//!
+//! Every loop is a batch, row, column or summed loop of the product. Loops of a class are merged
+//! into one where all accesses allow it; further row and column loops become batch loops. Only a
+//! sum that needs two strides makes a copy of its operand necessary.
+
+use super::instructions::Emitter;
+use super::{Lowering, Operands, access};
+use crate::body::{Kind, Op, Operand};
+use crate::fragment::Source;
+use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel, Loop, Store};
+use crate::nest::Nest;
+use crate::strided::{Map, Refusal, Strided, coalesce, row_major};
+use ferrata_ir::primitive::Dot;
+use ferrata_ir::{DType, Error, Origin, Result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Batch,
+    M,
+    N,
+    K,
+}
+
+/// An operand in memory.
+struct Side {
+    source: Source,
+    dtype: DType,
+    window: Strided,
+}
+
+impl Lowering<'_> {
+    pub(super) fn product(&mut self, at: usize, nest: &Nest) -> Result<()> {
+        let op = &self.body.ops[at];
+        let Kind::Dot(dot) = &op.kind else { return Err(Error::new("not a product")) };
+        let dot = sorted_by_stride(dot, &op.inputs[0].window);
+        let mut left = self.side(&op.inputs[0])?;
+        let mut right = self.side(&op.inputs[1])?;
+        for (side, contract) in [(&mut left, &dot.left_contract), (&mut right, &dot.right_contract)]
+        {
+            if !sums_in_one_stride(&side.window, contract) {
+                *side = self.dense(side, &op.origin);
+            }
+        }
+        let mut nest = nest.clone();
+        let summed: Vec<usize> = dot.left_contract.iter().map(|&d| left.window.shape[d]).collect();
+        let first = nest.loops.len();
+        nest.append_loops(&summed.iter().copied().filter(|&n| n > 1).collect::<Vec<_>>());
+        nest.columns = Some((0..nest.loops.len()).map(|l| l >= first).collect());
+        let shape = &self.body.values[op.outputs[0]].ty.shape;
+        let nested = nest.splitting(|nest| {
+            nest_of_product(nest, op, &dot, [&left.window, &right.window], shape, &summed)
+        });
+        let (classes, maps) = nested.map_err(|_| Error::new("a product without a loop nest"))?;
+        self.emit_product(op, nest, classes, maps, left, right)
+    }
+
+    fn side(&mut self, operand: &Operand) -> Result<Side> {
+        let (source, splat) = self.memory(operand.value)?;
+        let mut window = operand.window.clone();
+        if splat {
+            window.offset = 0;
+            window.strides.fill(0);
+        }
+        Ok(Side { source, dtype: self.body.dtype(operand.value), window })
+    }
+
+    /// A dense copy of an operand.
+    fn dense(&mut self, side: &Side, origin: &Origin) -> Side {
+        let shape = side.window.shape.clone();
+        let to = self.fragment.local(shape.iter().product::<usize>() * side.dtype.size());
+        let mut operands = Operands::default();
+        let (from_operand, to_operand) = (operands.load(side.source), operands.store(to));
+        let mut columns = shape.clone();
+        let mut strides = vec![row_major(&shape), side.window.strides.clone()];
+        coalesce(&mut columns, &mut strides, |_, _| true);
+        let rows = columns.drain(..columns.len().saturating_sub(1)).collect();
+        let mut accesses = strides.into_iter();
+        let mut at = |operand, offset: isize| Access {
+            operand,
+            dtype: side.dtype,
+            offset: offset as usize,
+            strides: accesses.next().unwrap_or_default(),
+        };
+        let access = at(to_operand, 0);
+        let load = at(from_operand, side.window.offset);
+        let store = Store { register: 0, access, combine: None };
+        let body = vec![Instruction::Load(0)];
+        let kernel = Loop { rows, columns, loads: vec![load], body, stores: vec![store] };
+        self.run(Kernel::Loop(kernel), operands, origin);
+        Side { source: to, dtype: side.dtype, window: Strided::whole(&shape) }
+    }
+
+    fn emit_product(
+        &mut self,
+        op: &Op,
+        mut nest: Nest,
+        classes: Vec<Class>,
+        [mut left, mut right]: [Map; 2],
+        left_side: Side,
+        right_side: Side,
+    ) -> Result<()> {
+        let product = op.outputs[0];
+        // Bring the loops into the order of the classes, then merge them.
+        let mut order: Vec<usize> = (0..classes.len()).collect();
+        order.sort_by_key(|&l| classes[l]);
+        let mut loops: Vec<usize> = order.iter().map(|&l| nest.loops[l]).collect();
+        let mut classes: Vec<Class> = order.iter().map(|&l| classes[l]).collect();
+        nest.select_loops(&order, loops.clone());
+        for side in [&mut left, &mut right] {
+            side.strides = order.iter().map(|&l| side.strides[l]).collect();
+        }
+        let mut strides = vec![left.strides.clone(), right.strides.clone()];
+        strides.extend(nest.outputs.iter().map(|o| o.map.strides.clone()));
+        strides.extend(nest.demands.values().flatten().map(|m| m.strides.clone()));
+        let kept = coalesce(&mut loops, &mut strides, |i, j| classes[i] == classes[j]);
+        classes = kept.iter().map(|&l| classes[l]).collect();
+        nest.select_loops(&kept, loops.clone());
+        for side in [&mut left, &mut right] {
+            side.strides = kept.iter().map(|&l| side.strides[l]).collect();
+        }
+        let longest =
+            |class| (0..loops.len()).filter(|&l| classes[l] == class).max_by_key(|&l| loops[l]);
+        let (m, n, k) = (longest(Class::M), longest(Class::N), longest(Class::K));
+        let batch: Vec<usize> =
+            (0..loops.len()).filter(|&l| ![m, n, k].contains(&Some(l))).collect();
+        let pick = |map: &Map, last: [Option<usize>; 2]| -> Vec<isize> {
+            let at = |l: Option<usize>| l.map_or(0, |l| map.strides[l]);
+            batch.iter().map(|&l| map.strides[l]).chain(last.map(at)).collect()
+        };
+        let count = |l: Option<usize>| l.map_or(1, |l| loops[l]);
+
+        let mut operands = Operands::default();
+        let (left_operand, right_operand) =
+            (operands.load(left_side.source), operands.load(right_side.source));
+        let side = |operand, side: &Side, map: &Map, last| Access {
+            operand,
+            dtype: side.dtype,
+            offset: map.offset as usize,
+            strides: pick(map, last),
+        };
+        let left = side(left_operand, &left_side, &left, [m, k]);
+        let right = side(right_operand, &right_side, &right, [k, n]);
+        let output = &nest.outputs[0];
+        let mut loads = Vec::new();
+        let mut emitter = Emitter::new(self.body);
+        for (&id, maps) in &nest.demands {
+            for map in maps {
+                let instruction = if id == product {
+                    Instruction::Product
+                } else {
+                    let strides = pick(map, [m, n]);
+                    let operand = operands.load(self.source(id)?);
+                    loads.push(Access { operand, strides, ..access(self.body, id, map.clone()) });
+                    Instruction::Load(loads.len() - 1)
+                };
+                emitter.define(id, map.clone(), instruction);
+            }
+        }
+        emitter.members(&nest.members);
+        let register = emitter.register(output.source.0, &output.source.1);
+        let epilogue = (!nest.members.is_empty()).then(|| {
+            let mut roots = [register];
+            Epilogue { loads, body: emitter.finish(&mut roots) }
+        });
+        let operand = operands.store(self.allocate(output.value));
+        let out = Access {
+            operand,
+            strides: pick(&output.map, [m, n]),
+            ..access(self.body, output.value, output.map.clone())
+        };
+        let batch = batch.iter().map(|&l| loops[l]).collect();
+        let (m, n, k) = (count(m), count(n), count(k));
+        let kernel = Contract { batch, m, n, k, left, right, out, epilogue };
+        self.run(Kernel::Contract(kernel), operands, &op.origin);
+        Ok(())
+    }
+}
+
+/// The class of every loop, and the maps of both operands. The summed loops are the columns.
+fn nest_of_product(
+    nest: &Nest,
+    op: &Op,
+    dot: &Dot,
+    windows: [&Strided; 2],
+    shape: &[usize],
+    summed: &[usize],
+) -> Result<(Vec<Class>, [Map; 2]), Refusal> {
+    let n = nest.loops.len();
+    let map = nest.demands.get(&op.outputs[0]).and_then(|m| m.first()).ok_or(Refusal::Never)?;
+    let result = map.indices(&nest.loops, shape)?;
+    let sums = nest.column_map().indices(&nest.loops, summed)?;
+    let batch = dot.left_batch.len();
+    let rows = batch + dot.left_free(windows[0].shape.len()).len();
+    let classes = (0..n)
+        .map(|l| match result.iter().position(|index| index.strides[l] != 0) {
+            Some(d) if d < batch => Class::Batch,
+            Some(d) if d < rows => Class::M,
+            Some(_) => Class::N,
+            None => Class::K,
+        })
+        .collect();
+    let side = |window: &Strided, batches: &[usize], contract: &[usize], from: usize| {
+        let mut free = from..;
+        let indices: Vec<Map> = (0..window.shape.len())
+            .map(|d| {
+                if let Some(i) = batches.iter().position(|&b| b == d) {
+                    return result[i].clone();
+                }
+                match contract.iter().position(|&c| c == d) {
+                    Some(i) => sums[i].clone(),
+                    None => free.next().map_or(Map::zero(n), |i| result[i].clone()),
+                }
+            })
+            .collect();
+        Map::compose(window, &indices, n)
+    };
+    let left = side(windows[0], &dot.left_batch, &dot.left_contract, batch);
+    let right = side(windows[1], &dot.right_batch, &dot.right_contract, rows);
+    Ok((classes, [left, right]))
+}
+
+/// The product with its contracted dimensions in the order of falling strides of the left operand.
+fn sorted_by_stride(dot: &Dot, left: &Strided) -> Dot {
+    let mut pairs: Vec<(usize, usize)> =
+        dot.left_contract.iter().copied().zip(dot.right_contract.iter().copied()).collect();
+    pairs.sort_by_key(|&(l, _)| std::cmp::Reverse(left.strides[l]));
+    let (left_contract, right_contract) = pairs.into_iter().unzip();
+    Dot { left_contract, right_contract, ..dot.clone() }
+}
+
+/// Whether the contracted dimensions, in this order, are one loop.
+fn sums_in_one_stride(window: &Strided, contract: &[usize]) -> bool {
+    let mut loops: Vec<usize> = contract.iter().map(|&d| window.shape[d]).collect();
+    let mut strides = [contract.iter().map(|&d| window.strides[d]).collect()];
+    coalesce(&mut loops, &mut strides, |_, _| true);
+    loops.len() <= 1
+}

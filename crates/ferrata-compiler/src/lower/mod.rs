@@ -1,0 +1,207 @@
+//! Groups of operations become kernels over the buffers of a fragment.
+
+mod contract;
+mod instructions;
+mod loops;
+
+use crate::body::{Body, Id, Kind, Operand, Scalarly};
+use crate::fragment::{Fragment, FragmentStep, Library, Source};
+use crate::fuse::Group;
+use crate::kernel::{Access, Kernel, View};
+use crate::nest::Nest;
+use crate::strided::{Map, Strided};
+use ferrata_ir::{Error, Literal, Origin, Result, Type};
+use std::sync::Arc;
+
+/// Turns the groups of a body into the steps of a fragment. Kernels and constants go into the
+/// library, which also knows the fragments of called functions.
+///
+/// # Errors
+/// Names the node that has no kernel.
+pub fn lower(body: &Body, groups: &[Group], library: &mut Library) -> Result<Fragment> {
+    let mut sources: Vec<Option<Source>> = vec![None; body.values.len()];
+    (0..body.parameters).for_each(|p| sources[p] = Some(Source::Parameter(p)));
+    let mut lowering = Lowering {
+        body,
+        library,
+        sources,
+        fragment: Fragment {
+            parameters: body.values[..body.parameters].iter().map(|v| v.ty.clone()).collect(),
+            ..Fragment::default()
+        },
+    };
+    for group in groups {
+        lowering.group(group)?;
+    }
+    for &r in &body.results {
+        let source = lowering.source(r)?;
+        lowering.fragment.results.push(source);
+    }
+    Ok(lowering.fragment)
+}
+
+struct Lowering<'a> {
+    body: &'a Body,
+    library: &'a mut Library,
+    /// Where each value lies, once it is made.
+    sources: Vec<Option<Source>>,
+    fragment: Fragment,
+}
+
+/// The operands of one kernel, by number.
+#[derive(Debug, Default)]
+struct Operands {
+    loaded: Vec<Source>,
+    /// Stored operands get the numbers behind the loaded ones.
+    all: Vec<Source>,
+}
+
+impl Operands {
+    fn load(&mut self, source: Source) -> usize {
+        if let Some(i) = self.loaded.iter().position(|s| *s == source) {
+            return i;
+        }
+        self.loaded.push(source);
+        self.all.push(source);
+        self.all.len() - 1
+    }
+
+    fn store(&mut self, source: Source) -> usize {
+        self.all.push(source);
+        self.all.len() - 1
+    }
+}
+
+impl Lowering<'_> {
+    fn group(&mut self, group: &Group) -> Result<()> {
+        match group {
+            Group::Nest(nest) => self.nest(nest),
+            Group::Product { op, nest } => self.product(*op, nest),
+            Group::Single(op) => self.single(*op),
+        }
+    }
+
+    fn source(&self, id: Id) -> Result<Source> {
+        self.sources[id].ok_or_else(|| Error::new("a value is used before it is stored"))
+    }
+
+    /// A new buffer for a value.
+    fn allocate(&mut self, id: Id) -> Source {
+        let source = self.fragment.local(self.body.values[id].ty.bytes());
+        self.sources[id] = Some(source);
+        source
+    }
+
+    fn run(&mut self, kernel: Kernel, operands: Operands, origin: &Origin) {
+        let kernel = self.library.kernel(kernel);
+        let origin = origin.clone();
+        self.fragment.steps.push(FragmentStep::Run { kernel, operands: operands.all, origin });
+    }
+
+    fn nest(&mut self, nest: &Nest) -> Result<()> {
+        let lowered = loops::lower(self.body, nest);
+        let mut operands = Operands::default();
+        let mut kernel = lowered.kernel;
+        for (load, &id) in kernel.loads.iter_mut().zip(&lowered.loads) {
+            load.operand = operands.load(self.source(id)?);
+        }
+        for (store, output) in kernel.stores.iter_mut().zip(&nest.outputs) {
+            store.access.operand = operands.store(self.allocate(output.value));
+        }
+        let origin = self.origin(nest);
+        self.run(Kernel::Loop(kernel), operands, &origin);
+        Ok(())
+    }
+
+    /// The origin of the operation whose result the nest stores first.
+    fn origin(&self, nest: &Nest) -> Origin {
+        let first = nest.outputs.first().and_then(|o| self.body.maker(o.value));
+        first.map(|op| op.origin.clone()).unwrap_or_default()
+    }
+
+    /// Where a value is in memory, and whether all its elements are the first one there.
+    fn memory(&mut self, id: Id) -> Result<(Source, bool)> {
+        if let Some(Kind::Map(Scalarly::Constant(value))) = self.body.maker(id).map(|op| &op.kind) {
+            let ty = Type::new(self.body.dtype(id), [1]);
+            return Ok((self.library.constant(Arc::new(Literal::splat(ty, *value))), true));
+        }
+        Ok((self.source(id)?, false))
+    }
+
+    fn view(&mut self, operand: &Operand, operands: &mut Operands) -> Result<View> {
+        let (source, splat) = self.memory(operand.value)?;
+        let mut window = operand.window.clone();
+        if splat {
+            window.offset = 0;
+            window.strides.fill(0);
+        }
+        let dtype = self.body.dtype(operand.value);
+        Ok(view(operands.load(source), dtype, window))
+    }
+
+    fn single(&mut self, at: usize) -> Result<()> {
+        let op = &self.body.ops[at];
+        let mut operands = Operands::default();
+        match &op.kind {
+            Kind::Dense(literal) => {
+                self.sources[op.outputs[0]] = Some(self.library.constant(literal.clone()));
+                return Ok(());
+            }
+            Kind::Call(function) => {
+                let fragment = self.library.fragment_of(function)?;
+                let arguments =
+                    op.inputs.iter().map(|x| self.source(x.value)).collect::<Result<Vec<_>>>()?;
+                let results = op.outputs.iter().map(|&o| self.allocate_alias(o)).collect();
+                let origin = op.origin.clone();
+                self.fragment.steps.push(FragmentStep::Call {
+                    fragment,
+                    arguments,
+                    results,
+                    origin,
+                });
+                return Ok(());
+            }
+            _ => {}
+        }
+        let inputs =
+            op.inputs.iter().map(|x| self.view(x, &mut operands)).collect::<Result<Vec<_>>>()?;
+        let outputs = op
+            .outputs
+            .iter()
+            .map(|&o| {
+                let ty = &self.body.values[o].ty;
+                let at = operands.store(self.allocate(o));
+                view(at, ty.dtype, Strided::whole(&ty.shape))
+            })
+            .collect();
+        let kernel = match &op.kind {
+            Kind::Composite(c) => Kernel::Composite { composite: c.clone(), inputs, outputs },
+            Kind::Primitive(p) => Kernel::Primitive { op: p.clone(), inputs, outputs },
+            _ => return Err(Error::new("an operation without a kernel")),
+        };
+        self.run(kernel, operands, &op.origin);
+        Ok(())
+    }
+
+    /// A name for a buffer that a called fragment makes.
+    fn allocate_alias(&mut self, id: Id) -> usize {
+        let source = self.fragment.local(0);
+        self.sources[id] = Some(source);
+        self.fragment.locals.len() - 1
+    }
+}
+
+fn view(operand: usize, dtype: ferrata_ir::DType, window: Strided) -> View {
+    View {
+        operand,
+        dtype,
+        shape: window.shape,
+        offset: window.offset as usize,
+        strides: window.strides,
+    }
+}
+
+/// An access without its operand, which the caller fills in.
+fn access(body: &Body, id: Id, map: Map) -> Access {
+    Access { operand: 0, dtype: body.dtype(id), offset: map.offset as usize, strides: map.strides }
+}

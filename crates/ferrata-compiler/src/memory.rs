@@ -1,0 +1,249 @@
+//! The memory plan: who takes over whose memory, and where everything else lies in the arena.
+
+use crate::flatten::{Buffer, Flat};
+use crate::kernel::{Access, Kernel};
+use crate::plan::{Place, Step};
+use ferrata_ir::Type;
+use std::sync::Arc;
+
+/// Everything in the arena starts at a multiple of this.
+const ALIGNMENT: usize = 64;
+
+/// Where the buffers of a program lie.
+#[derive(Clone, Debug)]
+pub struct MemoryPlan {
+    /// For each buffer.
+    pub places: Vec<Place>,
+    /// For each result, the donated input whose memory it takes over.
+    pub takes: Vec<Option<usize>>,
+    /// Copies to be made at the end, for results that are no buffers of their own.
+    pub copies: Vec<Step>,
+    /// Bytes of the arena.
+    pub arena: usize,
+}
+
+/// When a buffer is used, in steps.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    first: usize,
+    last: usize,
+}
+
+/// Places all buffers of a program.
+pub fn place(
+    flat: &Flat,
+    kernels: &[Arc<Kernel>],
+    inputs: &[Type],
+    results: &[Type],
+    donated: &[bool],
+) -> MemoryPlan {
+    let lives = lives(flat);
+    let pairs: Vec<Vec<(usize, usize)>> = kernels.iter().map(|k| in_place(k)).collect();
+    let mut planner = Planner {
+        flat,
+        inputs,
+        results,
+        donated,
+        pairs: &pairs,
+        lives,
+        joined: (0..flat.buffers.len()).collect(),
+        places: vec![None; flat.buffers.len()],
+        takes: vec![None; results.len()],
+        taken: vec![false; inputs.len()],
+        copies: Vec::new(),
+    };
+    planner.place_results();
+    planner.join_in_place();
+    let arena = planner.pack();
+    let places = (0..flat.buffers.len()).map(|b| planner.place_of(b)).collect();
+    MemoryPlan { places, takes: planner.takes, copies: planner.copies, arena }
+}
+
+fn lives(flat: &Flat) -> Vec<Life> {
+    let mut lives = vec![Life { first: usize::MAX, last: 0 }; flat.buffers.len()];
+    for (at, step) in flat.steps.iter().enumerate() {
+        for &b in &step.operands {
+            let life = &mut lives[b];
+            (life.first, life.last) = (life.first.min(at), at);
+        }
+    }
+    lives
+}
+
+/// Pairs of a stored and a loaded operand that may share memory (see [`crate::kernel`]).
+fn in_place(kernel: &Kernel) -> Vec<(usize, usize)> {
+    let Kernel::Loop(kernel) = kernel else { return Vec::new() };
+    let same = |a: &Access, b: &Access| {
+        a.offset == b.offset && a.strides == b.strides && a.dtype.size() == b.dtype.size()
+    };
+    let mut pairs = Vec::new();
+    for store in kernel.stores.iter().filter(|s| s.combine.is_none()) {
+        for load in &kernel.loads {
+            let pair = (store.access.operand, load.operand);
+            let mut all = kernel.loads.iter().filter(|l| l.operand == load.operand);
+            if !pairs.contains(&pair) && all.all(|l| same(l, &store.access)) {
+                pairs.push(pair);
+            }
+        }
+    }
+    pairs
+}
+
+struct Planner<'a> {
+    flat: &'a Flat,
+    inputs: &'a [Type],
+    results: &'a [Type],
+    donated: &'a [bool],
+    /// For each kernel, operands that may share memory.
+    pairs: &'a [Vec<(usize, usize)>],
+    lives: Vec<Life>,
+    /// The buffer whose memory each buffer is in, by which it is known.
+    joined: Vec<usize>,
+    places: Vec<Option<Place>>,
+    takes: Vec<Option<usize>>,
+    taken: Vec<bool>,
+    copies: Vec<Step>,
+}
+
+impl Planner<'_> {
+    fn root(&self, mut b: usize) -> usize {
+        while self.joined[b] != b {
+            b = self.joined[b];
+        }
+        b
+    }
+
+    fn place_of(&self, b: usize) -> Place {
+        match self.flat.buffers[b] {
+            Buffer::Input(index) => Place::Input { index, offset: 0 },
+            Buffer::Constant(index) => Place::Constant { index },
+            Buffer::Made { .. } => self.places[self.root(b)].unwrap_or(Place::Arena { offset: 0 }),
+        }
+    }
+
+    /// Gives every result a place: its buffer's, a donated input's, or a copy.
+    fn place_results(&mut self) {
+        let end = self.flat.steps.len();
+        for &b in &self.flat.results {
+            self.lives[b].last = end;
+        }
+        for (r, &b) in self.flat.results.iter().enumerate() {
+            let own = Place::Result { index: r, offset: 0 };
+            match self.flat.buffers[b] {
+                Buffer::Made { .. } if self.places[b].is_none() => {
+                    self.take(r, self.donor(r, b));
+                    self.places[b] = Some(own);
+                }
+                Buffer::Input(i) if self.may_take(r, i) => self.take(r, Some(i)),
+                _ => {
+                    let from = self.place_of(b);
+                    let bytes = self.results[r].bytes();
+                    self.copies.push(Step::Copy { from, to: own, bytes });
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, r: usize, input: Option<usize>) {
+        self.takes[r] = input;
+        input.into_iter().for_each(|i| self.taken[i] = true);
+    }
+
+    /// Whether result `r` fits into input `i`, which is donated and still free.
+    fn may_take(&self, r: usize, i: usize) -> bool {
+        self.donated[i] && !self.taken[i] && self.inputs[i] == self.results[r]
+    }
+
+    /// A donated input that result `r` in buffer `b` may overwrite.
+    fn donor(&self, r: usize, b: usize) -> Option<usize> {
+        let made = self.lives[b].first;
+        let step = self.flat.steps.get(made)?;
+        let over = self.pairs[step.kernel]
+            .iter()
+            .filter(|(to, _)| step.operands[*to] == b)
+            .filter_map(|&(_, from)| match self.flat.buffers[step.operands[from]] {
+                Buffer::Input(i) if self.ends_at(step.operands[from], made) => Some(i),
+                _ => None,
+            });
+        let dead = self.flat.buffers.iter().enumerate().filter_map(|(b, buffer)| match buffer {
+            Buffer::Input(i) if self.lives[b].first == usize::MAX || self.lives[b].last < made => {
+                Some(*i)
+            }
+            _ => None,
+        });
+        over.chain(dead).find(|&i| self.may_take(r, i))
+    }
+
+    /// Whether a buffer is used for the last time in step `at`, and only once there.
+    fn ends_at(&self, b: usize, at: usize) -> bool {
+        let uses = self.flat.steps[at].operands.iter().filter(|o| **o == b).count();
+        self.lives[b].last == at && uses == 1
+    }
+
+    /// Lets results of loops take over the memory of operands that die there.
+    fn join_in_place(&mut self) {
+        for (at, step) in self.flat.steps.iter().enumerate() {
+            let mut used = Vec::new();
+            for &(to, from) in &self.pairs[step.kernel] {
+                let (b, a) = (step.operands[to], step.operands[from]);
+                let (Buffer::Made { bytes: want }, Buffer::Made { bytes: have }) =
+                    (self.flat.buffers[b], self.flat.buffers[a])
+                else {
+                    continue;
+                };
+                let takes_input = match self.places[b] {
+                    Some(Place::Result { index, .. }) => self.takes[index].is_some(),
+                    _ => false,
+                };
+                let free = !used.contains(&a) && !used.contains(&b) && !takes_input;
+                if !free
+                    || want != have
+                    || !self.ends_at(a, at)
+                    || self.places[self.root(a)].is_some()
+                {
+                    continue;
+                }
+                used.extend([a, b]);
+                let root = self.root(a);
+                let first = self.lives[root].first;
+                self.joined[root] = b;
+                self.lives[b].first = first;
+            }
+        }
+    }
+
+    /// Assigns offsets in the arena, largest buffers first, each at the lowest free place.
+    fn pack(&mut self) -> usize {
+        let mut order: Vec<(usize, usize)> = (0..self.flat.buffers.len())
+            .filter(|&b| self.joined[b] == b && self.places[b].is_none())
+            .filter_map(|b| match self.flat.buffers[b] {
+                Buffer::Made { bytes } if self.lives[b].first != usize::MAX => Some((bytes, b)),
+                _ => None,
+            })
+            .collect();
+        order.sort_by_key(|&(bytes, b)| (std::cmp::Reverse(bytes), self.lives[b].first));
+        let mut placed: Vec<(usize, usize, Life)> = Vec::new();
+        let mut arena = 0;
+        for (bytes, b) in order {
+            let life = self.lives[b];
+            let size = bytes.next_multiple_of(ALIGNMENT);
+            let mut busy: Vec<(usize, usize)> = placed
+                .iter()
+                .filter(|(_, _, l)| l.first <= life.last && life.first <= l.last)
+                .map(|&(from, to, _)| (from, to))
+                .collect();
+            busy.sort_unstable();
+            let mut offset = 0;
+            for (from, to) in busy {
+                if from >= offset + size {
+                    break;
+                }
+                offset = offset.max(to);
+            }
+            self.places[b] = Some(Place::Arena { offset });
+            placed.push((offset, offset + size, life));
+            arena = arena.max(offset + size);
+        }
+        arena
+    }
+}
