@@ -1,4 +1,38 @@
-//! See ARCHITECTURE.md.
+//! What a user imports: tensors, functions of them and their derivatives, layers, training.
+//!
+//! This crate does not know how a device works.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tensor/` | the lazy [`Tensor`], its evaluation, operators, indexing |
+//! | `ops/` | operations as methods of `Tensor` |
+//! | `tree` | values made of tensors: what functions take and give |
+//! | `module` | trees of named parameters |
+//! | `transform/` | derivatives, batching, compilation of functions |
+//! | `data/` | text, tokens, batches |
+//! | `train/` | configuration, the training loop, run folders |
+//! | `device` | devices as run-time values, the cache of compiled programs |
+
+// Derived code names this crate.
+extern crate self as ferrata;
 
 pub mod data;
+pub mod device;
+pub mod module;
+mod ops;
+mod tensor;
 pub mod train;
+mod transform;
+pub mod tree;
+
+pub use device::{Device, set_default_device};
+pub use ferrata_ir::{DType, Error, Result, Type};
+pub use module::Module;
+pub use ops::Padding;
+pub use tensor::evaluate as eval;
+pub use tensor::{
+    Dims, Element, Index, IntoDims, IntoIndex, IntoOperand, IntoShape, IntoSize, IntoTensor,
+    NewDim, Tensor, keep, scope, step,
+};
+pub use transform::{Compiled, checkpoint, compile, custom, grad, jvp, value_and_grad, vjp, vmap};
+pub use tree::Tree;

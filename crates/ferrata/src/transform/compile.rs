@@ -1,0 +1,193 @@
+//! Compiled functions: traced once for each kind of argument, then run as one program.
+
+use super::trace::{Untraced, trace};
+use crate::device::{Device, compiled, default_device};
+use crate::tensor::{Frame, Tensor};
+use crate::tree::{Tree, flatten};
+use ferrata_compiler::{Argument, Buffer, Executable};
+use ferrata_ir::{Error, Function, Result, Type};
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A function that is traced and compiled when it is called with a new kind of argument: another
+/// structure, other shapes, dtypes or settings, another device. Calls with a known kind only run
+/// the compiled program.
+///
+/// The argument is passed by value. Tensors that nobody else holds are donated: the program may
+/// reuse their memory for its results. So a training step that takes parameters and optimiser
+/// state and returns new ones needs them in memory only once.
+///
+/// The function must not depend on anything that changes between calls but its argument: what it
+/// captures is fixed when it is traced.
+///
+/// ```
+/// use ferrata::{Tensor, compile, value_and_grad};
+/// let step = compile(|(w, x): (Tensor, Tensor)| {
+///     let (loss, slope) = value_and_grad(|w: &Tensor| (w * &x - 1.0).square().mean(..))(&w);
+///     (w - slope * 0.1, loss)
+/// });
+/// let mut w = Tensor::from(0.0f32);
+/// for _ in 0..20 {
+///     (w, _) = step.call((w, Tensor::from([1.0f32, 2.0])))?;
+/// }
+/// assert!((w.item::<f32>()? - 0.6).abs() < 1e-4);
+/// assert_eq!(step.traces(), 1);
+/// # Ok::<(), ferrata::Error>(())
+/// ```
+pub fn compile<A: Tree, B: Tree, F: Fn(A) -> B>(f: F) -> Compiled<A, B, F> {
+    Compiled { f, known: Mutex::default(), argument: PhantomData }
+}
+
+/// What [`compile`] gives.
+pub struct Compiled<A, B, F> {
+    f: F,
+    known: Mutex<HashMap<Kind, Arc<Entry<B>>>>,
+    argument: PhantomData<fn(A)>,
+}
+
+/// What a compiled program depends on.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    types: Vec<Type>,
+    slots: Vec<usize>,
+    settings: String,
+    donated: Vec<bool>,
+    device: String,
+}
+
+struct Entry<B> {
+    program: Arc<Function>,
+    executable: Arc<dyn Executable>,
+    device: Device,
+    captured: Vec<Buffer>,
+    /// The result's structure.
+    template: B,
+    slots: crate::tree::Leaves,
+}
+
+/// A compiled entry and the tensors to run it on, with those marked that may be overwritten.
+type Prepared<B> = (Arc<Entry<B>>, Vec<(Tensor, bool)>);
+
+impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
+    /// Runs the function. Inside of another traced function it becomes a part of that.
+    ///
+    /// # Errors
+    /// The first wrong operation, with its scope and line; a failed argument; what the device
+    /// reports.
+    pub fn call(&self, argument: A) -> Result<B> {
+        if Frame::depth() > 0 {
+            return Ok((self.f)(argument));
+        }
+        let (entry, tensors) = self.entry(argument)?;
+        let mut arguments = Vec::with_capacity(tensors.len() + entry.captured.len());
+        for (tensor, donated) in tensors {
+            let buffer = tensor.buffer_on(&entry.device)?;
+            drop(tensor);
+            arguments.push(match donated {
+                true => Argument::Donated(buffer),
+                false => Argument::Shared(buffer),
+            });
+        }
+        arguments.extend(entry.captured.iter().cloned().map(Argument::Shared));
+        let results: Vec<Tensor> = entry
+            .executable
+            .run(arguments)?
+            .into_iter()
+            .map(|buffer| Tensor::concrete(buffer, entry.device.clone()))
+            .collect();
+        Ok(entry.slots.rebuild(&entry.template, &results))
+    }
+
+    /// Traces and compiles for arguments of this kind, without running.
+    ///
+    /// # Errors
+    /// As [`Compiled::call`].
+    pub fn prepare(&self, argument: A) -> Result<()> {
+        self.entry(argument).map(|_| ())
+    }
+
+    /// The traced program for arguments of this kind.
+    ///
+    /// # Errors
+    /// As [`Compiled::call`].
+    pub fn program(&self, argument: A) -> Result<Arc<Function>> {
+        self.entry(argument).map(|(entry, _)| entry.program.clone())
+    }
+
+    /// The compiled program for arguments of this kind, with its plan.
+    ///
+    /// # Errors
+    /// As [`Compiled::call`].
+    pub fn executable(&self, argument: A) -> Result<Arc<dyn Executable>> {
+        self.entry(argument).map(|(entry, _)| entry.executable.clone())
+    }
+
+    /// How many kinds of arguments it has been traced for.
+    pub fn traces(&self) -> usize {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// The entry for this kind of argument, and the tensors to run it on, with those marked that
+    /// may be overwritten.
+    fn entry(&self, argument: A) -> Result<Prepared<B>> {
+        let mut leaves = flatten(&argument);
+        leaves.check()?;
+        crate::eval(&leaves.tensors.iter().collect::<Vec<_>>())?;
+        let device = leaves.tensors.iter().find_map(|t| t.device()).unwrap_or_else(default_device);
+        // The argument's own handles do not count as owners.
+        let counts = handles(&leaves);
+        let donated: Vec<bool> =
+            leaves.tensors.iter().zip(counts).map(|(t, own)| t.is_owned_by(own)).collect();
+        let kind = Kind {
+            types: leaves.types(),
+            slots: leaves.slots.clone(),
+            settings: std::mem::take(&mut leaves.settings),
+            donated: donated.clone(),
+            device: device.backend().fingerprint(),
+        };
+        let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = lock().get(&kind).cloned();
+        let entry = match found {
+            Some(entry) => entry,
+            None => {
+                let entry = Arc::new(self.make(&argument, &leaves, &donated, device)?);
+                lock().insert(kind, entry.clone());
+                entry
+            }
+        };
+        drop(argument);
+        Ok((entry, leaves.tensors.into_iter().zip(donated).collect()))
+    }
+
+    fn make(
+        &self,
+        argument: &A,
+        leaves: &crate::tree::Leaves,
+        donated: &[bool],
+        device: Device,
+    ) -> Result<Entry<B>> {
+        let traced =
+            trace("main", &leaves.tensors, |inside| (self.f)(leaves.rebuild(argument, inside)))
+                .map_err(|untraced: Untraced<B>| untraced.error)?;
+        let mut donated = donated.to_vec();
+        donated.resize(traced.function.parameters().len(), false);
+        let executable = compiled(&traced.function, &donated, &device)?;
+        let captured =
+            traced.captured.iter().map(|t| t.buffer_on(&device)).collect::<Result<Vec<_>>>()?;
+        let nothing = Tensor::failed(Error::new("a result was not computed"));
+        let template = traced.result.rebuild(&mut |_| nothing.clone());
+        let mut slots = traced.leaves;
+        slots.tensors = Vec::new();
+        Ok(Entry { program: traced.function, executable, device, captured, template, slots })
+    }
+}
+
+/// How many handles the tree and its flattened form hold of each tensor.
+fn handles(leaves: &crate::tree::Leaves) -> Vec<usize> {
+    let mut in_tree: HashMap<_, usize> = HashMap::new();
+    for &slot in &leaves.slots {
+        *in_tree.entry(slot).or_default() += 1;
+    }
+    (0..leaves.tensors.len()).map(|i| in_tree.get(&i).copied().unwrap_or(0) + 1).collect()
+}

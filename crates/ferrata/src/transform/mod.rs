@@ -1,0 +1,15 @@
+//! Transforms of functions on trees: each traces the function into a program, transforms the
+//! program, and records one call of the result.
+
+mod checkpoint;
+mod compile;
+mod custom;
+mod derivative;
+mod trace;
+mod vmap;
+
+pub use checkpoint::checkpoint;
+pub use compile::{Compiled, compile};
+pub use custom::custom;
+pub use derivative::{grad, jvp, value_and_grad, vjp};
+pub use vmap::vmap;
