@@ -1,7 +1,7 @@
 //! A function body whose primitives that only rename elements are folded into its operands.
 
 use crate::strided::Strided;
-use ferrata_ir::primitive::{Dot, ElementwiseOp, ReduceKind};
+use ferrata_ir::primitive::{Cond, Dot, ElementwiseOp, ReduceKind, Scan};
 use ferrata_ir::{
     Composite, DType, Error, Function, Literal, Origin, Primitive, Result, Scalar, Type,
 };
@@ -65,6 +65,10 @@ pub enum Kind {
     Dense(Arc<Literal>),
     /// A call of a function that is compiled by itself.
     Call(Arc<Function>),
+    /// A loop with carried state around such a function.
+    Scan(Scan),
+    /// A choice between two such functions.
+    Cond(Cond),
 }
 
 /// One operation.
@@ -94,6 +98,18 @@ pub struct Body {
     pub parameters: usize,
     /// Results, each a whole value in its own order.
     pub results: Vec<Id>,
+}
+
+impl Kind {
+    /// The functions that it calls.
+    pub fn callees(&self) -> Vec<&Arc<Function>> {
+        match self {
+            Kind::Call(f) => vec![f],
+            Kind::Scan(s) => vec![&s.body],
+            Kind::Cond(c) => c.branches.iter().collect(),
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Body {
@@ -176,7 +192,11 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
             map[node.outputs[0].index()] = Some(Operand { value: inputs[0].value, window });
             continue;
         }
-        if matches!(&node.op, Primitive::Call(c) if c.function.composite.is_none()) {
+        let calls = match &node.op {
+            Primitive::Call(c) => c.function.composite.is_none(),
+            other => !other.functions().is_empty(),
+        };
+        if calls {
             // Called functions take dense arguments.
             inputs = inputs.into_iter().map(|x| body.dense(x, &node.origin)).collect();
         }
@@ -216,6 +236,8 @@ fn kind_of(op: &Primitive, inputs: &[&Type], outputs: &[Type]) -> (Kind, Vec<usi
             Some(composite) => Kind::Composite(composite.clone()),
             None => Kind::Call(c.function.clone()),
         },
+        Primitive::Scan(s) => Kind::Scan(s.clone()),
+        Primitive::Cond(c) => Kind::Cond(c.clone()),
         other => Kind::Primitive(other.clone()),
     };
     (kind, space)

@@ -2,13 +2,13 @@
 
 use crate::body::fold_windows;
 use crate::device::Device;
-use crate::flatten::flatten;
+use crate::flatten::{FlatStep, Move, flatten};
 use crate::fragment::Library;
 use crate::fuse::fuse;
 use crate::inline::inline;
 use crate::lower::lower;
 use crate::memory;
-use crate::plan::{Plan, Step};
+use crate::plan::{Place, Plan, Step};
 use crate::support::check_dtypes;
 use ferrata_ir::{Function, Primitive, Result, Type};
 use std::collections::HashSet;
@@ -35,12 +35,7 @@ pub fn compile(program: &Arc<Function>, donated: &[bool], device: &dyn Device) -
     let inputs: Vec<Type> = program.parameter_types().into_iter().cloned().collect();
     let results: Vec<Type> = program.result_types().into_iter().cloned().collect();
     let memory = memory::place(&flat, &library.kernels, &inputs, &results, donated);
-    let run = |step: &crate::flatten::FlatStep| Step::Run {
-        kernel: step.kernel,
-        operands: step.operands.iter().map(|&b| memory.places[b]).collect(),
-        origin: step.origin.clone(),
-    };
-    let mut steps: Vec<Step> = flat.steps.iter().map(run).collect();
+    let mut steps = placed(&flat.steps, &memory.places);
     steps.extend(memory.copies);
     Ok(Plan {
         inputs,
@@ -53,6 +48,32 @@ pub fn compile(program: &Arc<Function>, donated: &[bool], device: &dyn Device) -
     })
 }
 
+/// The schedule with places for buffers.
+fn placed(steps: &[FlatStep], places: &[Place]) -> Vec<Step> {
+    let at = |b: usize| places[b];
+    let moves = |all: &[Move]| all.iter().map(|m| (at(m.from), at(m.to), m.bytes)).collect();
+    let one = |step: &FlatStep| match step {
+        FlatStep::Run { kernel, operands, origin } => Step::Run {
+            kernel: *kernel,
+            operands: operands.iter().map(|&b| at(b)).collect(),
+            origin: origin.clone(),
+        },
+        FlatStep::Copy(m) => Step::Copy { from: at(m.from), to: at(m.to), bytes: m.bytes },
+        FlatStep::Repeat { length, reverse, load, body, store } => Step::Repeat {
+            length: *length,
+            reverse: *reverse,
+            load: moves(load),
+            body: placed(body, places),
+            store: moves(store),
+        },
+        FlatStep::Branch { condition, branches: [yes, no] } => Step::Branch {
+            condition: at(*condition),
+            branches: [placed(yes, places), placed(no, places)],
+        },
+    };
+    steps.iter().map(one).collect()
+}
+
 /// The functions that are compiled by themselves.
 fn callees_first<'a>(
     function: &'a Arc<Function>,
@@ -63,10 +84,9 @@ fn callees_first<'a>(
         return;
     }
     for node in function.nodes() {
-        if let Primitive::Call(call) = &node.op
-            && call.function.composite.is_none()
-        {
-            callees_first(&call.function, seen, out);
+        let claimed = matches!(&node.op, Primitive::Call(c) if c.function.composite.is_some());
+        for callee in node.op.functions().into_iter().filter(|_| !claimed) {
+            callees_first(callee, seen, out);
         }
     }
     out.push(function);

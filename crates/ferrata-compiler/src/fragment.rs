@@ -1,6 +1,7 @@
 //! Compiled functions before memory is planned: kernels over buffers that have no place yet.
 
 use crate::kernel::Kernel;
+use ferrata_ir::primitive::Scan;
 use ferrata_ir::{Error, Function, Literal, Origin, Result, Type};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,6 +40,32 @@ pub enum FragmentStep {
         /// Scope that its steps are put in.
         origin: Origin,
     },
+    /// Runs a fragment once for every index.
+    Repeat {
+        /// Which fragment of the library.
+        fragment: usize,
+        /// How often, and which of its arguments are carried or stacked.
+        scan: Scan,
+        /// Constants, initial carries, stacked inputs, dense.
+        arguments: Vec<Source>,
+        /// Local names for the carries, local buffers for the stacked results.
+        results: Vec<usize>,
+        /// Scope that its steps are put in.
+        origin: Origin,
+    },
+    /// Runs one of two fragments.
+    Branch {
+        /// A bool.
+        condition: Source,
+        /// Which fragment if it is true, and if it is false.
+        fragments: [usize; 2],
+        /// Their arguments, dense.
+        arguments: Vec<Source>,
+        /// Local buffers for the results.
+        results: Vec<usize>,
+        /// Scope that its steps are put in.
+        origin: Origin,
+    },
 }
 
 /// A compiled function.
@@ -46,8 +73,8 @@ pub enum FragmentStep {
 pub struct Fragment {
     /// Types of the arguments.
     pub parameters: Vec<Type>,
-    /// Bytes of each local buffer; 0 for names of what a called fragment makes.
-    pub locals: Vec<usize>,
+    /// Bytes of each local buffer; `None` for names of what a called fragment makes.
+    pub locals: Vec<Option<usize>>,
     /// What to run.
     pub steps: Vec<FragmentStep>,
     /// Where each result lies, dense.
@@ -57,7 +84,7 @@ pub struct Fragment {
 impl Fragment {
     /// A new local buffer.
     pub fn local(&mut self, bytes: usize) -> Source {
-        self.locals.push(bytes);
+        self.locals.push(Some(bytes));
         Source::Local(self.locals.len() - 1)
     }
 }

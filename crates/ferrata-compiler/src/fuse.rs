@@ -121,7 +121,7 @@ impl<'a> Fuser<'a> {
         match self.groups[g] {
             Some(Group::Single(op) | Group::Product { op, .. }) => {
                 let op = &self.body.ops[op];
-                let call = matches!(op.kind, Kind::Call(_));
+                let call = !op.kind.callees().is_empty();
                 op.inputs.iter().filter(|_| call || !number).map(|x| x.value).collect()
             }
             _ => Vec::new(),

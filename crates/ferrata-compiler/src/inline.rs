@@ -1,7 +1,7 @@
 //! Which functions stay functions: those called several times, which are compiled once, and the
 //! composites that the device claims. All others are inlined.
 
-use ferrata_ir::primitive::Call;
+use ferrata_ir::primitive::{Call, Cond, Scan};
 use ferrata_ir::{Builder, Composite, Function, Primitive, Result, Type, Value};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,6 +71,15 @@ impl Inliner<'_> {
                     } else {
                         b.inline(&callee, &args)
                     }
+                }
+                Primitive::Scan(scan) => {
+                    let body = self.function(&scan.body)?;
+                    b.emit(Scan { body, ..scan.clone() }, &args)
+                }
+                Primitive::Cond(cond) => {
+                    let [yes, no] = &cond.branches;
+                    let branches = [self.function(yes)?, self.function(no)?];
+                    b.emit(Cond { branches }, &args)
                 }
                 other => b.emit(other.clone(), &args),
             };

@@ -1,6 +1,6 @@
 //! The memory plan: who takes over whose memory, and where everything else lies in the arena.
 
-use crate::flatten::{Buffer, Flat};
+use crate::flatten::{Buffer, Flat, FlatStep, Move};
 use crate::kernel::{Access, Kernel};
 use crate::plan::{Place, Step};
 use ferrata_ir::Type;
@@ -37,7 +37,7 @@ pub fn place(
     results: &[Type],
     donated: &[bool],
 ) -> MemoryPlan {
-    let lives = lives(flat);
+    let Timeline { lives, runs, .. } = Timeline::new(flat);
     let pairs: Vec<Vec<(usize, usize)>> = kernels.iter().map(|k| in_place(k)).collect();
     let mut planner = Planner {
         flat,
@@ -45,6 +45,7 @@ pub fn place(
         results,
         donated,
         pairs: &pairs,
+        runs,
         lives,
         joined: (0..flat.buffers.len()).collect(),
         places: vec![None; flat.buffers.len()],
@@ -59,15 +60,80 @@ pub fn place(
     MemoryPlan { places, takes: planner.takes, copies: planner.copies, arena }
 }
 
-fn lives(flat: &Flat) -> Vec<Life> {
-    let mut lives = vec![Life { first: usize::MAX, last: 0 }; flat.buffers.len()];
-    for (at, step) in flat.steps.iter().enumerate() {
-        for &b in &step.operands {
-            let life = &mut lives[b];
-            (life.first, life.last) = (life.first.min(at), at);
+/// The schedule with a time for every step.
+struct Timeline<'a> {
+    flat: &'a Flat,
+    lives: Vec<Life>,
+    /// Kernel and operands of the run at each time.
+    runs: Vec<Option<(usize, &'a [usize])>>,
+}
+
+impl<'a> Timeline<'a> {
+    fn new(flat: &'a Flat) -> Self {
+        let unused = Life { first: usize::MAX, last: 0 };
+        let mut timeline =
+            Timeline { flat, lives: vec![unused; flat.buffers.len()], runs: Vec::new() };
+        timeline.steps(&flat.steps);
+        timeline
+    }
+
+    fn tick(&mut self, run: Option<(usize, &'a [usize])>) -> usize {
+        self.runs.push(run);
+        self.runs.len() - 1
+    }
+
+    fn touch(&mut self, b: usize, at: usize) {
+        let life = &mut self.lives[b];
+        (life.first, life.last) = (life.first.min(at), life.last.max(at));
+    }
+
+    fn steps(&mut self, steps: &'a [FlatStep]) {
+        for step in steps {
+            match step {
+                FlatStep::Run { kernel, operands, .. } => {
+                    let at = self.tick(Some((*kernel, operands)));
+                    operands.iter().for_each(|&b| self.touch(b, at));
+                }
+                FlatStep::Copy(m) => {
+                    let at = self.tick(None);
+                    [m.from, m.to].into_iter().for_each(|b| self.touch(b, at));
+                }
+                FlatStep::Repeat { load, body, store, .. } => self.repeat(load, body, store),
+                FlatStep::Branch { condition, branches } => {
+                    let at = self.tick(None);
+                    self.touch(*condition, at);
+                    branches.iter().for_each(|b| self.steps(b));
+                }
+            }
         }
     }
-    lives
+
+    /// What a turn uses of the world outside has to stay for all turns.
+    fn repeat(&mut self, load: &[Move], body: &'a [FlatStep], store: &[Move]) {
+        let before = self.tick(None);
+        for m in load.iter() {
+            self.touch(m.from, before);
+            self.touch(m.to, before);
+        }
+        for m in store {
+            self.touch(m.to, before);
+        }
+        self.steps(body);
+        let after = self.tick(None);
+        for m in store {
+            self.touch(m.from, after);
+            self.touch(m.to, after);
+        }
+        for m in load {
+            self.touch(m.from, after);
+        }
+        for (life, buffer) in self.lives.iter_mut().zip(&self.flat.buffers) {
+            let outer = life.first < before || matches!(buffer, Buffer::Input(_));
+            if outer && life.last > before {
+                life.last = life.last.max(after);
+            }
+        }
+    }
 }
 
 /// Pairs of a stored and a loaded operand that may share memory (see [`crate::kernel`]).
@@ -96,6 +162,7 @@ struct Planner<'a> {
     donated: &'a [bool],
     /// For each kernel, operands that may share memory.
     pairs: &'a [Vec<(usize, usize)>],
+    runs: Vec<Option<(usize, &'a [usize])>>,
     lives: Vec<Life>,
     /// The buffer whose memory each buffer is in, by which it is known.
     joined: Vec<usize>,
@@ -123,7 +190,7 @@ impl Planner<'_> {
 
     /// Gives every result a place: its buffer's, a donated input's, or a copy.
     fn place_results(&mut self) {
-        let end = self.flat.steps.len();
+        let end = self.runs.len();
         for &b in &self.flat.results {
             self.lives[b].last = end;
         }
@@ -157,14 +224,14 @@ impl Planner<'_> {
     /// A donated input that result `r` in buffer `b` may overwrite.
     fn donor(&self, r: usize, b: usize) -> Option<usize> {
         let made = self.lives[b].first;
-        let step = self.flat.steps.get(made)?;
-        let over = self.pairs[step.kernel]
-            .iter()
-            .filter(|(to, _)| step.operands[*to] == b)
-            .filter_map(|&(_, from)| match self.flat.buffers[step.operands[from]] {
-                Buffer::Input(i) if self.ends_at(step.operands[from], made) => Some(i),
+        let (kernel, operands) = self.runs.get(made).copied().flatten().unwrap_or((0, &[]));
+        let pairs = self.pairs.get(kernel).map(Vec::as_slice).unwrap_or_default();
+        let over = pairs.iter().filter(|(to, _)| operands.get(*to) == Some(&b)).filter_map(
+            |&(_, from)| match self.flat.buffers[operands[from]] {
+                Buffer::Input(i) if self.ends_at(operands[from], made) => Some(i),
                 _ => None,
-            });
+            },
+        );
         let dead = self.flat.buffers.iter().enumerate().filter_map(|(b, buffer)| match buffer {
             Buffer::Input(i) if self.lives[b].first == usize::MAX || self.lives[b].last < made => {
                 Some(*i)
@@ -176,16 +243,18 @@ impl Planner<'_> {
 
     /// Whether a buffer is used for the last time in step `at`, and only once there.
     fn ends_at(&self, b: usize, at: usize) -> bool {
-        let uses = self.flat.steps[at].operands.iter().filter(|o| **o == b).count();
+        let (_, operands) = self.runs[at].unwrap_or((0, &[]));
+        let uses = operands.iter().filter(|o| **o == b).count();
         self.lives[b].last == at && uses == 1
     }
 
     /// Lets results of loops take over the memory of operands that die there.
     fn join_in_place(&mut self) {
-        for (at, step) in self.flat.steps.iter().enumerate() {
+        for at in 0..self.runs.len() {
+            let Some((kernel, operands)) = self.runs[at] else { continue };
             let mut used = Vec::new();
-            for &(to, from) in &self.pairs[step.kernel] {
-                let (b, a) = (step.operands[to], step.operands[from]);
+            for &(to, from) in &self.pairs[kernel] {
+                let (b, a) = (operands[to], operands[from]);
                 let (Buffer::Made { bytes: want }, Buffer::Made { bytes: have }) =
                     (self.flat.buffers[b], self.flat.buffers[a])
                 else {

@@ -2,7 +2,7 @@
 
 mod support;
 
-use ferrata_ir::primitive::{Call, Pad, ReduceKind, Reverse};
+use ferrata_ir::primitive::{Call, Cond, Pad, ReduceKind, Reverse, Save, Scan};
 use ferrata_ir::transform::{value_and_grad, vjp, vmap};
 use ferrata_ir::{Builder, DType, Function, Type, Value};
 use std::sync::Arc;
@@ -266,4 +266,84 @@ fn half_precision_and_integers() {
     let yt = b.transpose(y, &[1, 0]);
     let d = b.matmul(y, yt);
     check(&Arc::new(b.finish(&[z, p, s, i, d]).unwrap()));
+}
+
+/// A recurrent cell: `(weights, state, slice) -> (tanh(state · weights + slice), its square)`.
+fn cell() -> Arc<Function> {
+    let mut b = Builder::new("cell");
+    let w = b.parameter(f32s(&[3, 3]));
+    let (h, x) = (b.parameter(f32s(&[2, 3])), b.parameter(f32s(&[2, 3])));
+    let y = b.matmul(h, w);
+    let y = b.add(y, x);
+    let y = b.tanh(y);
+    let z = b.mul(y, y);
+    Arc::new(b.finish(&[y, z]).unwrap())
+}
+
+#[test]
+fn scans_and_their_gradients() {
+    for (reverse, save) in [(false, Save::All), (true, Save::Every(2)), (false, Save::None)] {
+        let mut b = Builder::new("f");
+        let w = b.parameter(f32s(&[3, 3]));
+        let (h, x) = (b.parameter(f32s(&[2, 3])), b.parameter(f32s(&[4, 2, 3])));
+        let scan = Scan { body: cell(), constants: 1, carries: 1, length: 4, reverse, save };
+        let r = b.emit(scan, &[w, h, x]);
+        let total = b.sum(r[1], &[0, 1, 2]);
+        let more = b.sum(r[0], &[0, 1]);
+        let total = b.add(total, more);
+        let f = Arc::new(b.finish(&[total, r[0], r[1]]).unwrap());
+        check(&f);
+        check_donated(&f, &[true; 3]);
+        check(&Arc::new(value_and_grad(&f, &[true; 3]).unwrap()));
+    }
+}
+
+#[test]
+fn carries_that_change_places() {
+    let mut b = Builder::new("fibonacci");
+    let (x, y) = (b.parameter(f32s(&[2])), b.parameter(f32s(&[2])));
+    let z = b.add(x, y);
+    let body = Arc::new(b.finish(&[y, z, x]).unwrap());
+    let mut b = Builder::new("f");
+    let (x, y) = (b.parameter(f32s(&[2])), b.parameter(f32s(&[2])));
+    let (length, reverse, save) = (5, false, Save::All);
+    let scan = Scan { body, constants: 0, carries: 2, length, reverse, save };
+    let r = b.emit(scan, &[x, y]);
+    let f = Arc::new(b.finish(&r).unwrap());
+    check_donated(&f, &[true, true]);
+    let mut b = Builder::new("swap");
+    let (x, y) = (b.parameter(f32s(&[2])), b.parameter(f32s(&[2])));
+    let body = Arc::new(b.finish(&[y, x]).unwrap());
+    let mut b = Builder::new("f");
+    let (x, y) = (b.parameter(f32s(&[2])), b.parameter(f32s(&[2])));
+    let scan = Scan { body, constants: 0, carries: 2, length: 3, reverse, save };
+    let r = b.emit(scan, &[x, y]);
+    check(&Arc::new(b.finish(&r).unwrap()));
+}
+
+#[test]
+fn branches() {
+    let mut b = Builder::new("yes");
+    let (x, y) = (b.parameter(f32s(&[2, 3])), b.parameter(f32s(&[2, 3])));
+    let s = b.add(x, y);
+    let yes = Arc::new(b.finish(&[s, x]).unwrap());
+    let mut b = Builder::new("no");
+    let (x, y) = (b.parameter(f32s(&[2, 3])), b.parameter(f32s(&[2, 3])));
+    let s = b.exp(x);
+    let no = Arc::new(b.finish(&[s, y]).unwrap());
+    for above in [-9.0, 9.0] {
+        let mut b = Builder::new("f");
+        let (x, y) = (b.parameter(f32s(&[2, 3])), b.parameter(f32s(&[3, 2])));
+        let total = b.sum(x, &[0, 1]);
+        let limit = b.full_like(total, above);
+        let condition = b.lt(total, limit);
+        let z = b.transpose(y, &[1, 0]);
+        let branches = [yes.clone(), no.clone()];
+        let r = b.emit(Cond { branches }, &[condition, x, z]);
+        let product = b.mul(r[0], r[1]);
+        let sum = b.sum(product, &[0, 1]);
+        let f = Arc::new(b.finish(&[sum, r[0]]).unwrap());
+        check_donated(&f, &[true, true]);
+        check(&Arc::new(value_and_grad(&f, &[true, true]).unwrap()));
+    }
 }

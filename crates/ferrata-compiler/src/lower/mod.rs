@@ -4,7 +4,7 @@ mod contract;
 mod instructions;
 mod loops;
 
-use crate::body::{Body, Id, Kind, Operand, Scalarly};
+use crate::body::{Body, Id, Kind, Op, Operand, Scalarly};
 use crate::fragment::{Fragment, FragmentStep, Library, Source};
 use crate::fuse::Group;
 use crate::kernel::{Access, Kernel, View};
@@ -147,20 +147,7 @@ impl Lowering<'_> {
                 self.sources[op.outputs[0]] = Some(self.library.constant(literal.clone()));
                 return Ok(());
             }
-            Kind::Call(function) => {
-                let fragment = self.library.fragment_of(function)?;
-                let arguments =
-                    op.inputs.iter().map(|x| self.source(x.value)).collect::<Result<Vec<_>>>()?;
-                let results = op.outputs.iter().map(|&o| self.allocate_alias(o)).collect();
-                let origin = op.origin.clone();
-                self.fragment.steps.push(FragmentStep::Call {
-                    fragment,
-                    arguments,
-                    results,
-                    origin,
-                });
-                return Ok(());
-            }
+            Kind::Call(_) | Kind::Scan(_) | Kind::Cond(_) => return self.call(op),
             _ => {}
         }
         let inputs =
@@ -183,11 +170,54 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// A step that runs other fragments.
+    fn call(&mut self, op: &Op) -> Result<()> {
+        let callees = op.kind.callees();
+        let fragments =
+            callees.into_iter().map(|f| self.library.fragment_of(f)).collect::<Result<Vec<_>>>()?;
+        let mut arguments =
+            op.inputs.iter().map(|x| self.source(x.value)).collect::<Result<Vec<_>>>()?;
+        // How many results lie in buffers that the callee names; the others get buffers here.
+        let named = match &op.kind {
+            Kind::Call(_) => op.outputs.len(),
+            Kind::Scan(scan) => scan.carries,
+            _ => 0,
+        };
+        let results = op
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(i, &o)| {
+                if i < named {
+                    return self.allocate_alias(o);
+                }
+                self.allocate(o);
+                self.fragment.locals.len() - 1
+            })
+            .collect();
+        let origin = op.origin.clone();
+        self.fragment.steps.push(match (&op.kind, fragments.as_slice()) {
+            (Kind::Scan(scan), &[fragment]) => {
+                let scan = scan.clone();
+                FragmentStep::Repeat { fragment, scan, arguments, results, origin }
+            }
+            (Kind::Cond(_), &[yes, no]) => {
+                let condition = arguments.remove(0);
+                let fragments = [yes, no];
+                FragmentStep::Branch { condition, fragments, arguments, results, origin }
+            }
+            (_, &[fragment]) => FragmentStep::Call { fragment, arguments, results, origin },
+            _ => return Err(Error::new("a call of nothing")),
+        });
+        Ok(())
+    }
+
     /// A name for a buffer that a called fragment makes.
     fn allocate_alias(&mut self, id: Id) -> usize {
-        let source = self.fragment.local(0);
-        self.sources[id] = Some(source);
-        self.fragment.locals.len() - 1
+        self.fragment.locals.push(None);
+        let local = self.fragment.locals.len() - 1;
+        self.sources[id] = Some(Source::Local(local));
+        local
     }
 }
 
