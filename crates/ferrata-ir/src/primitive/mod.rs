@@ -187,6 +187,12 @@ macro_rules! primitives {
         })*
 
         impl Primitive {
+            /// Every name in the text form.
+            pub fn names() -> Vec<&'static str> {
+                let families = [$($name),*].into_iter().filter(|&name| name != "elementwise");
+                families.chain(elementwise::all().map(|op| op.name)).collect()
+            }
+
             /// The rules of the primitive inside.
             pub fn rules(&self) -> &dyn Rules {
                 match self { $(Primitive::$variant(p) => p),* }

@@ -4,10 +4,16 @@
 //! | file | what |
 //! |---|---|
 //! | `check` | derivatives against finite differences, `vmap` against a loop |
+//! | `case` | random nodes of every primitive |
+//! | `program` | random programs made of such nodes |
 
+mod case;
 mod check;
+mod program;
 
+pub use case::{Case, Domain, case};
 pub use check::{check_batch, check_gradient, check_second_derivative, evaluate, function_of};
+pub use program::{Options, random_arguments, random_program};
 
 use crate::DType;
 use crate::literal::{Literal, Scalar};

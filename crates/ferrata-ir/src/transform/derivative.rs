@@ -5,7 +5,7 @@
 use super::transpose::transposed;
 use super::{Key, prune};
 use crate::error::{Error, Result};
-use crate::primitive::{Barrier, Call, CustomLinear, Operand, Primitive, Tangents};
+use crate::primitive::{Barrier, Call, CustomLinear, Operand, Primitive, Tangents, zero};
 use crate::program::{Builder, Function, Node, Value};
 use crate::types::Type;
 use std::sync::Arc;
@@ -273,7 +273,7 @@ fn split(function: &Function, joint: &Function, active: Vec<bool>) -> Result<Lin
     let mut sources = Vec::new();
     let mut extras = Vec::new();
     let linear_nodes =
-        || joint.nodes().iter().filter(|n| n.outputs.iter().any(|v| is_linear[v.index()]));
+        || joint.nodes().iter().filter(|n| n.inputs.iter().any(|v| is_linear[v.index()]));
     let mut wanted: Vec<Value> = linear_nodes()
         .flat_map(|n| n.inputs.iter().copied())
         .chain(joint.results()[outputs..].iter().copied())
@@ -306,11 +306,12 @@ fn split(function: &Function, joint: &Function, active: Vec<bool>) -> Result<Lin
         });
     }
     joint.parameters()[inputs..].iter().for_each(|&p| linear.parameter(p));
-    copied.sort_unstable_by_key(|n| n.outputs[0]);
-    copied.dedup_by_key(|n| n.outputs[0]);
+    copied.sort_unstable_by_key(|n| n.outputs.first().copied());
+    copied.dedup_by_key(|n| n.outputs.first().copied());
     copied.iter().for_each(|n| linear.node(n));
     for node in joint.nodes() {
-        let side = if is_linear[node.outputs[0].index()] { &mut linear } else { &mut forward };
+        let is_linear = node.inputs.iter().any(|v| is_linear[v.index()]);
+        let side = if is_linear { &mut linear } else { &mut forward };
         side.node(node);
     }
     let results: Vec<Value> = joint.results()[..outputs].iter().chain(&extras).copied().collect();
@@ -399,6 +400,10 @@ pub(crate) fn jvp_call(
         return own_derivative(function, b, x, y, dx);
     }
     let lin = linearize(function, &active, &vec![false; n])?;
+    if !lin.active.contains(&true) {
+        *y = b.call(function, x);
+        return zero(n);
+    }
     let tangents = if call.recompute {
         *y = b.call(function, x);
         let again = recomputing(function, &lin, &active)?;

@@ -65,7 +65,7 @@ fn build(function: &Function, linear: &[bool], cotangents: &[bool]) -> Result<Tr
     }
     for node in function.nodes().iter().rev() {
         let dy: Vec<Option<Value>> = node.outputs.iter().map(|v| ct[v.index()]).collect();
-        if !is_linear[node.outputs[0].index()] || dy.iter().all(Option::is_none) {
+        if dy.iter().all(Option::is_none) {
             continue;
         }
         b.set_origin(node.origin.clone());

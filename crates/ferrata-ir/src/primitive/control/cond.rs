@@ -3,7 +3,7 @@
 
 use super::Cond;
 use crate::error::Result;
-use crate::primitive::{Operand, Tangents};
+use crate::primitive::{Operand, Tangents, zero};
 use crate::program::{Builder, Function, Value};
 use crate::transform::derivative::{Dual, Linearized, Residual, dual, linearize, spread};
 use crate::transform::transpose::transposed;
@@ -74,6 +74,10 @@ pub(super) fn reverse_mode(
     let marks: Vec<bool> = dx.iter().map(Option::is_some).collect();
     let lins = unified(cond, |f, required| linearize(f, &marks, required), |l| &l.active)?;
     let n = cond.branches[0].results().len();
+    if !lins[0].active.contains(&true) {
+        *y = b.emit(cond.clone(), x);
+        return zero(n);
+    }
     let (extra_types, places) = places(&lins, n);
     let types: Vec<Type> = cond.branches[0].parameter_types().into_iter().cloned().collect();
 

@@ -3,7 +3,7 @@
 
 use super::{Save, Scan};
 use crate::error::Result;
-use crate::primitive::{Call, Concatenate, Operand, Tangents};
+use crate::primitive::{Call, Concatenate, Operand, Tangents, zero};
 use crate::program::{Builder, Function, Value};
 use crate::transform::derivative::{Residual, dual, jvp_call, linearize, spread};
 use crate::transform::{prune, transpose};
@@ -121,6 +121,10 @@ impl Scan {
             |l| &l.active,
         )?;
         let n = self.body.results().len();
+        if !lin.active.contains(&true) {
+            *y = b.emit(self.clone(), x);
+            return zero(n);
+        }
 
         // The forward scan also stacks the residuals that neither are the same in every iteration
         // nor are stacked already.

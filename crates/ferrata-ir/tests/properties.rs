@@ -1,0 +1,80 @@
+//! Properties of random programs. `FERRATA_PROPERTY_PROGRAMS` says how many.
+
+use ferrata_ir::testing::{
+    Options, Random, check_batch, check_gradient, check_second_derivative, evaluate,
+    random_arguments, random_program,
+};
+use ferrata_ir::text::parse;
+use ferrata_ir::transform::{prune, value_and_grad};
+use ferrata_ir::{Error, Function, Literal, verify};
+use std::sync::Arc;
+
+fn count() -> u64 {
+    std::env::var("FERRATA_PROPERTY_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+}
+
+fn each(options: &Options, check: impl Fn(&Arc<Function>, &[Literal], u64) -> Result<(), Error>) {
+    for seed in 0..count() {
+        let program = random_program(seed, options);
+        let args = random_arguments(&program, seed);
+        check(&program, &args, seed).unwrap_or_else(|e| panic!("seed {seed}: {e}\n{program}"));
+    }
+}
+
+#[test]
+fn gradients_are_finite_differences() {
+    each(&Options::differentiable(), check_gradient);
+}
+
+#[test]
+fn second_derivatives_are_finite_differences() {
+    each(&Options { nodes: 6, ..Options::differentiable() }, check_second_derivative);
+}
+
+#[test]
+fn batched_is_a_loop_of_unbatched() {
+    each(&Options::default(), |program, args, seed| {
+        let random = &mut Random::new(seed);
+        let batched: Vec<bool> = args.iter().map(|_| random.one_in(2)).collect();
+        check_batch(program, args, &batched, 2, seed)
+    });
+}
+
+#[test]
+fn text_and_pruning_keep_programs() {
+    each(&Options::default(), |program, args, _| {
+        verify(program)?;
+        let again = parse(&program.to_string())?;
+        assert!(again == *program, "the text is another program");
+        let mut pruned = (**program).clone();
+        prune(&mut pruned);
+        assert!(pruned.nodes().len() <= program.nodes().len());
+        let same = evaluate(program, args)? == evaluate(&pruned, args)?;
+        assert!(same, "pruning changes results");
+        Ok(())
+    });
+}
+
+#[test]
+fn gradients_are_well_formed() {
+    each(&Options::default(), |program, args, _| {
+        let random = &mut Random::new(1);
+        let loss = ferrata_ir::testing::function_of(args, |b, x| {
+            let results = b.call(program, x);
+            let mut loss = b.full(ferrata_ir::Type::scalar(ferrata_ir::DType::F64), 0.0);
+            for y in results {
+                let y = b.cast(y, ferrata_ir::DType::F64);
+                let y = b.scale(y, random.float(-1.0, 1.0));
+                let dims: Vec<usize> = (0..b.ty(y).rank()).collect();
+                let y = b.sum(y, &dims);
+                loss = b.add(loss, y);
+            }
+            vec![loss]
+        })?;
+        let wrt: Vec<bool> = args.iter().map(|a| a.ty.dtype.is_float()).collect();
+        let gradient = Arc::new(value_and_grad(&loss, &wrt)?);
+        verify(&gradient)?;
+        assert!(parse(&gradient.to_string())? == gradient);
+        Ok(())
+    });
+}
