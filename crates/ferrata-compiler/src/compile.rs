@@ -9,21 +9,64 @@ use crate::inline::inline;
 use crate::lower::lower;
 use crate::memory;
 use crate::plan::{Place, Plan, Step};
+use crate::simplify::simplify;
 use crate::support::check_dtypes;
-use ferrata_ir::{Function, Primitive, Result, Type};
+use ferrata_ir::{Error, Function, Primitive, Result, Type, verify};
 use std::collections::HashSet;
 use std::sync::Arc;
+
+/// A program while it is being compiled: what each pass has made of it.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// The program after each pass over it, by the pass's name; the first is the original.
+    pub programs: Vec<(&'static str, Arc<Function>)>,
+    /// What a device runs.
+    pub plan: Plan,
+}
+
+type Pass = fn(&Arc<Function>, &dyn Device) -> Result<Arc<Function>>;
+
+/// The passes from program to program, in order.
+const PROGRAM_PASSES: [(&str, Pass); 3] = [
+    ("support", |program, device| check_dtypes(program, device).map(|()| program.clone())),
+    ("inline", |program, device| inline(program, &|c, inputs| device.claims(c, inputs))),
+    ("simplify", |program, _| simplify(program)),
+];
 
 /// Compiles a program for a device. Inputs marked `donated` may be overwritten.
 ///
 /// # Errors
 /// Names the node that can't be compiled, with its scope and user line.
 pub fn compile(program: &Arc<Function>, donated: &[bool], device: &dyn Device) -> Result<Plan> {
-    check_dtypes(program, device)?;
-    let program = inline(program, &|composite, inputs| device.claims(composite, inputs))?;
+    Ok(trace(program, donated, device)?.plan)
+}
+
+/// Compiles a program and keeps it as it was after every pass.
+///
+/// # Errors
+/// As [`compile`].
+pub fn trace(program: &Arc<Function>, donated: &[bool], device: &dyn Device) -> Result<Trace> {
+    if donated.len() != program.parameters().len() {
+        let (n, m) = (program.parameters().len(), donated.len());
+        return Err(Error::new(format!("{n} inputs, but {m} marks of donated ones")));
+    }
+    let mut programs = vec![("program", program.clone())];
+    let mut program = program.clone();
+    for (name, pass) in PROGRAM_PASSES {
+        program = pass(&program, device)?;
+        if cfg!(debug_assertions) {
+            verify(&program)?;
+        }
+        programs.push((name, program.clone()));
+    }
+    Ok(Trace { plan: plan(&program, donated)?, programs })
+}
+
+/// Kernels, schedule and memory of a simplified program.
+fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<Plan> {
     let mut library = Library::default();
     let mut functions = Vec::new();
-    callees_first(&program, &mut HashSet::new(), &mut functions);
+    callees_first(program, &mut HashSet::new(), &mut functions);
     let mut main = 0;
     for function in &functions {
         let body = fold_windows(function)?;

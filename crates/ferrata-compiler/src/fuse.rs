@@ -86,6 +86,9 @@ impl<'a> Fuser<'a> {
             return;
         }
         let value = op.outputs[0];
+        if self.body.values[value].ty.elements() == 0 {
+            return;
+        }
         let wanted = &self.wanted_by[value];
         let nests: Vec<usize> = wanted.iter().copied().filter(|&g| self.wants(g, value)).collect();
         let in_memory = |g: &usize| self.reads(*g, op).contains(&value);

@@ -8,6 +8,7 @@
 //! | `compile` | the passes, in order |
 //! | `support` | whether the device can run the program at all |
 //! | `inline` | which functions stay functions |
+//! | `simplify/` | exact rewriting rules, constants, sharing of equal work |
 //! | `body`, `strided` | views folded into operands: every access is an offset and strides |
 //! | `fuse`, `nest` | which operations share a loop nest or stand behind a product |
 //! | `lower/` | loop nests and products become kernels |
@@ -32,11 +33,12 @@ mod memory;
 mod nest;
 pub mod plan;
 pub mod reference;
+mod simplify;
 mod strided;
 mod support;
 pub mod testing;
 
-pub use compile::compile;
+pub use compile::{Trace, compile, trace};
 pub use device::{Argument, Buffer, Device, Executable, Memory};
 pub use kernel::Kernel;
 pub use plan::Plan;

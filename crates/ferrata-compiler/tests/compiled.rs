@@ -347,3 +347,30 @@ fn branches() {
         check(&Arc::new(value_and_grad(&f, &[true, true]).unwrap()));
     }
 }
+
+#[test]
+fn identities_and_empty_values() {
+    let mut b = Builder::new("f");
+    let x = b.parameter(f32s(&[2, 3]));
+    let e = b.parameter(f32s(&[0, 3]));
+    let one = b.scale(x, 1.0);
+    let half = b.full_like(x, 8.0);
+    let eighth = b.div(one, half);
+    let wide = b.cast(eighth, DType::F64);
+    let back = b.cast(wide, DType::F32);
+    let t = b.transpose(back, &[1, 0]);
+    let t = b.transpose(t, &[1, 0]);
+    let n = b.neg(t);
+    let n = b.neg(n);
+    let none = b.exp(e);
+    let sum = b.sum(none, &[0]);
+    let top = b.reduce(ReduceKind::Max, e, &[0, 1]);
+    let et = b.transpose(e, &[1, 0]);
+    let product = b.matmul(et, e);
+    let all = b.full(Type::new(DType::Bool, [2, 3]), 1i64);
+    let chosen = b.select(all, n, x);
+    let f = Arc::new(b.finish(&[chosen, none, sum, top, product]).unwrap());
+    let plan = check(&f);
+    // One for the division; the other results are constants.
+    assert_eq!(plan.steps.len(), 4);
+}

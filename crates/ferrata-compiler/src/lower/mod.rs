@@ -30,6 +30,12 @@ pub fn lower(body: &Body, groups: &[Group], library: &mut Library) -> Result<Fra
             ..Fragment::default()
         },
     };
+    // Simplification has made constants of all that has no elements; nothing has to be run.
+    for (id, value) in body.values.iter().enumerate().skip(body.parameters) {
+        if value.ty.elements() == 0 {
+            lowering.allocate(id);
+        }
+    }
     for group in groups {
         lowering.group(group)?;
     }
