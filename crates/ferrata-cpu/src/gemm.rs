@@ -22,8 +22,10 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-use element::Stored;
+pub(crate) use element::Stored;
+pub(crate) use pack::Panels;
 use packed::Product;
+pub(crate) use tile::Tile;
 
 /// A matrix in memory; strides in elements, of any sign, 0 included.
 #[derive(Clone, Copy, Debug)]

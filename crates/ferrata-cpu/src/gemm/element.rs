@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 /// A stored element that widens exactly to the accumulation type `A`.
-pub(super) trait Stored<A>: Copy + Send + Sync + 'static {
+pub(crate) trait Stored<A>: Copy + Send + Sync + 'static {
     fn widen(self) -> A;
     /// Rounds (floats) or wraps (integers).
     fn narrow(x: A) -> Self;

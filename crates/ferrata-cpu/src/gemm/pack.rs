@@ -9,7 +9,7 @@ use super::element::Stored;
 use crate::isa::{Isa, Kernel, Level};
 
 /// Lines `first..first + lines` of an operand, steps `0..depth`.
-pub(super) struct Panels<In, A> {
+pub(crate) struct Panels<In, A> {
     /// The first line's first step.
     pub from: *const In,
     /// Elements from one line to the next.

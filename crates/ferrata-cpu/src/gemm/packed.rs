@@ -275,6 +275,7 @@ impl<A: Copy, V: Simd<Elem = A>> Kernel for Block<A, V> {
                     let tile = Tile {
                         depth: self.depth,
                         a: self.a.add(i * self.depth),
+                        a_stride: mr,
                         b: self.b.add(j * self.depth),
                         c: self.c.add(i * self.ld + j),
                         ld: self.ld,
