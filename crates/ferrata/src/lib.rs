@@ -6,11 +6,13 @@
 //! |---|---|
 //! | `tensor/` | the lazy [`Tensor`], its evaluation, operators, indexing |
 //! | `ops/` | operations as methods of `Tensor` |
+//! | `random` | random numbers with explicit keys |
 //! | `tree` | values made of tensors: what functions take and give |
 //! | `module` | trees of named parameters |
 //! | `transform/` | derivatives, batching, compilation of functions |
 //! | `data/` | text, tokens, batches |
 //! | `train/` | configuration, the training loop, run folders |
+//! | `nn/` | layers, their context, initial values, repeated blocks |
 //! | `device` | devices as run-time values, the cache of compiled programs |
 
 // Derived code names this crate.
@@ -19,16 +21,20 @@ extern crate self as ferrata;
 pub mod data;
 pub mod device;
 pub mod module;
+pub mod nn;
 mod ops;
+mod random;
 mod tensor;
 pub mod train;
 mod transform;
 pub mod tree;
 
 pub use device::{Device, set_default_device};
+pub use ferrata_ir::composite::{Attention, Pairing, rope_frequencies};
 pub use ferrata_ir::{DType, Error, Result, Type};
 pub use module::Module;
-pub use ops::Padding;
+pub use ops::{Classes, Padding, Reduction};
+pub use random::Key;
 pub use tensor::evaluate as eval;
 pub use tensor::{
     Dims, Element, Index, IntoDims, IntoIndex, IntoOperand, IntoShape, IntoSize, IntoTensor,

@@ -3,7 +3,7 @@
 use crate::tensor::Tensor;
 use crate::tree::{self, Tree};
 use ferrata_ir::{Error, Result};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub use ferrata_derive::Module;
 
@@ -78,6 +78,12 @@ pub trait Module: Tree {
         }
         Err(Error::new(format!("the parameters do not fit: {}", problems.join("; ")))
             .help("check that the file belongs to this configuration of the model"))
+    }
+
+    /// The module with some parameters or states replaced by name; names that it does not have
+    /// are ignored.
+    fn updated(&self, values: &BTreeMap<String, Tensor>) -> Self {
+        tree::map_named(self, |name, old| values.get(name).unwrap_or(old).clone())
     }
 
     /// The module with the parameters whose names match one of `patterns` taken as constants by

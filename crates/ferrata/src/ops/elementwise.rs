@@ -41,8 +41,12 @@ elementwise! {
         trunc => TRUNC,
         /// `e^x`.
         exp => EXP,
+        /// `e^x - 1`, exact also for small `x`.
+        expm1 => EXPM1,
         /// Natural logarithm.
         log => LOG,
+        /// `log(1 + x)`, exact also for small `x`.
+        log1p => LOG1P,
         /// Square root.
         sqrt => SQRT,
         /// `1 / sqrt(x)`.
@@ -51,6 +55,34 @@ elementwise! {
         sin => SIN,
         /// Cosine, of radians.
         cos => COS,
+        /// Tangent, of radians.
+        tan => TAN,
+        /// Angle whose sine is `x`, in radians.
+        asin => ASIN,
+        /// Angle whose cosine is `x`, in radians.
+        acos => ACOS,
+        /// Angle whose tangent is `x`, in radians.
+        atan => ATAN,
+        /// Hyperbolic sine.
+        sinh => SINH,
+        /// Hyperbolic cosine.
+        cosh => COSH,
+        /// Inverse of the hyperbolic sine.
+        asinh => ASINH,
+        /// Inverse of the hyperbolic cosine.
+        acosh => ACOSH,
+        /// Inverse of the hyperbolic tangent.
+        atanh => ATANH,
+        /// Error function: `2/√π ∫₀ˣ e^(-t²) dt`.
+        erf => ERF,
+        /// `1 - erf(x)`, exact also for large `x`.
+        erfc => ERFC,
+        /// Inverse of [`Tensor::erf`].
+        erfinv => ERF_INV,
+        /// `log |Γ(x)|`.
+        lgamma => LGAMMA,
+        /// Derivative of [`Tensor::lgamma`].
+        digamma => DIGAMMA,
         /// Hyperbolic tangent.
         tanh => TANH,
         /// `1 / (1 + e^-x)`.
@@ -67,6 +99,8 @@ elementwise! {
         pow => POW,
         /// Remainder of the truncated division, with the sign of `x`.
         fmod => REM,
+        /// Angle of the point with ordinate `x` and abscissa `other`, in radians.
+        atan2 => ATAN2,
         /// `x == other`; a bool tensor.
         eq => EQ,
         /// `x != other`; a bool tensor.
@@ -109,11 +143,74 @@ impl Tensor {
         mask.select(value, self)
     }
 
-    /// `x` limited to at least `low` and at most `high`; `None` is no limit.
+    /// `x` limited to at least `low` and at most `high`; `None` is no limit. The gradient is 1
+    /// inside and on the bounds.
     #[track_caller]
     pub fn clamp(&self, low: impl Into<Option<f64>>, high: impl Into<Option<f64>>) -> Tensor {
-        let x = low.into().map_or_else(|| self.clone(), |low| self.maximum(low));
-        high.into().map_or_else(|| x.clone(), |high| x.minimum(high))
+        let (low, high) = (low.into(), high.into());
+        Tensor::op("clamp", &[self], || {
+            if !self.dtype().is_float() {
+                let x = low.map_or_else(|| self.clone(), |low| self.maximum(low));
+                return Ok(high.map_or_else(|| x.clone(), |high| x.minimum(high)));
+            }
+            let low = self.full_like(low.unwrap_or(f64::NEG_INFINITY));
+            let high = self.full_like(high.unwrap_or(f64::INFINITY));
+            Ok(Tensor::elementwise(&ops::CLAMP, &[self, &low, &high]))
+        })
+    }
+
+    /// `x + weight (end - x)`.
+    #[track_caller]
+    pub fn lerp(&self, end: &Tensor, weight: impl IntoOperand) -> Tensor {
+        Tensor::op("lerp", &[self, end], || Ok(self + (end - self) * weight))
+    }
+
+    /// `2^x`.
+    #[track_caller]
+    pub fn exp2(&self) -> Tensor {
+        2.0.into_operand(self).pow(self)
+    }
+
+    /// Logarithm to base 2.
+    #[track_caller]
+    pub fn log2(&self) -> Tensor {
+        Tensor::op("log2", &[self], || Ok(self.log() / std::f64::consts::LN_2))
+    }
+
+    /// Logarithm to base 10.
+    #[track_caller]
+    pub fn log10(&self) -> Tensor {
+        Tensor::op("log10", &[self], || Ok(self.log() / std::f64::consts::LN_10))
+    }
+
+    /// Whether `x` is NaN; a bool tensor.
+    #[track_caller]
+    pub fn is_nan(&self) -> Tensor {
+        self.ne(self)
+    }
+
+    /// Whether both are true.
+    #[track_caller]
+    pub fn logical_and(&self, other: impl IntoOperand) -> Tensor {
+        self & other
+    }
+
+    /// Whether at least one is true.
+    #[track_caller]
+    pub fn logical_or(&self, other: impl IntoOperand) -> Tensor {
+        self | other
+    }
+
+    /// Whether exactly one is true.
+    #[track_caller]
+    pub fn logical_xor(&self, other: impl IntoOperand) -> Tensor {
+        self ^ other
+    }
+
+    /// Whether `x` is false.
+    #[track_caller]
+    pub fn logical_not(&self) -> Tensor {
+        !self
     }
 
     /// `x^2`.

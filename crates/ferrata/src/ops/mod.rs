@@ -1,9 +1,16 @@
 //! Operations as methods of [`Tensor`](crate::Tensor).
 
+mod activation;
+mod attention;
 mod create;
 mod elementwise;
+mod index;
+mod loss;
 mod matmul;
+mod norm;
 mod reduce;
 mod shape;
+mod sort;
 
+pub use loss::{Classes, Reduction};
 pub use shape::Padding;

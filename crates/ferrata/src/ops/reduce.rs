@@ -1,8 +1,8 @@
 //! Reductions.
 
-use crate::tensor::{Dims, IntoDims, Tensor, keep};
+use crate::tensor::{Dims, IntoDims, Tensor};
 use ferrata_ir::primitive::{Cumulative, Reduce, ReduceKind};
-use ferrata_ir::{Error, Result};
+use ferrata_ir::{Builder, Result, Value, composite};
 
 impl Tensor {
     /// Reduces with a primitive; kept dimensions come back with size 1.
@@ -19,11 +19,6 @@ impl Tensor {
     fn ones_at(&self, dims: &[usize]) -> Vec<usize> {
         let size = |(d, &n): (usize, &usize)| if dims.contains(&d) { 1 } else { n };
         self.shape().iter().enumerate().map(size).collect()
-    }
-
-    /// Number of elements along the chosen dimensions.
-    fn count(&self, dims: &Dims) -> Result<usize> {
-        Ok(dims.resolve(self.rank())?.iter().map(|&d| self.shape()[d]).product())
     }
 
     /// Sum over dimensions: `x.sum(-1)`, `x.sum([0, 1])`, `x.sum(..)`, `x.sum(keep(-1))`.
@@ -76,77 +71,45 @@ impl Tensor {
         Tensor::op("any", &[self], || self.reduced(ReduceKind::Or, &dims))
     }
 
+    /// Reduces with a composite; kept dimensions come back with size 1.
+    #[track_caller]
+    pub(crate) fn reduced_by(
+        &self,
+        name: &str,
+        dims: impl IntoDims,
+        f: impl FnOnce(&mut Builder, Value, &[usize]) -> Value,
+    ) -> Tensor {
+        let dims = dims.into_dims();
+        Tensor::op(name, &[self], || {
+            let over = dims.resolve(self.rank())?;
+            let y = Tensor::built1(name, &[self], |b, x| f(b, x[0], &over));
+            Ok(if dims.keep { y.reshape(self.ones_at(&over)) } else { y })
+        })
+    }
+
     /// Mean over dimensions, of a float tensor.
     #[track_caller]
     pub fn mean(&self, dims: impl IntoDims) -> Tensor {
-        let dims = dims.into_dims();
-        Tensor::op("mean", &[self], || {
-            self.expect_float()?;
-            Ok(self.reduced(ReduceKind::Sum, &dims)? / self.count(&dims)?)
-        })
+        self.reduced_by("mean", dims, composite::mean)
     }
 
     /// Variance over dimensions: squared distances from the mean, divided by their number less
     /// `correction` (1: unbiased, 0: of the whole population).
     #[track_caller]
     pub fn var(&self, dims: impl IntoDims, correction: f64) -> Tensor {
-        let dims = dims.into_dims();
-        Tensor::op("var", &[self], || {
-            self.expect_float()?;
-            let mean = self.mean(keep(dims.clone()));
-            let squares = (self - mean).square().reduced(ReduceKind::Sum, &dims)?;
-            Ok(squares / (self.count(&dims)? as f64 - correction).max(0.0))
-        })
+        self.reduced_by("var", dims, |b, x, dims| composite::var(b, x, dims, correction))
     }
 
-    /// Square root of [`Tensor::var`].
+    /// Square root of [`Tensor::var`]; where it is 0, so is its gradient.
     #[track_caller]
     pub fn std(&self, dims: impl IntoDims, correction: f64) -> Tensor {
-        let dims = dims.into_dims();
-        Tensor::op("std", &[self], || Ok(self.var(dims, correction).sqrt()))
+        self.reduced_by("std", dims, |b, x, dims| composite::std(b, x, dims, correction))
     }
 
     /// `(Σ |x|^p)^(1/p)` over dimensions; `p` may be infinite: the largest `|x|`.
     #[track_caller]
     pub fn norm(&self, p: f64, dims: impl IntoDims) -> Tensor {
-        let dims = dims.into_dims();
-        Tensor::op("norm", &[self], || {
-            self.expect_float()?;
-            if p == f64::INFINITY {
-                return self.abs().reduced(ReduceKind::Max, &dims);
-            }
-            if p == 2.0 {
-                return Ok(self.square().reduced(ReduceKind::Sum, &dims)?.sqrt());
-            }
-            if p == 1.0 {
-                return self.abs().reduced(ReduceKind::Sum, &dims);
-            }
-            Ok(self.abs().pow(p).reduced(ReduceKind::Sum, &dims)?.pow(1.0 / p))
-        })
-    }
-
-    /// `log Σ e^x` over dimensions, without overflow.
-    #[track_caller]
-    pub fn logsumexp(&self, dims: impl IntoDims) -> Tensor {
-        let dims = dims.into_dims();
-        Tensor::op("logsumexp", &[self], || {
-            self.expect_float()?;
-            let kept = keep(dims.clone());
-            let top = self.max(kept).stop_gradient();
-            // Where all are -inf (or one is inf) the difference would be NaN.
-            let top = top.is_finite().select(&top, 0.0);
-            let sum = (self - &top).exp().reduced(ReduceKind::Sum, &dims)?;
-            Ok(sum.log() + top.reshape(sum.shape()))
-        })
-    }
-
-    pub(crate) fn expect_float(&self) -> Result<()> {
-        if self.dtype().is_float() {
-            return Ok(());
-        }
-        let dtype = self.dtype();
-        Err(Error::new(format!("needs a float dtype, but got {dtype}"))
-            .help("cast first, for example with .cast(DType::F32)"))
+        self.reduced_by("norm", dims, |b, x, dims| composite::norm(b, x, dims, p))
     }
 
     /// Inclusive running sum along `dim`.

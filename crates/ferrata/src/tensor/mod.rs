@@ -24,7 +24,7 @@ pub(crate) use place::{Frame, Place, Traced};
 use crate::device::Device;
 use ferrata_compiler::Buffer;
 use ferrata_ir::primitive::Primitive;
-use ferrata_ir::{DType, Error, Function, Result, Type};
+use ferrata_ir::{Builder, DType, Error, Function, Result, Type, Value};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -284,6 +284,48 @@ impl Tensor {
             error
         };
         vec![Tensor::failed(error); count]
+    }
+
+    /// Records what `f` builds from these operands, as one operation called `name`.
+    #[track_caller]
+    pub(crate) fn built(
+        name: &str,
+        inputs: &[&Tensor],
+        count: usize,
+        f: impl FnOnce(&mut Builder, &[Value]) -> Vec<Value>,
+    ) -> Vec<Tensor> {
+        Tensor::op_many(name, inputs, count, || {
+            let mut b = Builder::new(name);
+            let x: Vec<Value> = inputs.iter().map(|t| b.parameter(t.ty().clone())).collect();
+            let results = f(&mut b, &x);
+            let function = b.finish(&results)?;
+            let mut values: Vec<Option<Tensor>> = vec![None; function.value_count()];
+            for (v, &t) in function.parameters().iter().zip(inputs) {
+                values[v.index()] = Some(t.clone());
+            }
+            let find = |values: &[Option<Tensor>], vs: &[Value]| {
+                let found = vs.iter().map(|v| values[v.index()].clone());
+                found.collect::<Option<Vec<_>>>().ok_or_else(|| Error::new("a value is undefined"))
+            };
+            for node in function.nodes() {
+                let operands = find(&values, &node.inputs)?;
+                let outputs = Tensor::record(node.op.clone(), &operands.iter().collect::<Vec<_>>());
+                for (v, t) in node.outputs.iter().zip(outputs) {
+                    values[v.index()] = Some(t);
+                }
+            }
+            find(&values, function.results())
+        })
+    }
+
+    /// [`Tensor::built`] with one result.
+    #[track_caller]
+    pub(crate) fn built1(
+        name: &str,
+        inputs: &[&Tensor],
+        f: impl FnOnce(&mut Builder, &[Value]) -> Value,
+    ) -> Tensor {
+        Tensor::built(name, inputs, 1, |b, x| vec![f(b, x)]).swap_remove(0)
     }
 
     /// Calls a function on tensors.

@@ -95,6 +95,11 @@ impl Frame {
         })
     }
 
+    /// The current scope.
+    pub fn current_scope() -> Arc<str> {
+        CURRENT.with_borrow(|c| c.scope.clone())
+    }
+
     /// How many functions are being traced.
     pub fn depth() -> u32 {
         CURRENT.with_borrow(|c| c.traces.len() as u32)

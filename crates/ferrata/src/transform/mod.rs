@@ -5,7 +5,7 @@ mod checkpoint;
 mod compile;
 mod custom;
 mod derivative;
-mod trace;
+pub(crate) mod trace;
 mod vmap;
 
 pub use checkpoint::checkpoint;
