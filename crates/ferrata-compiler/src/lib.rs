@@ -23,6 +23,7 @@
 mod body;
 mod compile;
 pub mod device;
+mod display;
 mod flatten;
 mod fragment;
 mod fuse;

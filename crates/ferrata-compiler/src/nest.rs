@@ -97,7 +97,8 @@ impl Nest {
         nest
     }
 
-    fn demand(&mut self, value: Id, map: Map) {
+    /// Wants elements of a value.
+    pub fn demand(&mut self, value: Id, map: Map) {
         let maps = self.demands.entry(value).or_default();
         if !maps.contains(&map) {
             maps.push(map);

@@ -1,131 +1,14 @@
 //! Compiled and interpreted programs against the reference evaluator.
 
+mod gpt;
 mod support;
 
 use ferrata_ir::primitive::{Call, Cond, Pad, ReduceKind, Reverse, Save, Scan};
 use ferrata_ir::transform::{value_and_grad, vjp, vmap};
 use ferrata_ir::{Builder, DType, Function, Type, Value};
+use gpt::{block, layer_norm, model, softmax};
 use std::sync::Arc;
 use support::{check, check_donated, f32s};
-
-fn softmax(b: &mut Builder, x: Value) -> Value {
-    let shape = b.ty(x).shape.clone();
-    let last = [shape.len() - 1];
-    let top = b.reduce(ReduceKind::Max, x, &last);
-    let top = b.broadcast_reduced(top, &shape, &last);
-    let x = b.sub(x, top);
-    let e = b.exp(x);
-    let sum = b.sum(e, &last);
-    let sum = b.broadcast_reduced(sum, &shape, &last);
-    b.div(e, sum)
-}
-
-fn layer_norm(b: &mut Builder, x: Value, weight: Value, bias: Value) -> Value {
-    let shape = b.ty(x).shape.clone();
-    let last = [shape.len() - 1];
-    let n = shape[last[0]] as f64;
-    let mean = b.sum(x, &last);
-    let mean = b.scale(mean, 1.0 / n);
-    let mean = b.broadcast_reduced(mean, &shape, &last);
-    let x = b.sub(x, mean);
-    let square = b.mul(x, x);
-    let var = b.sum(square, &last);
-    let var = b.scale(var, 1.0 / n);
-    let var = b.offset(var, 1e-5);
-    let scale = b.rsqrt(var);
-    let scale = b.broadcast_reduced(scale, &shape, &last);
-    let x = b.mul(x, scale);
-    let weight = b.broadcast_trailing(weight, &shape);
-    let bias = b.broadcast_trailing(bias, &shape);
-    let x = b.mul(x, weight);
-    b.add(x, bias)
-}
-
-fn linear(b: &mut Builder, x: Value, weight: Value, bias: Value) -> Value {
-    let rank = b.ty(x).rank();
-    let y = b.dot(x, weight, (&[], &[]), (&[rank - 1], &[0]));
-    let bias = b.broadcast_trailing(bias, &b.ty(y).shape.clone());
-    b.add(y, bias)
-}
-
-const HEADS: usize = 2;
-
-/// Causal attention and a gated layer, as a GPT has them.
-fn block(batch: usize, time: usize, width: usize) -> Function {
-    let mut b = Builder::new("block");
-    let x = b.parameter(f32s(&[batch, time, width]));
-    let p = |b: &mut Builder, shape: &[usize]| b.parameter(f32s(shape));
-    let (w1, b1) = (p(&mut b, &[width]), p(&mut b, &[width]));
-    let (wqkv, bqkv) = (p(&mut b, &[width, 3 * width]), p(&mut b, &[3 * width]));
-    let (wo, bo) = (p(&mut b, &[width, width]), p(&mut b, &[width]));
-    let (w2, b2) = (p(&mut b, &[width]), p(&mut b, &[width]));
-    let (wu, bu) = (p(&mut b, &[width, 4 * width]), p(&mut b, &[4 * width]));
-    let (wd, bd) = (p(&mut b, &[4 * width, width]), p(&mut b, &[width]));
-    let h = layer_norm(&mut b, x, w1, b1);
-    let qkv = linear(&mut b, h, wqkv, bqkv);
-    let head = width / HEADS;
-    let mut part = |i: usize| {
-        let y = b.slice_dim(qkv, 2, i * width, (i + 1) * width);
-        let y = b.reshape(y, &[batch, time, HEADS, head]);
-        b.transpose(y, &[0, 2, 1, 3])
-    };
-    let (q, k, v) = (part(0), part(1), part(2));
-    let scores = b.dot(q, k, (&[0, 1], &[0, 1]), (&[3], &[3]));
-    let scores = b.scale(scores, 1.0 / (head as f64).sqrt());
-    let ty = b.ty(scores).with_dtype(DType::I64);
-    let (rows, columns) = (b.iota(ty.clone(), 2), b.iota(ty, 3));
-    let visible = b.ge(rows, columns);
-    let never = b.full_like(scores, -1e30);
-    let scores = b.select(visible, scores, never);
-    let probabilities = softmax(&mut b, scores);
-    let y = b.matmul(probabilities, v);
-    let y = b.transpose(y, &[0, 2, 1, 3]);
-    let y = b.reshape(y, &[batch, time, width]);
-    let y = linear(&mut b, y, wo, bo);
-    let x = b.add(x, y);
-    let h = layer_norm(&mut b, x, w2, b2);
-    let h = linear(&mut b, h, wu, bu);
-    let gate = b.logistic(h);
-    let h = b.mul(h, gate);
-    let h = linear(&mut b, h, wd, bd);
-    let x = b.add(x, h);
-    b.finish(&[x]).unwrap()
-}
-
-/// Two blocks, cross-entropy over classes.
-fn model() -> Arc<Function> {
-    let (batch, time, width, classes) = (2, 3, 4, 5);
-    let block = Arc::new(block(batch, time, width));
-    let mut b = Builder::new("model");
-    let mut x = b.parameter(f32s(&[batch, time, width]));
-    for _ in 0..2 {
-        let mut args = vec![x];
-        for ty in &block.parameter_types()[1..] {
-            args.push(b.parameter((*ty).clone()));
-        }
-        x = b.call(&block, &args)[0];
-    }
-    let head = b.parameter(f32s(&[classes, width]));
-    let logits = b.dot(x, head, (&[], &[]), (&[2], &[1]));
-    let targets = b.parameter(Type::new(DType::I64, [batch, time]));
-    let shape = b.ty(logits).shape.clone();
-    let top = b.reduce(ReduceKind::Max, logits, &[2]);
-    let wide = b.broadcast_reduced(top, &shape, &[2]);
-    let shifted = b.sub(logits, wide);
-    let e = b.exp(shifted);
-    let sum = b.sum(e, &[2]);
-    let log_sum = b.log(sum);
-    let class = b.iota(Type::new(DType::I64, shape.clone()), 2);
-    let wanted = b.broadcast_reduced(targets, &shape, &[2]);
-    let hit = b.eq(class, wanted);
-    let zero = b.zeros_like(shifted);
-    let picked = b.select(hit, shifted, zero);
-    let picked = b.sum(picked, &[2]);
-    let loss = b.sub(log_sum, picked);
-    let loss = b.sum(loss, &[0, 1]);
-    let loss = b.scale(loss, 1.0 / (batch * time) as f64);
-    Arc::new(b.finish(&[loss]).unwrap())
-}
 
 #[test]
 fn softmax_and_layer_norm() {
@@ -141,7 +24,7 @@ fn softmax_and_layer_norm() {
 
 #[test]
 fn transformer_block_and_its_gradient() {
-    let f = Arc::new(block(2, 3, 4));
+    let f = Arc::new(block(2, 3, 4, 2));
     check(&f);
     let marks = vec![true; f.parameters().len()];
     check(&Arc::new(vjp(&f, &marks).unwrap()));
@@ -149,7 +32,7 @@ fn transformer_block_and_its_gradient() {
 
 #[test]
 fn repeated_layers_with_loss_and_gradient() {
-    let f = model();
+    let f = model(2, 3, 4, 2, 2, 5);
     check(&f);
     let mut marks = vec![true; f.parameters().len()];
     *marks.last_mut().unwrap() = false;
@@ -158,7 +41,7 @@ fn repeated_layers_with_loss_and_gradient() {
 
 #[test]
 fn recomputed_layer() {
-    let layer = Arc::new(block(1, 3, 4));
+    let layer = Arc::new(block(1, 3, 4, 2));
     let mut b = Builder::new("f");
     let args: Vec<Value> =
         layer.parameter_types().into_iter().map(|t| b.parameter(t.clone())).collect();
@@ -174,7 +57,7 @@ fn recomputed_layer() {
 
 #[test]
 fn batched_block() {
-    let f = Arc::new(block(1, 3, 4));
+    let f = Arc::new(block(1, 3, 4, 2));
     let mut marks = vec![false; f.parameters().len()];
     marks[0] = true;
     check(&vmap(&f, &marks, 3).unwrap());

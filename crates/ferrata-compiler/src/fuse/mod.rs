@@ -4,8 +4,13 @@
 //! wants its result is known, so it can be computed inside that nest, stored by it as well, or be
 //! left to a kernel of its own. A product first takes the elementwise work behind it.
 
+mod epilogue;
+mod merge;
+
 use crate::body::{Body, Id, Kind, Op, Scalarly};
 use crate::nest::{Nest, Output};
+use crate::strided::Map;
+use ferrata_ir::primitive::elementwise::{self, ScalarOp};
 use std::collections::{BTreeSet, BinaryHeap, HashSet};
 
 /// Operations that become one kernel (or one call).
@@ -32,9 +37,11 @@ const MOST_OPERANDS: usize = 24;
 /// Splits a body into groups, in an order in which they can run.
 pub fn fuse(body: &Body) -> Vec<Group> {
     let mut fuser = Fuser::new(body);
+    fuser.find_epilogues();
     for at in (0..body.ops.len()).rev() {
         fuser.place(at);
     }
+    (0..body.parameters).for_each(|p| fuser.merge_users(p));
     fuser.schedule()
 }
 
@@ -48,6 +55,8 @@ struct Fuser<'a> {
     is_result: Vec<bool>,
     /// Operations made of numbers and indices alone, computed wherever they are wanted.
     free: Vec<bool>,
+    /// Operations that a group has already.
+    placed: Vec<bool>,
 }
 
 impl<'a> Fuser<'a> {
@@ -67,23 +76,21 @@ impl<'a> Fuser<'a> {
             wanted_by: vec![BTreeSet::new(); body.values.len()],
             is_result,
             free,
+            placed: vec![false; body.ops.len()],
         }
     }
 
     /// Decides where operation `at` is computed.
     fn place(&mut self, at: usize) {
         let op = &self.body.ops[at];
-        if !matches!(op.kind, Kind::Map(_) | Kind::Reduce { .. }) {
-            let wanted: Vec<Id> = op.inputs.iter().map(|x| x.value).collect();
-            let group = if matches!(op.kind, Kind::Dot(_)) {
-                let value = op.outputs[0];
-                let nest = Nest::storing(value, &self.body.values[value].ty.shape);
-                Group::Product { op: at, nest }
-            } else {
-                Group::Single(at)
-            };
-            self.add(group, (at, at), wanted);
+        if !self.free[at] {
+            op.outputs.iter().for_each(|&v| self.merge_users(v));
+        }
+        if self.placed[at] {
             return;
+        }
+        if !matches!(op.kind, Kind::Map(_) | Kind::Reduce { .. }) {
+            return self.place_single(at);
         }
         let value = op.outputs[0];
         if self.body.values[value].ty.elements() == 0 {
@@ -93,18 +100,44 @@ impl<'a> Fuser<'a> {
         let nests: Vec<usize> = wanted.iter().copied().filter(|&g| self.wants(g, value)).collect();
         let in_memory = |g: &usize| self.reads(*g, op).contains(&value);
         let elsewhere = self.is_result[value] || wanted.iter().any(in_memory);
-        if self.free[at] {
+        let again = self.free[at] || (!elsewhere && self.is_cheap(at));
+        if again || (nests.len() == 1 && !elsewhere) {
             let left = nests.iter().filter(|&&g| !self.try_join(g, at)).count();
             if left == 0 && !elsewhere {
                 return;
             }
-        } else if let [nest] = nests[..] {
-            let joined = if elsewhere { self.try_store(nest, at) } else { self.try_join(nest, at) };
-            if joined {
-                return;
-            }
         }
-        self.start(at);
+        if self.free[at] || !nests.iter().any(|&g| self.try_store(g, at)) {
+            self.start(at);
+        }
+    }
+
+    /// An operation on memory.
+    fn place_single(&mut self, at: usize) {
+        let op = &self.body.ops[at];
+        let wanted: Vec<Id> = op.inputs.iter().map(|x| x.value).collect();
+        let group = if matches!(op.kind, Kind::Dot(_)) {
+            let value = op.outputs[0];
+            let nest = Nest::storing(value, &self.body.values[value].ty.shape);
+            Group::Product { op: at, nest }
+        } else {
+            Group::Single(at)
+        };
+        self.add(group, (at, at), wanted);
+    }
+
+    /// Whether computing a result again costs no more than reading it: one cheap scalar operation
+    /// on one value that is no larger.
+    fn is_cheap(&self, at: usize) -> bool {
+        let op = &self.body.ops[at];
+        let bytes = |v: Id| self.body.values[v].ty.bytes();
+        let mut read = op
+            .inputs
+            .iter()
+            .map(|x| x.value)
+            .filter(|&v| !self.body.values[v].maker.is_some_and(|m| self.free[m]));
+        let small = read.next().is_none_or(|v| bytes(v) <= bytes(op.outputs[0]));
+        small && read.next().is_none() && is_light(&op.kind)
     }
 
     /// Whether the nest of group `g` wants a value.
@@ -150,8 +183,11 @@ impl<'a> Fuser<'a> {
     /// Computes operation `at` inside group `g` wherever `g` wants it.
     fn try_join(&mut self, g: usize, at: usize) -> bool {
         let value = self.body.ops[at].outputs[0];
-        let Some(Group::Nest(nest) | Group::Product { nest, .. }) = &mut self.groups[g] else {
-            return false;
+        let number = matches!(self.body.ops[at].kind, Kind::Map(Scalarly::Constant(_)));
+        let nest = match &mut self.groups[g] {
+            Some(Group::Nest(nest)) if nest.may_repeat(self.body, at) => nest,
+            Some(Group::Product { nest, .. }) if number => nest,
+            _ => return false,
         };
         let mut trial = nest.clone();
         if trial.join(self.body, at).is_err()
@@ -177,20 +213,31 @@ impl<'a> Fuser<'a> {
     fn try_store(&mut self, g: usize, at: usize) -> bool {
         let value = self.body.ops[at].outputs[0];
         let Some(Group::Nest(nest)) = &self.groups[g] else { return false };
-        let Some(map) = nest.covers(self.body, value).cloned() else { return false };
+        let Some([map]) = nest.demands.get(&value).map(Vec::as_slice) else { return false };
+        let map = map.clone();
         let others = self.wanted_by[value].iter().copied().filter(|&w| w != g);
         if self.reaches(others.collect(), g) {
             return false;
         }
-        let before = self.groups[g].clone();
+        let before = nest.clone();
         if let Some(Group::Nest(nest)) = &mut self.groups[g] {
             nest.outputs.push(Output::plain(value, map));
         }
-        let joined = self.try_join(g, at);
-        if !joined {
-            self.groups[g] = before;
+        if !self.try_join(g, at) {
+            self.groups[g] = Some(Group::Nest(before));
+            return false;
         }
-        joined
+        let Some(Group::Nest(nest)) = &mut self.groups[g] else { return false };
+        if nest.stores_whole(self.body) {
+            return true;
+        }
+        // Take the operation out again.
+        for v in nest.demands.keys().filter(|v| !before.demands.contains_key(v)) {
+            self.wanted_by[*v].remove(&g);
+        }
+        self.wanted_by[value].insert(g);
+        self.groups[g] = Some(Group::Nest(before));
+        false
     }
 
     /// Whether some group in `from` has to run before group `to`.
@@ -244,5 +291,68 @@ impl<'a> Fuser<'a> {
             }
         }
         order.into_iter().filter_map(|g| self.groups[g].take()).collect()
+    }
+}
+
+/// Whether an operation takes about as long as a load.
+fn is_light(kind: &Kind) -> bool {
+    let Kind::Map(map) = kind else { return false };
+    let Scalarly::Apply(op) = map else { return true };
+    let elementwise::Kernel::Op(op) = op.kernel else { return false };
+    matches!(
+        op,
+        ScalarOp::Neg
+            | ScalarOp::Abs
+            | ScalarOp::Sign
+            | ScalarOp::Not
+            | ScalarOp::Add
+            | ScalarOp::Sub
+            | ScalarOp::Mul
+            | ScalarOp::Max
+            | ScalarOp::Min
+            | ScalarOp::And
+            | ScalarOp::Or
+            | ScalarOp::Xor
+            | ScalarOp::Eq
+            | ScalarOp::Ne
+            | ScalarOp::Lt
+            | ScalarOp::Le
+            | ScalarOp::Gt
+            | ScalarOp::Ge
+            | ScalarOp::IsFinite
+            | ScalarOp::Select
+    )
+}
+
+impl Nest {
+    /// Whether the nest computes no element of an operation's result more often than it is worth:
+    /// heavy work may be repeated along the innermost loops only, where a kernel does it once.
+    fn may_repeat(&self, body: &Body, at: usize) -> bool {
+        let value = body.ops[at].outputs[0];
+        let innermost = |map: &Map| {
+            let moves = map.strides.iter().rposition(|s| *s != 0).map_or(0, |l| l + 1);
+            map.strides[..moves].iter().all(|s| *s != 0)
+        };
+        is_light(&body.ops[at].kind)
+            || matches!(body.ops[at].kind, Kind::Reduce { .. })
+            || self.demands.get(&value).is_some_and(|maps| maps.iter().all(innermost))
+    }
+
+    /// Whether the last output writes every element of its value, once in every row. Loops that
+    /// it does not depend on become columns.
+    fn stores_whole(&mut self, body: &Body) -> bool {
+        let Some(last) = self.outputs.last() else { return false };
+        let still: Vec<bool> = last.map.strides.iter().map(|s| *s == 0).collect();
+        if !last.map.covers(&self.loops, body.values[last.value].ty.elements()) {
+            return false;
+        }
+        if !still.contains(&true) {
+            return true;
+        }
+        if self.columns.is_none() && self.outputs.iter().all(|o| o.allows(&still)) {
+            self.columns = Some(still);
+            return true;
+        }
+        self.columns.as_ref().is_some_and(|c| c.iter().zip(&still).all(|(c, s)| *c || !s))
     }
 }

@@ -1,0 +1,92 @@
+//! The elementwise work behind a product that is done while its result is stored.
+
+use super::{Fuser, Group};
+use crate::body::{Id, Kind, Scalarly};
+use crate::nest::Nest;
+use std::collections::BTreeSet;
+
+/// More operations than this don't go behind a product.
+const LONGEST: usize = 24;
+/// More operands than this don't go behind a product.
+const MOST_LOADS: usize = 8;
+
+impl Fuser<'_> {
+    /// Gives every product the longest stretch of work behind it that ends in one value.
+    pub(super) fn find_epilogues(&mut self) {
+        let mut users: Vec<Vec<usize>> = vec![Vec::new(); self.body.values.len()];
+        for (at, op) in self.body.ops.iter().enumerate() {
+            op.inputs.iter().for_each(|x| users[x.value].push(at));
+        }
+        for at in 0..self.body.ops.len() {
+            let op = &self.body.ops[at];
+            let float = self.body.dtype(op.outputs.first().copied().unwrap_or(0)).is_float();
+            if matches!(op.kind, Kind::Dot(_)) && float {
+                self.find_epilogue(at, &users);
+            }
+        }
+    }
+
+    fn find_epilogue(&mut self, product: usize, users: &[Vec<usize>]) {
+        let mut region: Vec<usize> = Vec::new();
+        let mut ends: Vec<usize> = Vec::new();
+        let mut inside: BTreeSet<Id> = self.body.ops[product].outputs.iter().copied().collect();
+        let mut next: BTreeSet<usize> =
+            users[self.body.ops[product].outputs[0]].iter().copied().collect();
+        while let Some(at) = next.pop_first() {
+            if region.len() == LONGEST || !self.may_follow(product, at, &inside) {
+                break;
+            }
+            region.push(at);
+            let out = self.body.ops[at].outputs[0];
+            inside.insert(out);
+            next.extend(&users[out]);
+            let open = inside
+                .iter()
+                .filter(|&&v| self.is_result[v] || users[v].iter().any(|u| !region.contains(u)));
+            if open.eq([&out]) {
+                ends.push(region.len());
+            }
+        }
+        for end in ends.into_iter().rev() {
+            if self.take_epilogue(product, &region[..end]) {
+                return;
+            }
+        }
+    }
+
+    /// Whether an operation can be done element by element while a product is stored.
+    fn may_follow(&self, product: usize, at: usize, inside: &BTreeSet<Id>) -> bool {
+        let op = &self.body.ops[at];
+        let Kind::Map(map) = &op.kind else { return false };
+        let elements = |v: Id| self.body.values[v].ty.elements();
+        let number = |v: Id| {
+            let maker = self.body.maker(v).map(|m| &m.kind);
+            matches!(maker, Some(Kind::Map(Scalarly::Constant(_))))
+        };
+        let free = |v: Id| self.body.values[v].maker.is_some_and(|m| self.free[m]);
+        let same = elements(op.outputs[0]) == elements(self.body.ops[product].outputs[0]);
+        let known = |v: Id| inside.contains(&v) || number(v) || !free(v);
+        matches!(map, Scalarly::Apply(_) | Scalarly::Cast)
+            && !self.placed[at]
+            && same
+            && op.inputs.iter().all(|x| known(x.value))
+    }
+
+    fn take_epilogue(&mut self, product: usize, region: &[usize]) -> bool {
+        let result = self.body.ops[product].outputs[0];
+        let Some(&last) = region.last() else { return false };
+        let value = self.body.ops[last].outputs[0];
+        let mut nest = Nest::storing(value, &self.body.values[value].ty.shape);
+        let joined = region.iter().rev().all(|&at| nest.join(self.body, at).is_ok());
+        let loads = nest.demands.values().map(Vec::len).sum::<usize>();
+        if !joined || nest.covers(self.body, result).is_none() || loads > MOST_LOADS {
+            return false;
+        }
+        region.iter().for_each(|&at| self.placed[at] = true);
+        self.placed[product] = true;
+        let sides = self.body.ops[product].inputs.iter().map(|x| x.value);
+        let wanted = sides.chain(nest.demands.keys().copied()).collect();
+        self.add(Group::Product { op: product, nest }, (product, last), wanted);
+        true
+    }
+}
