@@ -10,6 +10,7 @@
 //! | `tree` | values made of tensors: what functions take and give |
 //! | `module` | trees of named parameters |
 //! | `transform/` | derivatives, batching, compilation of functions |
+//! | `optim/` | optimisers, learning-rate schedules, clipping |
 //! | `data/` | text, tokens, batches |
 //! | `train/` | configuration, the training loop, run folders |
 //! | `nn/` | layers, their context, initial values, repeated blocks |
@@ -23,6 +24,7 @@ pub mod device;
 pub mod module;
 pub mod nn;
 mod ops;
+pub mod optim;
 mod random;
 mod tensor;
 pub mod train;
