@@ -126,3 +126,82 @@ fn check_derivative(function: &Function) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DType;
+    use crate::program::{Builder, CustomDerivative};
+
+    fn scalar() -> Type {
+        Type::scalar(DType::F32)
+    }
+
+    /// `x ↦ -(x + x)`.
+    fn sound() -> Function {
+        let mut b = Builder::new("f");
+        let x = b.parameter(scalar());
+        let y = b.add(x, x);
+        let z = b.neg(y);
+        b.finish(&[z]).unwrap()
+    }
+
+    fn refused(function: Function, want: &str) {
+        let error = verify(&Arc::new(function)).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+
+    #[test]
+    fn sound_programs_pass() {
+        verify(&Arc::new(sound())).unwrap();
+    }
+
+    #[test]
+    fn values_are_defined_once_and_before_use() {
+        let mut f = sound();
+        f.nodes.swap(0, 1);
+        refused(f, "neg(f32[]): %1 is used before it is defined in `f`");
+        let mut f = sound();
+        f.nodes[1].outputs[0] = f.parameters[0];
+        refused(f, "neg(f32[]): %0 is defined twice");
+        let mut f = sound();
+        f.nodes.pop();
+        refused(f, "result %2 of `f` is not defined");
+        let mut f = sound();
+        f.types.pop();
+        refused(f, "%2 of `f` has no type");
+    }
+
+    #[test]
+    fn types_are_those_that_the_primitive_infers() {
+        let mut f = sound();
+        f.types[1] = Type::new(DType::F32, [2]);
+        refused(f, "add(f32[], f32[]): results are (f32[2]) in `f`, but must be (f32[])");
+        let mut b = Builder::new("g");
+        let x = b.parameter(scalar());
+        let y = b.call(&Arc::new(sound()), &[x]);
+        let mut g = b.finish(&y).unwrap();
+        g.types[0] = scalar().with_dtype(DType::F64);
+        refused(g, "call(f64[]): argument 0 of `f` is f64[], not f32[]");
+    }
+
+    #[test]
+    fn derivatives_fit_their_function() {
+        let with = |forward: Function, backward: Function| {
+            let (forward, backward) = (Arc::new(forward), Arc::new(backward));
+            let mut f = sound();
+            f.derivative = Some(CustomDerivative { forward, backward });
+            f
+        };
+        verify(&Arc::new(with(sound(), sound()))).unwrap();
+        let mut b = Builder::new("two");
+        let p = b.parameters(&[scalar(), scalar()]);
+        let two = b.finish(&p).unwrap();
+        refused(with(two.clone(), sound()), "the forward function of `f` takes other parameters");
+        refused(with(sound(), two), "the backward function of `f` must take the residuals");
+        let mut none = sound();
+        none.results.clear();
+        refused(with(none.clone(), sound()), "does not begin with its results");
+        refused(with(sound(), none), "must give a cotangent of each float parameter");
+    }
+}

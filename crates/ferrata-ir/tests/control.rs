@@ -144,7 +144,8 @@ fn a_branch_inside_a_scan() {
     let (f, _) = branches();
     let cond = f.nodes()[0].op.clone();
     let out = b.emit(cond, &[positive, h, h, x]);
-    let body = Arc::new(b.finish(&[out[0], out[1]]).unwrap());
+    let h = b.tanh(out[0]);
+    let body = Arc::new(b.finish(&[h, out[1]]).unwrap());
     let random = &mut Random::new(11);
     let args = [random.literal(&f64s(&[3])), random.literal(&f64s(&[6, 2]))];
     for save in SAVES {

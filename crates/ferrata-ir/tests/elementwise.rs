@@ -1,6 +1,9 @@
-//! Elementwise operations against values computed with 40 digits.
+//! Elementwise operations against values computed with 40 digits, and their gradients where
+//! PyTorch has made a choice.
 
 use ferrata_ir::primitive::elementwise;
+use ferrata_ir::testing::{evaluate, function_of};
+use ferrata_ir::transform::value_and_grad;
 use ferrata_ir::{Builder, DType, Evaluator, Literal, Precision, Type};
 
 /// Operation, then pairs of argument and value.
@@ -38,5 +41,41 @@ fn special_functions_are_accurate() {
             let error = (got - want).abs() / want.abs();
             assert!(error < 1e-13, "{name}({x:?}) = {got:?}, not {want:?}: {error:e}");
         }
+    }
+}
+
+/// Operation, operands, and the gradient in each.
+#[test]
+fn gradients_at_kinks_and_ties() {
+    let nan = f64::NAN;
+    let cases: &[(&str, &[f64], &[f64])] = &[
+        ("abs", &[0.0], &[0.0]),
+        ("abs", &[nan], &[0.0]),
+        ("max", &[2.0, 2.0], &[0.5, 0.5]),
+        ("max", &[nan, 2.0], &[1.0, 1.0]),
+        ("max", &[3.0, 2.0], &[1.0, 0.0]),
+        ("min", &[2.0, 2.0], &[0.5, 0.5]),
+        ("min", &[3.0, 2.0], &[0.0, 1.0]),
+        ("clamp", &[0.5, 0.0, 1.0], &[1.0, 0.0, 0.0]),
+        ("clamp", &[0.0, 0.0, 1.0], &[0.0, 1.0, 0.0]),
+        ("clamp", &[1.0, 0.0, 1.0], &[0.0, 0.0, 1.0]),
+        ("clamp", &[1.0, 1.0, 1.0], &[0.0, 1.0, 0.0]),
+        ("clamp", &[0.5, 2.0, 1.0], &[0.0, 0.0, 1.0]),
+        ("clamp", &[nan, 0.0, 1.0], &[0.0, 0.0, 0.0]),
+        ("pow", &[0.0, 0.0], &[0.0, 0.0]),
+        ("pow", &[0.0, 2.0], &[0.0, 0.0]),
+        ("pow", &[-2.0, 3.0], &[12.0, nan]),
+        ("floor", &[1.0], &[0.0]),
+    ];
+    for &(name, x, want) in cases {
+        let args: Vec<Literal> =
+            x.iter().map(|&x| Literal::float(Type::scalar(DType::F64), vec![x])).collect();
+        let op = elementwise::find(name).unwrap();
+        let f = function_of(&args, |b, x| vec![b.apply(op, x)]).unwrap();
+        let gradient = value_and_grad(&f, &vec![true; x.len()]).unwrap();
+        let got = &evaluate(&gradient, &args).unwrap()[1..];
+        let got: Vec<f64> = got.iter().map(|g| g.to_f64()[0]).collect();
+        let same = got.iter().zip(want).all(|(g, w)| g == w || (g.is_nan() && w.is_nan()));
+        assert!(same, "{name}{x:?}: {got:?}, not {want:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! Properties of random programs. `FERRATA_PROPERTY_PROGRAMS` says how many.
 
 use ferrata_ir::testing::{
-    Options, Random, check_batch, check_gradient, check_second_derivative, evaluate,
+    Difference, Options, Random, check_batch, check_gradient, check_second_derivative, evaluate,
     random_arguments, random_program,
 };
 use ferrata_ir::text::parse;
 use ferrata_ir::transform::{prune, value_and_grad};
 use ferrata_ir::{Error, Function, Literal, verify};
+use std::cell::Cell;
 use std::sync::Arc;
 
 fn count() -> u64 {
@@ -21,14 +22,32 @@ fn each(options: &Options, check: impl Fn(&Arc<Function>, &[Literal], u64) -> Re
     }
 }
 
+type Check = fn(&Arc<Function>, &[Literal], u64) -> Result<Difference, Error>;
+
+/// Also sees to it that most of the checks mean something: the derivative is not 0, and finite
+/// differences tell it sharply.
+fn differentiate(options: &Options, check: Check) {
+    let (moving, blurred) = (Cell::new(0), Cell::new(0));
+    each(options, |program, args, seed| {
+        let found = check(program, args, seed)?;
+        moving.set(moving.get() + u64::from(found.value != 0.0));
+        blurred.set(blurred.get() + u64::from(found.error > 1e-4));
+        Ok(())
+    });
+    let (moving, blurred) = (moving.get(), blurred.get());
+    println!("{} programs: {moving} with a derivative, {blurred} told badly", count());
+    assert!(moving * 10 > count() * 6, "only {moving} of {} have a derivative", count());
+    assert!(blurred * 50 < count(), "finite differences are blurred in {blurred} programs");
+}
+
 #[test]
 fn gradients_are_finite_differences() {
-    each(&Options::differentiable(), check_gradient);
+    differentiate(&Options::differentiable(), check_gradient);
 }
 
 #[test]
 fn second_derivatives_are_finite_differences() {
-    each(&Options { nodes: 6, ..Options::differentiable() }, check_second_derivative);
+    differentiate(&Options { nodes: 6, ..Options::differentiable() }, check_second_derivative);
 }
 
 #[test]

@@ -54,11 +54,19 @@ fn inner(x: &[Literal], y: &[Literal]) -> f64 {
     x.iter().zip(y).map(one).sum()
 }
 
-/// A derivative by extrapolated central differences, and an estimate of its error.
-fn difference(f: impl Fn(f64) -> Result<f64>) -> Result<(f64, f64)> {
+/// A derivative by extrapolated central differences.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference {
+    /// The derivative.
+    pub value: f64,
+    /// An estimate of its error; large where the function is not smooth.
+    pub error: f64,
+}
+
+fn difference(f: impl Fn(f64) -> Result<f64>) -> Result<Difference> {
     let central = |h: f64| -> Result<f64> { Ok((f(h)? - f(-h)?) / (2.0 * h)) };
     let (coarse, fine) = (central(2e-4)?, central(1e-4)?);
-    Ok(((4.0 * fine - coarse) / 3.0, (fine - coarse).abs()))
+    Ok(Difference { value: (4.0 * fine - coarse) / 3.0, error: (fine - coarse).abs() })
 }
 
 /// `loss(parameters) = Σ weights · float results`, a scalar.
@@ -84,20 +92,12 @@ fn weighted(function: &Arc<Function>, weights: &[Literal]) -> Result<Function> {
     b.finish(&[loss])
 }
 
-fn agree(what: &str, got: f64, want: f64, error: f64) -> Result<()> {
-    let tolerance = 2e-7 * (1.0 + got.abs().max(want.abs())) + 4.0 * error;
-    if (got - want).abs() <= tolerance || (got.is_nan() && want.is_nan()) {
-        return Ok(());
-    }
-    Err(format!("{what} is {got}, finite differences give {want} ± {error:e}").into())
-}
-
 /// Checks, in exact arithmetic at `args` and along random directions, that reverse mode and
 /// forward mode agree with each other and with finite differences of the float results.
 ///
 /// # Errors
 /// Names what differs; or an error of transform or evaluation.
-pub fn check_gradient(function: &Arc<Function>, args: &[Literal], seed: u64) -> Result<()> {
+pub fn check_gradient(function: &Arc<Function>, args: &[Literal], seed: u64) -> Result<Difference> {
     let random = &mut Random::new(seed);
     let weights: Vec<Literal> = function
         .result_types()
@@ -116,7 +116,7 @@ pub fn check_second_derivative(
     function: &Arc<Function>,
     args: &[Literal],
     seed: u64,
-) -> Result<()> {
+) -> Result<Difference> {
     let random = &mut Random::new(seed);
     let weights: Vec<Literal> = function
         .result_types()
@@ -132,22 +132,31 @@ pub fn check_second_derivative(
 }
 
 /// Forward and reverse mode of a scalar function against finite differences.
-fn check_scalar(loss: &Arc<Function>, args: &[Literal], random: &mut Random) -> Result<()> {
+fn check_scalar(loss: &Arc<Function>, args: &[Literal], random: &mut Random) -> Result<Difference> {
     let wrt = floats(loss);
     let direction = directions(loss, random);
     let grads = evaluate(&value_and_grad(loss, &wrt)?, args)?;
     let reverse = inner(&grads[1..], &direction);
-    let tangents =
-        direction.iter().zip(loss.parameter_types().into_iter().filter(|t| t.dtype.is_float()));
+    let types = loss.parameter_types().into_iter().filter(|t| t.dtype.is_float());
+    let tangents = direction.iter().zip(types);
     let tangents = tangents.map(|(d, ty)| Literal { ty: ty.clone(), elements: d.elements.clone() });
     let both: Vec<Literal> = args.iter().cloned().chain(tangents).collect();
     let forward = evaluate(&*jvp(loss, &wrt)?, &both)?[1].to_f64()[0];
-    let (want, error) =
-        difference(|h| Ok(evaluate(loss, &moved(args, &direction, h))?[0].to_f64()[0]))?;
-    if (reverse - forward).abs() > 1e-9 * (1.0 + forward.abs()) {
+    let want = difference(|h| Ok(evaluate(loss, &moved(args, &direction, h))?[0].to_f64()[0]))?;
+    // Written so that NaN agrees with nothing.
+    let agree =
+        |x: f64, y: f64, tolerance: f64| (x - y).abs() <= tolerance * (1.0 + x.abs().max(y.abs()));
+    if !agree(reverse, forward, 1e-9) {
         return Err(format!("reverse mode gives {reverse}, forward mode {forward}").into());
     }
-    agree("reverse mode", reverse, want, error)
+    if !agree(reverse, want.value, 2e-7 + 4.0 * want.error) {
+        let Difference { value, error } = want;
+        return Err(format!(
+            "the derivative is {reverse}, finite differences give {value} ± {error:e}"
+        )
+        .into());
+    }
+    Ok(want)
 }
 
 /// Checks that `vmap` over the parameters in `batched` gives what a loop of `size` calls gives.

@@ -12,7 +12,9 @@ mod check;
 mod program;
 
 pub use case::{Case, Domain, case};
-pub use check::{check_batch, check_gradient, check_second_derivative, evaluate, function_of};
+pub use check::{
+    Difference, check_batch, check_gradient, check_second_derivative, evaluate, function_of,
+};
 pub use program::{Options, random_arguments, random_program};
 
 use crate::DType;

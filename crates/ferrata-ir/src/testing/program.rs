@@ -60,12 +60,15 @@ pub fn random_program(seed: u64, options: &Options) -> Arc<Function> {
         Type::new(*random.pick(&options.dtypes), shape)
     };
     let mut parameters: Vec<Type> = (0..random.between(1, 3)).map(|_| ty(random)).collect();
+    let mut results: Vec<Type> = (0..random.between(1, 2)).map(|_| ty(random)).collect();
+    // At least one of each is a float, so that there is a derivative.
     let floats: Vec<DType> = options.dtypes.iter().filter(|d| d.is_float()).copied().collect();
     if !floats.is_empty() {
-        let shape = ty(random).shape;
-        parameters.push(Type::new(*random.pick(&floats), shape));
+        for types in [&mut parameters, &mut results] {
+            let shape = ty(random).shape;
+            types.push(Type::new(*random.pick(&floats), shape));
+        }
     }
-    let results: Vec<Type> = (0..random.between(1, 2)).map(|_| ty(random)).collect();
     let name = format!("random_{seed}");
     Arc::new(random_function(random, options, &name, &parameters, &results))
 }

@@ -1,6 +1,7 @@
 //! Arithmetic, rounding and bit operations.
 
 use super::{Derivative, ElementwiseOp, Kernel, Reference, ScalarOp, Signature};
+use crate::program::{Builder, Value};
 
 /// Every operation of this file.
 #[rustfmt::skip]
@@ -18,14 +19,17 @@ pub static NEG: ElementwiseOp = ElementwiseOp {
     kernel: Kernel::Op(ScalarOp::Neg),
 };
 
-/// `|x|`; its derivative at 0 is 0.
+/// `|x|`; its derivative at 0 and NaN is 0.
 pub static ABS: ElementwiseOp = ElementwiseOp {
     name: "abs",
     signature: Signature::Number(1),
     reference: Reference::Number(|x| x[0].abs(), |x| x[0].wrapping_abs()),
     derivative: Derivative::Rule(|b, x, _, _, dx| {
-        let sign = b.sign(x[0]);
-        b.mul(sign, dx)
+        let zero = b.zeros_like(x[0]);
+        let (positive, negative) = (b.gt(x[0], zero), b.lt(x[0], zero));
+        let back = b.neg(dx);
+        let left = b.select(negative, back, zero);
+        b.select(positive, dx, left)
     }),
     kernel: Kernel::Op(ScalarOp::Abs),
 };
@@ -138,7 +142,10 @@ pub static MAX: ElementwiseOp = ElementwiseOp {
         |x| if x[0].is_nan() || x[1].is_nan() { f64::NAN } else { x[0].max(x[1]) },
         |x| x[0].max(x[1]),
     ),
-    derivative: EXTREMUM,
+    derivative: Derivative::Rule(|b, x, _, i, dx| {
+        let loses = b.lt(x[i], x[1 - i]);
+        contest(b, x, loses, dx)
+    }),
     kernel: Kernel::Op(ScalarOp::Max),
 };
 
@@ -150,21 +157,24 @@ pub static MIN: ElementwiseOp = ElementwiseOp {
         |x| if x[0].is_nan() || x[1].is_nan() { f64::NAN } else { x[0].min(x[1]) },
         |x| x[0].min(x[1]),
     ),
-    derivative: EXTREMUM,
+    derivative: Derivative::Rule(|b, x, _, i, dx| {
+        let loses = b.gt(x[i], x[1 - i]);
+        contest(b, x, loses, dx)
+    }),
     kernel: Kernel::Op(ScalarOp::Min),
 };
 
-/// Gradient to the operand that equals the result, halved where both do.
-const EXTREMUM: Derivative = Derivative::Rule(|b, x, y, i, dx| {
+/// The tangent of an operand that `loses` against the other: nothing; half of it at a tie.
+fn contest(b: &mut Builder, x: &[Value], loses: Value, dx: Value) -> Value {
     let tie = b.eq(x[0], x[1]);
     let half = b.scale(dx, 0.5);
-    let mine = b.eq(x[i], y);
     let none = b.zeros_like(dx);
-    let alone = b.select(mine, dx, none);
+    let alone = b.select(loses, none, dx);
     b.select(tie, half, alone)
-});
+}
 
-/// `min(max(x, low), high)`; NaN wins. The gradient in `x` is 1 inside and on the bounds.
+/// `min(max(x, low), high)`; NaN wins. The gradient goes to `x` strictly between the bounds, else
+/// to the bound that holds it.
 pub static CLAMP: ElementwiseOp = ElementwiseOp {
     name: "clamp",
     signature: Signature::Number(3),
@@ -177,18 +187,18 @@ pub static CLAMP: ElementwiseOp = ElementwiseOp {
     ),
     derivative: Derivative::Rule(|b, x, _, i, dx| {
         let (x, low, high) = (x[0], x[1], x[2]);
+        let (under, ordered) = (b.le(x, low), b.le(low, high));
+        let held_up = b.and(under, ordered);
         let mine = match i {
             0 => {
-                let (above, below) = (b.ge(x, low), b.le(x, high));
+                let (above, below) = (b.gt(x, low), b.lt(x, high));
                 b.and(above, below)
             }
-            1 => {
-                let (under, ordered) = (b.lt(x, low), b.le(low, high));
-                b.and(under, ordered)
-            }
+            1 => held_up,
             _ => {
-                let (over, crossed) = (b.gt(x, high), b.gt(low, high));
-                b.or(over, crossed)
+                let raised = b.max(x, low);
+                let (over, free) = (b.ge(raised, high), b.not(held_up));
+                b.and(over, free)
             }
         };
         let none = b.zeros_like(dx);
