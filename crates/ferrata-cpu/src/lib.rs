@@ -1,7 +1,8 @@
 //! The CPU device: kernels for x86-64 and arm64, chosen at run time, and the pool they run on.
 //!
 //! Must not know models or files. Map: `isa` (what the machine has), `pool` (threads and scratch
-//! memory), `gemm` (matrix products), `math` (elementary functions), `attention`, `simd` (vectors that the hand-written kernels are made of).
+//! memory), `gemm` (matrix products), `math` (elementary functions), `attention`, `simd` (vectors
+//! that the hand-written kernels are made of).
 
 pub mod attention;
 pub mod gemm;

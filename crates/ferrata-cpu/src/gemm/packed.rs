@@ -1,7 +1,7 @@
 //! The packed, blocked product of one pair of matrices.
 //!
-//! Chunks of both operands are packed once, in parallel; then blocks of the output, each a task,
-//! walk their panels tile by tile. The contracted dimension is cut by sizes alone, and each
+//! Chunks of the operands are packed once, in parallel (a left operand whose rows are contiguous
+//! is read in place); then blocks of the output, each a task, go tile by tile. The contracted dimension is cut by sizes alone, and each
 //! output element adds its chunks in order, so neither the number of threads nor the blocks
 //! change a bit.
 
@@ -105,7 +105,10 @@ where
         let most = if buffered { BUFFERED_CHUNK } else { CHUNK };
         let rows = part(self.m, most, mr);
         let columns = part(self.n, most, nr);
-        let a_bytes = (rows * depth * size).next_multiple_of(64);
+        let a_bytes = match self.left_in_place() {
+            None => (rows * depth * size).next_multiple_of(64),
+            Some(_) => 0,
+        };
         let b_bytes = (columns * depth * size).next_multiple_of(64);
         let sum_bytes = if buffered { rows * columns * size } else { 0 };
         pool.with_scratch(pool.worker(), a_bytes + b_bytes + sum_bytes, |scratch| {
@@ -147,6 +150,12 @@ where
         Some(unsafe { &*std::ptr::from_ref(self).cast() })
     }
 
+    /// The left operand, where its layout lets tiles read it without packing.
+    fn left_in_place(&self) -> Option<*const A> {
+        let same = TypeId::of::<In>() == TypeId::of::<A>();
+        (same && self.a_col == 1 && self.a_row > 0).then(|| self.a.cast())
+    }
+
     fn each(&self, pool: &Pool, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
         if self.m * self.n * self.k <= SERIAL {
             (0..tasks).for_each(|index| task(index, pool.worker()));
@@ -160,7 +169,8 @@ where
         let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
         let (a_lines, b_lines) =
             (part(chunk.rows.len(), TASK_LINES, mr), part(chunk.columns.len(), TASK_LINES, nr));
-        let a_tasks = chunk.rows.len().div_ceil(a_lines);
+        let packs_a = self.left_in_place().is_none();
+        let a_tasks = if packs_a { chunk.rows.len().div_ceil(a_lines) } else { 0 };
         let b_tasks = chunk.columns.len().div_ceil(b_lines);
         let depth = chunk.steps.len();
         self.each(pool, a_tasks + b_tasks, &|task, _| {
@@ -223,11 +233,17 @@ where
             if first && self.accumulate && !chunk.sums.is_null() {
                 copy.widen(self.c.add(rows.start * self.c_row + columns.start), self.c_row);
             }
+            let in_place = self.left_in_place();
+            let left = match in_place {
+                None => chunk.a.add(row * chunk.steps.len()).cast_const(),
+                Some(a) => a.offset(rows.start as isize * self.a_row).add(chunk.steps.start),
+            };
             L::call(Block::<A, V> {
                 rows: rows.len(),
                 columns: columns.len(),
                 depth: chunk.steps.len(),
-                a: chunk.a.add(row * chunk.steps.len()),
+                a: left,
+                a_row: in_place.map(|_| self.a_row),
                 b: chunk.b.add(column * chunk.steps.len()),
                 c,
                 ld,
@@ -255,6 +271,8 @@ struct Block<A, V> {
     columns: usize,
     depth: usize,
     a: *const A,
+    /// Elements from one row of `a` to the next where it is not packed.
+    a_row: Option<isize>,
     b: *const A,
     c: *mut A,
     ld: usize,
@@ -274,8 +292,8 @@ impl<A: Copy, V: Simd<Elem = A>> Kernel for Block<A, V> {
                 unsafe {
                     let tile = Tile {
                         depth: self.depth,
-                        a: self.a.add(i * self.depth),
-                        a_stride: mr,
+                        a: self.a.offset(i as isize * self.a_row.unwrap_or(self.depth as isize)),
+                        a_stride: self.a_row.map_or(mr, |row| row as usize),
                         b: self.b.add(j * self.depth),
                         c: self.c.add(i * self.ld + j),
                         ld: self.ld,
@@ -283,7 +301,10 @@ impl<A: Copy, V: Simd<Elem = A>> Kernel for Block<A, V> {
                         cols: (self.columns - j).min(nr),
                         accumulate: self.accumulate,
                     };
-                    tile.compute::<L, V>();
+                    match self.a_row {
+                        None => tile.compute::<L, V>(),
+                        Some(_) => tile.compute_rows::<L, V>(),
+                    }
                 }
             }
         }
