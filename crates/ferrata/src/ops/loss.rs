@@ -127,9 +127,13 @@ impl Tensor {
         weight: Option<&Tensor>,
         reduction: Reduction,
     ) -> Tensor {
-        let inputs: Vec<&Tensor> = [self, target].into_iter().chain(weight).collect();
-        Tensor::built1("bce_with_logits", &inputs, |b, x: &[Value]| {
-            composite::bce_with_logits(b, x[0], x[1], x.get(2).copied(), reduction)
+        let given: Vec<&Tensor> = [self, target].into_iter().chain(weight).collect();
+        Tensor::op("bce_with_logits", &given, || {
+            let weight = weight.map(|w| w.broadcast_to(self.shape()));
+            let inputs: Vec<&Tensor> = [self, target].into_iter().chain(&weight).collect();
+            Ok(Tensor::built1("bce_with_logits", &inputs, |b, x: &[Value]| {
+                composite::bce_with_logits(b, x[0], x[1], x.get(2).copied(), reduction)
+            }))
         })
     }
 

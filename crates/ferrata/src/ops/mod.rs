@@ -3,6 +3,7 @@
 mod activation;
 mod attention;
 mod create;
+mod einsum;
 mod elementwise;
 mod index;
 mod loss;
