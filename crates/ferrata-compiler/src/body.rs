@@ -57,6 +57,8 @@ pub enum Kind {
     },
     /// A general product.
     Dot(Dot),
+    /// Puts the operands one after the other along a dimension.
+    Concatenate(usize),
     /// A primitive that is run as it is.
     Primitive(Primitive),
     /// A composite that the device has claimed.
@@ -230,6 +232,7 @@ fn kind_of(op: &Primitive, inputs: &[&Type], outputs: &[Type]) -> (Kind, Vec<usi
             let kind = Kind::Reduce { kind: r.kind, dims: r.dims.clone() };
             return (kind, inputs[0].shape.clone());
         }
+        Primitive::Concatenate(c) => Kind::Concatenate(c.dim),
         Primitive::Dot(d) => Kind::Dot(d.clone()),
         Primitive::Dense(d) => Kind::Dense(d.value.clone()),
         Primitive::Call(c) => match &c.function.composite {

@@ -6,9 +6,9 @@ mod support;
 use ferrata_ir::primitive::{Call, Cond, Pad, ReduceKind, Reverse, Save, Scan};
 use ferrata_ir::transform::{value_and_grad, vjp, vmap};
 use ferrata_ir::{Builder, DType, Function, Type, Value};
-use gpt::{block, layer_norm, model, softmax};
+use gpt::{block, f32s, layer_norm, model, softmax, step};
 use std::sync::Arc;
-use support::{check, check_donated, f32s};
+use support::{check, check_donated};
 
 #[test]
 fn softmax_and_layer_norm() {
@@ -256,4 +256,17 @@ fn identities_and_empty_values() {
     let plan = check(&f);
     // One for the division; the other results are constants.
     assert_eq!(plan.steps.len(), 4);
+}
+
+#[test]
+fn training_step_in_place() {
+    let f = Arc::new(step(&model(2, 3, 4, 2, 3, 5)));
+    let donated: Vec<bool> = f.parameter_types().iter().map(|t| t.dtype.is_float()).collect();
+    let plan = check_donated(&f, &donated);
+    let weights = (f.results().len() - 1) / 3;
+    // Every weight and moment is updated where it is.
+    let in_place: Vec<Option<usize>> = (1..=weights).map(Some).collect();
+    assert_eq!(plan.takes[1..=weights], in_place);
+    assert!(plan.takes[weights + 1..].iter().all(Option::is_some));
+    check(&f);
 }

@@ -66,7 +66,7 @@ impl Fuser<'_> {
         let free = |v: Id| self.body.values[v].maker.is_some_and(|m| self.free[m]);
         let same = elements(op.outputs[0]) == elements(self.body.ops[product].outputs[0]);
         let known = |v: Id| inside.contains(&v) || number(v) || !free(v);
-        matches!(map, Scalarly::Apply(_) | Scalarly::Cast)
+        matches!(map, Scalarly::Apply(_) | Scalarly::Cast | Scalarly::Copy)
             && !self.placed[at]
             && same
             && op.inputs.iter().all(|x| known(x.value))

@@ -5,10 +5,10 @@
 //! sum that needs two strides makes a copy of its operand necessary.
 
 use super::instructions::Emitter;
-use super::{Lowering, Operands, access};
+use super::{Lowering, Operands, access, copy_loop};
 use crate::body::{Kind, Op, Operand};
 use crate::fragment::Source;
-use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel, Loop, Store};
+use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel};
 use crate::nest::Nest;
 use crate::strided::{Map, Refusal, Strided, coalesce, row_major};
 use ferrata_ir::primitive::Dot;
@@ -43,6 +43,7 @@ impl Lowering<'_> {
             }
         }
         let mut nest = nest.clone();
+        self.place_parts(&mut nest)?;
         let summed: Vec<usize> = dot.left_contract.iter().map(|&d| left.window.shape[d]).collect();
         let first = nest.loops.len();
         nest.append_loops(&summed.iter().copied().filter(|&n| n > 1).collect::<Vec<_>>());
@@ -71,22 +72,9 @@ impl Lowering<'_> {
         let to = self.fragment.local(shape.iter().product::<usize>() * side.dtype.size());
         let mut operands = Operands::default();
         let (from_operand, to_operand) = (operands.load(side.source), operands.store(to));
-        let mut columns = shape.clone();
-        let mut strides = vec![row_major(&shape), side.window.strides.clone()];
-        coalesce(&mut columns, &mut strides, |_, _| true);
-        let rows = columns.drain(..columns.len().saturating_sub(1)).collect();
-        let mut accesses = strides.into_iter();
-        let mut at = |operand, offset: isize| Access {
-            operand,
-            dtype: side.dtype,
-            offset: offset as usize,
-            strides: accesses.next().unwrap_or_default(),
-        };
-        let access = at(to_operand, 0);
-        let load = at(from_operand, side.window.offset);
-        let store = Store { register: 0, access, combine: None };
-        let body = vec![Instruction::Load(0)];
-        let kernel = Loop { rows, columns, loads: vec![load], body, stores: vec![store] };
+        let strides = [row_major(&shape), side.window.strides.clone()];
+        let offsets = [0, side.window.offset as usize];
+        let kernel = copy_loop(&shape, strides, offsets, [to_operand, from_operand], side.dtype);
         self.run(Kernel::Loop(kernel), operands, origin);
         Side { source: to, dtype: side.dtype, window: Strided::whole(&shape) }
     }
@@ -159,10 +147,8 @@ impl Lowering<'_> {
         }
         emitter.members(&nest.members);
         let register = emitter.register(output.source.0, &output.source.1);
-        let epilogue = (!nest.members.is_empty()).then(|| {
-            let mut roots = [register];
-            Epilogue { loads, body: emitter.finish(&mut roots) }
-        });
+        let body = emitter.finish(&mut [register]);
+        let epilogue = (body != [Instruction::Product]).then_some(Epilogue { loads, body });
         let operand = operands.store(self.allocate(output.value));
         let out = Access {
             operand,

@@ -1,5 +1,6 @@
 //! Groups of operations become kernels over the buffers of a fragment.
 
+mod concatenate;
 mod contract;
 mod instructions;
 mod loops;
@@ -7,10 +8,12 @@ mod loops;
 use crate::body::{Body, Id, Kind, Op, Operand, Scalarly};
 use crate::fragment::{Fragment, FragmentStep, Library, Source};
 use crate::fuse::Group;
-use crate::kernel::{Access, Kernel, View};
+use crate::kernel::{Access, Instruction, Kernel, Loop, Store, View};
 use crate::nest::Nest;
-use crate::strided::{Map, Strided};
-use ferrata_ir::{Error, Literal, Origin, Result, Type};
+use crate::strided::{Map, Strided, coalesce};
+use concatenate::{Part, parts_of_containers};
+use ferrata_ir::{DType, Error, Literal, Origin, Result, Type};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Turns the groups of a body into the steps of a fragment. Kernels and constants go into the
@@ -24,6 +27,7 @@ pub fn lower(body: &Body, groups: &[Group], library: &mut Library) -> Result<Fra
     let mut lowering = Lowering {
         body,
         library,
+        parts: parts_of_containers(body, groups),
         sources,
         fragment: Fragment {
             parameters: body.values[..body.parameters].iter().map(|v| v.ty.clone()).collect(),
@@ -49,6 +53,8 @@ pub fn lower(body: &Body, groups: &[Group], library: &mut Library) -> Result<Fra
 struct Lowering<'a> {
     body: &'a Body,
     library: &'a mut Library,
+    /// Values that are made as parts of another one.
+    parts: HashMap<Id, Part>,
     /// Where each value lies, once it is made.
     sources: Vec<Option<Source>>,
     fragment: Fragment,
@@ -91,8 +97,14 @@ impl Lowering<'_> {
         self.sources[id].ok_or_else(|| Error::new("a value is used before it is stored"))
     }
 
-    /// A new buffer for a value.
+    /// A new buffer for a value, or the buffer of the value that it is a part of.
     fn allocate(&mut self, id: Id) -> Source {
+        if let Some(part) = self.parts.get(&id) {
+            let whole = part.whole;
+            let source = self.sources[whole].unwrap_or_else(|| self.allocate(whole));
+            self.sources[id] = Some(source);
+            return source;
+        }
         let source = self.fragment.local(self.body.values[id].ty.bytes());
         self.sources[id] = Some(source);
         source
@@ -105,6 +117,9 @@ impl Lowering<'_> {
     }
 
     fn nest(&mut self, nest: &Nest) -> Result<()> {
+        let mut nest = nest.clone();
+        self.place_parts(&mut nest)?;
+        let nest = &nest;
         let lowered = loops::lower(self.body, nest);
         let mut operands = Operands::default();
         let mut kernel = lowered.kernel;
@@ -147,6 +162,9 @@ impl Lowering<'_> {
 
     fn single(&mut self, at: usize) -> Result<()> {
         let op = &self.body.ops[at];
+        if matches!(op.kind, Kind::Concatenate(_)) {
+            return self.concatenate(op);
+        }
         let mut operands = Operands::default();
         match &op.kind {
             Kind::Dense(literal) => {
@@ -227,7 +245,7 @@ impl Lowering<'_> {
     }
 }
 
-fn view(operand: usize, dtype: ferrata_ir::DType, window: Strided) -> View {
+fn view(operand: usize, dtype: DType, window: Strided) -> View {
     View {
         operand,
         dtype,
@@ -240,4 +258,28 @@ fn view(operand: usize, dtype: ferrata_ir::DType, window: Strided) -> View {
 /// An access without its operand, which the caller fills in.
 fn access(body: &Body, id: Id, map: Map) -> Access {
     Access { operand: 0, dtype: body.dtype(id), offset: map.offset as usize, strides: map.strides }
+}
+
+/// A loop that copies elements; strides, offsets and operands are those of the target, then those
+/// of the origin.
+fn copy_loop(
+    shape: &[usize],
+    strides: [Vec<isize>; 2],
+    offsets: [usize; 2],
+    operands: [usize; 2],
+    dtype: DType,
+) -> Loop {
+    let (mut columns, mut strides) = (shape.to_vec(), strides);
+    coalesce(&mut columns, &mut strides, |_, _| true);
+    let rows = columns.drain(..columns.len().saturating_sub(1)).collect();
+    let [to, from] = strides;
+    let at =
+        |i: usize, strides| Access { operand: operands[i], dtype, offset: offsets[i], strides };
+    Loop {
+        rows,
+        columns,
+        loads: vec![at(1, from)],
+        body: vec![Instruction::Load(0)],
+        stores: vec![Store { register: 0, access: at(0, to), combine: None }],
+    }
 }

@@ -1,10 +1,11 @@
 //! Rewriting rules. Each holds for every bit of every result: `x + 0` is not among them, since it
-//! turns -0 into 0.
+//! turns -0 into 0. The one exception is the sum of values padded with zeros, how gradients of
+//! slices come together: it becomes a concatenation, where a -0 stays a -0.
 
 use super::{Rewrite, Simplifier};
 use ferrata_ir::primitive::elementwise::{self, ElementwiseOp, ScalarOp};
 use ferrata_ir::primitive::{
-    Broadcast, Cast, Constant, Elementwise, ReduceKind, Reshape, Transpose,
+    Broadcast, Cast, Concatenate, Constant, Elementwise, Pad, ReduceKind, Reshape, Transpose,
 };
 use ferrata_ir::{DType, Primitive, Scalar, Value};
 
@@ -26,6 +27,11 @@ impl Simplifier {
         let same = |i: usize| Some(Rewrite::Value(args[i]));
         if op == ScalarOp::Div && !self.is_number(args[1], 1.0) {
             return self.division(args);
+        }
+        if op == ScalarOp::Add
+            && let Some(joined) = self.sum_of_padded(args[0], args[1])
+        {
+            return Some(joined);
         }
         let is = |i: usize, x: f64| self.is_number(args[i], x);
         match op {
@@ -73,6 +79,44 @@ impl Simplifier {
         let (ty, value) = (self.ty(args[1]).clone(), Scalar::Float(1.0 / x));
         let inverse = self.emit(Constant { ty, value }.into(), Vec::new())[0];
         Some(Rewrite::Node(Elementwise(&elementwise::MUL).into(), vec![args[0], inverse]))
+    }
+
+    /// Two values padded with zeros, one ending where the other begins.
+    fn sum_of_padded(&mut self, x: Value, y: Value) -> Option<Rewrite> {
+        let (low, high) = (self.padded(x)?, self.padded(y)?);
+        let mut order = [low, high];
+        let differs = |d: &usize| order[0].0.low[*d] != order[1].0.low[*d];
+        let dim = (0..self.ty(x).rank()).find(differs)?;
+        order.sort_by_key(|(pad, _)| pad.low[dim]);
+        let [(first, a), (second, b)] = order;
+        let rank = self.ty(x).rank();
+        let alike = (0..rank).all(|d| {
+            d == dim || (first.low[d] == second.low[d] && first.high[d] == second.high[d])
+        });
+        if !alike || first.low[dim] + self.ty(a).shape[dim] as i64 != second.low[dim] {
+            return None;
+        }
+        let mut parts = Vec::new();
+        for part in [a, b] {
+            match self.maker(part) {
+                Some((Primitive::Concatenate(c), inner)) if c.dim == dim => parts.extend(inner),
+                _ => parts.push(part),
+            }
+        }
+        let inner = self.emit(Concatenate { dim }.into(), parts)[0];
+        let mut pad = first;
+        pad.high[dim] = second.high[dim];
+        let zero = self.maker(x)?.1[1];
+        Some(Rewrite::Node(pad.into(), vec![inner, zero]))
+    }
+
+    /// How and what is padded with zeros to make `v`, without cropping.
+    fn padded(&self, v: Value) -> Option<(Pad, Value)> {
+        let (Primitive::Pad(pad), args) = self.maker(v)? else { return None };
+        let plain = pad.low.iter().chain(&pad.high).all(|&n| n >= 0)
+            && pad.interior.iter().all(|&n| n == 0)
+            && self.is_number(args[1], 0.0);
+        plain.then(|| (pad.clone(), args[0]))
     }
 
     fn cast(&self, to: DType, x: Value) -> Option<Rewrite> {

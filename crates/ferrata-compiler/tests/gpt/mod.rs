@@ -1,7 +1,7 @@
 //! A GPT, written with primitives.
 
-use crate::support::f32s;
 use ferrata_ir::primitive::ReduceKind;
+use ferrata_ir::transform::value_and_grad;
 use ferrata_ir::{Builder, DType, Function, Type, Value};
 use std::sync::Arc;
 
@@ -126,4 +126,59 @@ pub fn model(
     let loss = b.sum(loss, &[0, 1]);
     let loss = b.scale(loss, 1.0 / (batch * time) as f64);
     Arc::new(b.finish(&[loss]).unwrap())
+}
+
+/// Gradients, clipping by their norm, and AdamW for every weight. Inputs: those of `loss`, then
+/// first and second moments, then the learning rate. Results: loss, weights, moments.
+pub fn step(loss: &Arc<Function>) -> Function {
+    let types: Vec<Type> = loss.parameter_types().into_iter().cloned().collect();
+    let mut marks = vec![true; types.len()];
+    (marks[0], marks[types.len() - 1]) = (false, false);
+    let gradient = Arc::new(value_and_grad(loss, &marks).unwrap());
+    let weights = 1..types.len() - 1;
+    let mut b = Builder::new("step");
+    let inputs: Vec<Value> = types.iter().map(|t| b.parameter(t.clone())).collect();
+    let first: Vec<Value> = weights.clone().map(|i| b.parameter(types[i].clone())).collect();
+    let second: Vec<Value> = weights.clone().map(|i| b.parameter(types[i].clone())).collect();
+    let rate = b.parameter(f32s(&[]));
+    let outcome = b.call(&gradient, &inputs);
+    let grads = &outcome[1..];
+    let mut norm = b.full(f32s(&[]), 1e-12);
+    for &g in grads {
+        let square = b.mul(g, g);
+        let dims: Vec<usize> = (0..b.ty(g).rank()).collect();
+        let sum = b.sum(square, &dims);
+        norm = b.add(norm, sum);
+    }
+    let norm = b.rsqrt(norm);
+    let one = b.full_like(norm, 1.0);
+    let clip = b.min(norm, one);
+    let mut results = [vec![outcome[0]], vec![], vec![], vec![]];
+    for (i, p) in weights.enumerate() {
+        let shape = types[p].shape.clone();
+        let scale = b.broadcast(clip, &shape, &[]);
+        let g = b.mul(grads[i], scale);
+        let (kept, new) = (b.scale(first[i], 0.9), b.scale(g, 0.1));
+        let m = b.add(kept, new);
+        let square = b.mul(g, g);
+        let (kept, new) = (b.scale(second[i], 0.99), b.scale(square, 0.01));
+        let v = b.add(kept, new);
+        let root = b.sqrt(v);
+        let root = b.offset(root, 1e-8);
+        let change = b.div(m, root);
+        let decay = b.scale(inputs[p], 0.1);
+        let change = b.add(change, decay);
+        let rate = b.broadcast(rate, &shape, &[]);
+        let change = b.mul(change, rate);
+        let weight = b.sub(inputs[p], change);
+        results[1].push(weight);
+        results[2].push(m);
+        results[3].push(v);
+    }
+    b.finish(&results.concat()).unwrap()
+}
+
+/// A type of f32 values.
+pub fn f32s(shape: &[usize]) -> Type {
+    Type::new(DType::F32, shape)
 }

@@ -2,12 +2,8 @@
 
 use ferrata_compiler::testing::interpret;
 use ferrata_compiler::{Plan, ReferenceDevice, compile};
-use ferrata_ir::{DType, Evaluator, Function, Literal, Precision, Scalar, Type};
+use ferrata_ir::{Evaluator, Function, Literal, Precision, Scalar};
 use std::sync::Arc;
-
-pub fn f32s(shape: &[usize]) -> Type {
-    Type::new(DType::F32, shape)
-}
 
 /// Deterministic inputs of any type.
 pub fn arguments(f: &Function) -> Vec<Literal> {
