@@ -16,7 +16,7 @@ pub struct Operand {
     /// Which value.
     pub value: Id,
     /// Which elements; the shape is that of the program's value.
-    pub window: Strided,
+    pub window: Arc<Strided>,
 }
 
 /// A value that some operation makes.
@@ -148,7 +148,7 @@ impl Body {
         if operand.window.is_whole() && self.values[operand.value].ty.elements() == elements {
             return operand;
         }
-        let window = Strided::whole(&operand.window.shape);
+        let window = Arc::new(Strided::whole(&operand.window.shape));
         Operand { value: self.copy(operand, origin), window }
     }
 
@@ -172,7 +172,7 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
     let mut map: Vec<Option<Operand>> = vec![None; function.value_count()];
     for &p in function.parameters() {
         let ty = function.ty(p).clone();
-        let window = Strided::whole(&ty.shape);
+        let window = Arc::new(Strided::whole(&ty.shape));
         map[p.index()] = Some(Operand { value: body.value(ty, None), window });
     }
     let undefined = || Error::new("a value is used before it is defined");
@@ -191,7 +191,8 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
             continue;
         }
         if let Some(window) = inputs.first().and_then(|x| x.window.through(&node.op)) {
-            map[node.outputs[0].index()] = Some(Operand { value: inputs[0].value, window });
+            map[node.outputs[0].index()] =
+                Some(Operand { value: inputs[0].value, window: Arc::new(window) });
             continue;
         }
         let calls = match &node.op {
@@ -206,7 +207,7 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
         let (kind, space) = kind_of(&node.op, &input_types, &types);
         let outputs = body.push(kind, inputs, types, space, &node.origin);
         for (&o, id) in node.outputs.iter().zip(outputs) {
-            let window = Strided::whole(&body.values[id].ty.shape);
+            let window = Arc::new(Strided::whole(&body.values[id].ty.shape));
             map[o.index()] = Some(Operand { value: id, window });
         }
     }

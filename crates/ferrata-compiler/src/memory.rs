@@ -291,26 +291,25 @@ impl Planner<'_> {
             })
             .collect();
         order.sort_by_key(|&(bytes, b)| (std::cmp::Reverse(bytes), self.lives[b].first));
+        // What has a place, by rising offset.
         let mut placed: Vec<(usize, usize, Life)> = Vec::new();
         let mut arena = 0;
         for (bytes, b) in order {
             let life = self.lives[b];
             let size = bytes.next_multiple_of(ALIGNMENT);
-            let mut busy: Vec<(usize, usize)> = placed
-                .iter()
-                .filter(|(_, _, l)| l.first <= life.last && life.first <= l.last)
-                .map(|&(from, to, _)| (from, to))
-                .collect();
-            busy.sort_unstable();
             let mut offset = 0;
-            for (from, to) in busy {
-                if from >= offset + size {
+            for (from, to, other) in &placed {
+                if other.first > life.last || life.first > other.last {
+                    continue;
+                }
+                if *from >= offset + size {
                     break;
                 }
-                offset = offset.max(to);
+                offset = offset.max(*to);
             }
             self.places[b] = Some(Place::Arena { offset });
-            placed.push((offset, offset + size, life));
+            let at = placed.partition_point(|(from, ..)| *from < offset);
+            placed.insert(at, (offset, offset + size, life));
             arena = arena.max(offset + size);
         }
         arena

@@ -160,27 +160,50 @@ impl Nest {
     /// Computes an operation here wherever its result is wanted.
     ///
     /// # Errors
-    /// When loops can't express it; the nest is then in no usable state.
+    /// When loops can't express it; the nest then does the same work as before.
     pub fn join(&mut self, body: &Body, at: usize) -> Result<(), Refusal> {
+        let inputs = self.prepare(body, at)?;
+        self.commit(body, at, inputs);
+        Ok(())
+    }
+
+    /// Which elements of the operands an operation needs, for each way in which its result is
+    /// wanted. Loops may be split for that, and columns fixed.
+    ///
+    /// # Errors
+    /// When loops can't express it.
+    pub fn prepare(&mut self, body: &Body, at: usize) -> Result<Vec<Vec<Map>>, Refusal> {
         let op = &body.ops[at];
         let value = op.outputs[0];
         let count = self.demands.get(&value).map_or(0, Vec::len);
-        for i in 0..count {
-            let inputs = match &op.kind {
-                Kind::Reduce { dims, .. } => self.expand_reduce(body, op, value, i, dims)?,
-                _ => self.splitting(|nest| nest.expand(op, value, i))?,
+        if let Kind::Reduce { dims, .. } = &op.kind {
+            let sizes: Vec<usize> = dims.iter().map(|&d| op.space[d]).collect();
+            for i in 0..count {
+                self.fix_columns(value, i, &sizes)?;
+            }
+        }
+        self.splitting(|nest| {
+            let one = |i: usize| match &op.kind {
+                Kind::Reduce { dims, .. } => nest.expand_reduce(body, op, value, i, dims),
+                _ => nest.expand(op, value, i),
             };
-            let map = self.demands[&value][i].clone();
-            let index_only = matches!(op.kind, Kind::Map(Scalarly::Index(_)));
-            if !index_only {
+            (0..count).map(one).collect()
+        })
+    }
+
+    /// Computes an operation that has been prepared, with nothing in between.
+    pub fn commit(&mut self, body: &Body, at: usize, inputs: Vec<Vec<Map>>) {
+        let op = &body.ops[at];
+        let maps = self.demands.remove(&op.outputs[0]).unwrap_or_default();
+        let is_index = matches!(op.kind, Kind::Map(Scalarly::Index(_)));
+        for (map, inputs) in maps.into_iter().zip(inputs) {
+            if !is_index {
                 for (operand, map) in op.inputs.iter().zip(&inputs) {
                     self.demand(operand.value, map.clone());
                 }
             }
             self.members.push(Member { op: at, map, inputs });
         }
-        self.demands.remove(&value);
-        Ok(())
     }
 
     /// The elements of the operands for demand `i` of a map's result.
@@ -193,9 +216,9 @@ impl Nest {
         Ok(op.inputs.iter().map(|x| Map::compose(&x.window, &indices, n)).collect())
     }
 
-    /// The elements of the operand for a reduction inside the nest, whose columns it fixes.
+    /// The elements of the operand for a reduction over the columns.
     fn expand_reduce(
-        &mut self,
+        &self,
         body: &Body,
         op: &Op,
         value: Id,
@@ -203,17 +226,14 @@ impl Nest {
         dims: &[usize],
     ) -> Result<Vec<Map>, Refusal> {
         let sizes: Vec<usize> = dims.iter().map(|&d| op.space[d]).collect();
-        self.fix_columns(value, i, &sizes)?;
         let kept: Vec<usize> = (0..op.space.len()).filter(|d| !dims.contains(d)).collect();
         let shape = &body.values[value].ty.shape;
-        self.splitting(|nest| {
-            let rows = nest.demands[&value][i].indices(&nest.loops, shape)?;
-            let along = nest.column_map().indices(&nest.loops, &sizes)?;
-            let mut indices = vec![Map::zero(nest.loops.len()); op.space.len()];
-            kept.iter().zip(rows).for_each(|(&d, m)| indices[d] = m);
-            dims.iter().zip(along).for_each(|(&d, m)| indices[d] = m);
-            Ok(vec![Map::compose(&op.inputs[0].window, &indices, nest.loops.len())])
-        })
+        let rows = self.demands[&value][i].indices(&self.loops, shape)?;
+        let along = self.column_map().indices(&self.loops, &sizes)?;
+        let mut indices = vec![Map::zero(self.loops.len()); op.space.len()];
+        kept.iter().zip(rows).for_each(|(&d, m)| indices[d] = m);
+        dims.iter().zip(along).for_each(|(&d, m)| indices[d] = m);
+        Ok(vec![Map::compose(&op.inputs[0].window, &indices, self.loops.len())])
     }
 
     /// The row-major number of the column.
@@ -257,6 +277,7 @@ impl Nest {
             self.append_loops(&sizes);
             (0..self.loops.len()).map(|l| l >= kept).collect()
         };
+        // New loops are combined over by no output, so that only old ones can be in the way.
         if !self.outputs.iter().all(|o| o.allows(&columns)) {
             return Err(Refusal::Never);
         }

@@ -5,9 +5,16 @@ use crate::body::Id;
 use crate::nest::Nest;
 use crate::strided::Map;
 
+/// Values with fewer elements don't bring their users together.
+const FEW: usize = 2;
+
 impl Fuser<'_> {
     /// Merges nests that want `value`, where loops and order of work allow it.
     pub(super) fn merge_users(&mut self, value: Id) {
+        // Sharing one number or a short list is no reason to wait for each other.
+        if self.body.values[value].ty.elements() < FEW {
+            return;
+        }
         let mut users: Vec<usize> = self.wanted_by[value].iter().copied().collect();
         users.retain(|&g| matches!(self.groups[g], Some(Group::Nest(_))) && self.wants(g, value));
         let mut kept: Vec<usize> = Vec::new();

@@ -182,62 +182,71 @@ impl<'a> Fuser<'a> {
 
     /// Computes operation `at` inside group `g` wherever `g` wants it.
     fn try_join(&mut self, g: usize, at: usize) -> bool {
-        let value = self.body.ops[at].outputs[0];
-        let number = matches!(self.body.ops[at].kind, Kind::Map(Scalarly::Constant(_)));
-        let nest = match &mut self.groups[g] {
-            Some(Group::Nest(nest)) if nest.may_repeat(self.body, at) => nest,
-            Some(Group::Product { nest, .. }) if number => nest,
-            _ => return false,
-        };
-        let mut trial = nest.clone();
-        if trial.join(self.body, at).is_err()
-            || trial.members.len() > LARGEST_BODY
-            || trial.demands.len() + trial.outputs.len() > MOST_OPERANDS
-        {
-            return false;
-        }
-        for &v in trial.demands.keys() {
-            self.wanted_by[v].insert(g);
-        }
-        *nest = trial;
-        let in_memory = matches!(self.groups[g], Some(Group::Product { op, .. })
-            if self.body.ops[op].inputs.iter().any(|x| x.value == value));
-        if !in_memory {
-            self.wanted_by[value].remove(&g);
-        }
-        self.extent[g].0 = self.extent[g].0.min(at);
+        let Some(inputs) = self.prepare(g, at) else { return false };
+        self.commit(g, at, inputs);
         true
     }
 
     /// Computes operation `at` inside group `g`, which also stores the result for others.
     fn try_store(&mut self, g: usize, at: usize) -> bool {
         let value = self.body.ops[at].outputs[0];
-        let Some(Group::Nest(nest)) = &self.groups[g] else { return false };
-        let Some([map]) = nest.demands.get(&value).map(Vec::as_slice) else { return false };
-        let map = map.clone();
+        if !matches!(self.groups[g], Some(Group::Nest(_))) {
+            return false;
+        }
         let others = self.wanted_by[value].iter().copied().filter(|&w| w != g);
         if self.reaches(others.collect(), g) {
             return false;
         }
-        let before = nest.clone();
-        if let Some(Group::Nest(nest)) = &mut self.groups[g] {
-            nest.outputs.push(Output::plain(value, map));
-        }
-        if !self.try_join(g, at) {
-            self.groups[g] = Some(Group::Nest(before));
+        let Some(inputs) = self.prepare(g, at) else { return false };
+        let Some(Group::Nest(nest)) = &mut self.groups[g] else { return false };
+        let Some([map]) = nest.demands.get(&value).map(Vec::as_slice) else { return false };
+        let output = Output::plain(value, map.clone());
+        if !nest.may_store(self.body, &output) {
             return false;
         }
-        let Some(Group::Nest(nest)) = &mut self.groups[g] else { return false };
-        if nest.stores_whole(self.body) {
-            return true;
+        nest.outputs.push(output);
+        self.commit(g, at, inputs);
+        true
+    }
+
+    /// What operation `at` needs inside group `g`; `None` if it can't or should not be there.
+    fn prepare(&mut self, g: usize, at: usize) -> Option<Vec<Vec<Map>>> {
+        let op = &self.body.ops[at];
+        let number = matches!(op.kind, Kind::Map(Scalarly::Constant(_)));
+        let nest = match &mut self.groups[g] {
+            Some(Group::Nest(nest)) if nest.may_repeat(self.body, at) => nest,
+            Some(Group::Product { nest, .. }) if number => nest,
+            _ => return None,
+        };
+        let members = nest.members.len() + nest.demands.get(&op.outputs[0]).map_or(0, Vec::len);
+        let operands = nest.demands.len() + nest.outputs.len() + op.inputs.len();
+        if members > LARGEST_BODY || operands > MOST_OPERANDS {
+            return None;
         }
-        // Take the operation out again.
-        for v in nest.demands.keys().filter(|v| !before.demands.contains_key(v)) {
-            self.wanted_by[*v].remove(&g);
+        nest.prepare(self.body, at).ok()
+    }
+
+    fn commit(&mut self, g: usize, at: usize, inputs: Vec<Vec<Map>>) {
+        let op = &self.body.ops[at];
+        let value = op.outputs[0];
+        let side = match &mut self.groups[g] {
+            Some(Group::Product { op, nest }) => {
+                nest.commit(self.body, at, inputs);
+                self.body.ops[*op].inputs.iter().any(|x| x.value == value)
+            }
+            Some(Group::Nest(nest)) => {
+                nest.commit(self.body, at, inputs);
+                false
+            }
+            _ => return,
+        };
+        for x in &op.inputs {
+            self.wanted_by[x.value].insert(g);
         }
-        self.wanted_by[value].insert(g);
-        self.groups[g] = Some(Group::Nest(before));
-        false
+        if !side {
+            self.wanted_by[value].remove(&g);
+        }
+        self.extent[g].0 = self.extent[g].0.min(at);
     }
 
     /// Whether some group in `from` has to run before group `to`.
@@ -338,12 +347,11 @@ impl Nest {
             || self.demands.get(&value).is_some_and(|maps| maps.iter().all(innermost))
     }
 
-    /// Whether the last output writes every element of its value, once in every row. Loops that
-    /// it does not depend on become columns.
-    fn stores_whole(&mut self, body: &Body) -> bool {
-        let Some(last) = self.outputs.last() else { return false };
-        let still: Vec<bool> = last.map.strides.iter().map(|s| *s == 0).collect();
-        if !last.map.covers(&self.loops, body.values[last.value].ty.elements()) {
+    /// Whether a new output writes every element of its value, once in every row. Loops that it
+    /// does not depend on become columns.
+    fn may_store(&mut self, body: &Body, output: &Output) -> bool {
+        let still: Vec<bool> = output.map.strides.iter().map(|s| *s == 0).collect();
+        if !output.map.covers(&self.loops, body.values[output.value].ty.elements()) {
             return false;
         }
         if !still.contains(&true) {

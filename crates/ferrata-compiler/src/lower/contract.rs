@@ -58,7 +58,7 @@ impl Lowering<'_> {
 
     fn side(&mut self, operand: &Operand) -> Result<Side> {
         let (source, splat) = self.memory(operand.value)?;
-        let mut window = operand.window.clone();
+        let mut window = (*operand.window).clone();
         if splat {
             window.offset = 0;
             window.strides.fill(0);

@@ -151,7 +151,7 @@ impl Lowering<'_> {
 
     fn view(&mut self, operand: &Operand, operands: &mut Operands) -> Result<View> {
         let (source, splat) = self.memory(operand.value)?;
-        let mut window = operand.window.clone();
+        let mut window = (*operand.window).clone();
         if splat {
             window.offset = 0;
             window.strides.fill(0);
