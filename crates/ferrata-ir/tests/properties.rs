@@ -2,11 +2,11 @@
 
 use ferrata_ir::testing::{
     Difference, Options, Random, check_batch, check_gradient, check_second_derivative, evaluate,
-    random_arguments, random_program,
+    function_of, random_arguments, random_program,
 };
 use ferrata_ir::text::parse;
-use ferrata_ir::transform::{prune, value_and_grad};
-use ferrata_ir::{Error, Function, Literal, verify};
+use ferrata_ir::transform::{prune, value_and_grad, vmap};
+use ferrata_ir::{DType, Error, Function, Literal, Type, verify};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -74,26 +74,46 @@ fn text_and_pruning_keep_programs() {
     });
 }
 
+/// `Σ weights · results`, a scalar.
+fn loss(program: &Arc<Function>, args: &[Literal]) -> Result<Arc<Function>, Error> {
+    let random = &mut Random::new(1);
+    function_of(args, |b, x| {
+        let results = b.call(program, x);
+        let mut loss = b.full(Type::scalar(DType::F64), 0.0);
+        for y in results {
+            let y = b.cast(y, DType::F64);
+            let y = b.scale(y, random.float(-1.0, 1.0));
+            let dims: Vec<usize> = (0..b.ty(y).rank()).collect();
+            let y = b.sum(y, &dims);
+            loss = b.add(loss, y);
+        }
+        vec![loss]
+    })
+}
+
 #[test]
-fn gradients_are_well_formed() {
-    each(&Options::default(), |program, args, _| {
-        let random = &mut Random::new(1);
-        let loss = ferrata_ir::testing::function_of(args, |b, x| {
-            let results = b.call(program, x);
-            let mut loss = b.full(ferrata_ir::Type::scalar(ferrata_ir::DType::F64), 0.0);
-            for y in results {
-                let y = b.cast(y, ferrata_ir::DType::F64);
-                let y = b.scale(y, random.float(-1.0, 1.0));
-                let dims: Vec<usize> = (0..b.ty(y).rank()).collect();
-                let y = b.sum(y, &dims);
-                loss = b.add(loss, y);
-            }
-            vec![loss]
-        })?;
+fn transforms_compose() {
+    each(&Options::differentiable(), |program, args, seed| {
+        let random = &mut Random::new(seed);
+        let batched: Vec<bool> = args.iter().map(|_| random.one_in(2)).collect();
+        // Per-example gradients.
         let wrt: Vec<bool> = args.iter().map(|a| a.ty.dtype.is_float()).collect();
-        let gradient = Arc::new(value_and_grad(&loss, &wrt)?);
+        let gradient = Arc::new(value_and_grad(&loss(program, args)?, &wrt)?);
         verify(&gradient)?;
-        assert!(parse(&gradient.to_string())? == gradient);
-        Ok(())
+        assert!(parse(&gradient.to_string())? == gradient, "the text is another program");
+        check_batch(&gradient, args, &batched, 2, seed)?;
+        // The gradient of a batched program.
+        let many = vmap(program, &batched, 2)?;
+        verify(&many)?;
+        let twice = |x: &Literal| {
+            let ty = x.ty.with_shape([&[2], &x.ty.shape[..]].concat());
+            Literal::build(ty, |i| x.get(i % x.ty.elements()))
+        };
+        let args: Vec<Literal> = args
+            .iter()
+            .zip(&batched)
+            .map(|(x, &has)| if has { twice(x) } else { x.clone() })
+            .collect();
+        check_gradient(&many, &args, seed).map(drop)
     });
 }

@@ -111,8 +111,7 @@ pub(super) fn random_function(
         if ty.dtype.is_float() { Domain::Range(-1.0, 1.0) } else { Domain::Free }
     };
     let results: Vec<Value> = results.iter().map(|ty| maker.operand(ty, range(ty))).collect();
-    // A generator that makes an ill-typed node is broken, and only tests run it.
-    #[allow(clippy::expect_used)]
+    // Only tests run this, and a generator that makes an ill-typed node is broken.
     maker.b.finish(&results).expect("random nodes are well-typed")
 }
 
