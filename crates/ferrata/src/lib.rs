@@ -14,6 +14,7 @@
 //! | `data/` | text, tokens, batches |
 //! | `train/` | configuration, the training loop, run folders |
 //! | `nn/` | layers, their context, initial values, repeated blocks |
+//! | `models/` | GPT-2 and Llama: forward, loss, generation, files |
 //! | `device` | devices as run-time values, the cache of compiled programs |
 
 // Derived code names this crate.
@@ -21,6 +22,7 @@ extern crate self as ferrata;
 
 pub mod data;
 pub mod device;
+pub mod models;
 pub mod module;
 pub mod nn;
 mod ops;

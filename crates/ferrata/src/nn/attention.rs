@@ -120,7 +120,7 @@ impl MultiHeadAttention {
 
 /// `[B, T, heads size]` to `[B, heads, T, size]`.
 #[track_caller]
-fn split_heads(x: &Tensor, heads: usize) -> Tensor {
+pub(crate) fn split_heads(x: &Tensor, heads: usize) -> Tensor {
     x.unflatten(2, (heads, -1)).transpose(1, 2)
 }
 
@@ -176,7 +176,7 @@ impl KvCache {
 
     /// The cache with keys and values `[B, groups, T, size]` of new positions.
     #[track_caller]
-    fn updated(&self, keys: &Tensor, values: &Tensor, at: &CacheIndex) -> KvCache {
+    pub(crate) fn updated(&self, keys: &Tensor, values: &Tensor, at: &CacheIndex) -> KvCache {
         let zero = Tensor::zeros((), DType::I64);
         let start = at.start.as_ref().unwrap_or(&zero);
         let starts = Tensor::stack(&[&zero, &zero, start, &zero], 0);
@@ -223,7 +223,7 @@ impl CacheIndex {
 
     /// Valid lengths after the update, i64 `[B]`.
     #[track_caller]
-    fn lengths(&self, batch: usize, time: usize) -> Tensor {
+    pub(crate) fn lengths(&self, batch: usize, time: usize) -> Tensor {
         let zero = Tensor::zeros((), DType::I64);
         let start = self.start.as_ref().unwrap_or(&zero);
         (start + time).expand([batch])
@@ -231,7 +231,7 @@ impl CacheIndex {
 
     /// Which of the cached keys each new position sees, bool `[T, capacity]`; `None`: all.
     #[track_caller]
-    fn mask(
+    pub(crate) fn mask(
         &self,
         time: usize,
         capacity: usize,

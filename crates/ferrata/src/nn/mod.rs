@@ -7,6 +7,7 @@ mod layers;
 mod mlp;
 mod repeat;
 
+pub(crate) use attention::split_heads;
 pub use attention::{CacheIndex, KvCache, MultiHeadAttention, Rope};
 pub use context::{Context, Policy};
 pub use init::Init;

@@ -1,0 +1,73 @@
+//! What the attention of all models has in common once queries, keys and values are there.
+
+use crate::nn::{CacheIndex, Context, Dropout, KvCache};
+use crate::tensor::Tensor;
+use ferrata_ir::composite::Attention;
+
+/// What a block keeps from one pass to the next, and what it shows of itself.
+#[derive(Clone, Debug, Default, crate::tree::Tree)]
+pub(super) struct BlockState {
+    /// Keys and values of earlier positions, when there is a cache.
+    pub cache: Option<KvCache>,
+    /// The output of the block, when it is asked for.
+    pub output: Option<Tensor>,
+}
+
+/// How a pass goes through the blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    /// Where the new positions stand.
+    pub at: &'a CacheIndex,
+    /// Whether blocks give their outputs out.
+    pub hidden: bool,
+}
+
+/// Causal attention of queries `[B, heads, T, size]` to keys and values `[B, groups, T, size]` and
+/// to the cached ones before them: `[B, T, heads size]`, and the cache with the new positions.
+#[track_caller]
+pub(super) fn attend(
+    [q, k, v]: &[Tensor; 3],
+    cache: Option<&KvCache>,
+    at: &CacheIndex,
+    scale: f64,
+    dropout: &Dropout,
+    cx: &mut Context,
+) -> (Tensor, Option<KvCache>) {
+    let settings = Attention { scale: Some(scale), causal: true, ..Attention::default() };
+    let cache = cache.map(|cache| cache.updated(k, v, at));
+    let y = match (&cache, &at.start) {
+        (Some(cache), Some(_)) => {
+            let (keys, values) = (cache.keys.cast(q.dtype()), cache.values.cast(q.dtype()));
+            let mask = at.mask(q.size(2), keys.size(2), true, None);
+            let lengths = at.lengths(q.size(0), q.size(2));
+            let settings = Attention { causal: false, ..settings };
+            q.attention_with(&keys, &values, mask.as_ref(), Some(&lengths), &settings)
+        }
+        _ if cx.is_training() && dropout.rate > 0.0 => {
+            attention_with_dropout(q, k, v, scale, dropout, cx)
+        }
+        _ => q.attention(k, v, &settings),
+    };
+    (y.transpose(1, 2).flatten(2, 3), cache)
+}
+
+/// Causal attention whose weights pass through dropout. The weights have to exist for that, so
+/// the fused kernel cannot be used.
+#[track_caller]
+fn attention_with_dropout(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    scale: f64,
+    dropout: &Dropout,
+    cx: &mut Context,
+) -> Tensor {
+    let (heads, groups, time) = (q.size(1), k.size(1), q.size(2));
+    let times = heads / groups.max(1);
+    let (k, v) = (k.repeat_interleave(times, 1), v.repeat_interleave(times, 1));
+    let scores = q.matmul(&k.t()).cast(q.dtype().accumulator()) * scale;
+    let own = Tensor::arange(time).unsqueeze(1);
+    let past = Tensor::arange(time).unsqueeze(0).le(own);
+    let weights = past.select(&scores, f64::NEG_INFINITY).softmax(-1);
+    dropout.forward(&weights.cast(q.dtype()), cx).matmul(&v)
+}

@@ -1,0 +1,106 @@
+//! Initial weights, and Hugging Face directories.
+
+use super::{Gpt2, Llama, Model};
+use crate::module::Module;
+use crate::nn::Init;
+use crate::random::Key;
+use crate::tensor::Tensor;
+use crate::tree;
+use ferrata_formats::RawTensor;
+use ferrata_formats::huggingface::{ModelConfig, ModelDirectory, write_directory};
+use ferrata_ir::{DType, Error, Result, Type};
+use std::collections::HashMap;
+use std::path::Path;
+
+fn failed(error: ferrata_formats::Error) -> Error {
+    Error::new(error.to_string())
+}
+
+impl Model {
+    /// A model with random f32 weights: matrices and tables are normal with the standard
+    /// deviation `initializer_range`, those that write into the residual stream with that divided
+    /// by `√(2 layers)`; biases are zero and norms one.
+    ///
+    /// # Errors
+    /// If the sizes of the configuration do not fit together.
+    pub fn new(config: &ModelConfig, key: &Key) -> Result<Model> {
+        config.validate("config.json".as_ref()).map_err(failed)?;
+        let std = match config {
+            ModelConfig::Gpt2(config) => config.initializer_range,
+            ModelConfig::Llama(config) => config.initializer_range,
+        };
+        let residual = std / (2.0 * config.layers().max(1) as f64).sqrt();
+        let mut number = 0;
+        Ok(tree::map_named(&Model::zeros(config), |name, parameter| {
+            let key = key.fold(number);
+            number += 1;
+            if parameter.rank() < 2 {
+                return parameter.clone();
+            }
+            let writes = ["c_proj.weight", "o_proj.weight", "down_proj.weight"];
+            let std = if writes.iter().any(|end| name.ends_with(end)) { residual } else { std };
+            Init::Normal(std).make(parameter.shape(), parameter.dtype(), &key)
+        }))
+    }
+
+    /// Reads a Hugging Face directory: `config.json` and `model.safetensors`, also sharded by
+    /// index. Parameters become f32 whatever dtype they are stored in.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn load(path: impl AsRef<Path>) -> Result<Model> {
+        let directory = ModelDirectory::open(path).map_err(failed)?;
+        Model::from_directory(&directory)
+    }
+
+    /// [`Model::load`] of an opened directory. The special tokens are those of
+    /// `generation_config.json` where it has any.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn from_directory(directory: &ModelDirectory) -> Result<Model> {
+        let mut config = directory.config.clone();
+        match &mut config {
+            ModelConfig::Gpt2(config) => config.tokens = directory.tokens.clone(),
+            ModelConfig::Llama(config) => config.tokens = directory.tokens.clone(),
+        }
+        let tensor = |view: ferrata_formats::TensorView<'_>| {
+            Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
+        };
+        let weights: HashMap<String, Tensor> =
+            directory.weights().map(|(name, view)| (name.to_owned(), tensor(view))).collect();
+        let model = Module::load(&Model::zeros(&config), weights)?;
+        tree::eval(&model)?;
+        Ok(model)
+    }
+
+    /// Writes a Hugging Face directory that transformers loads, in the dtype of the parameters;
+    /// tokenizer files are copied from `tokenizer_from`.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>, tokenizer_from: Option<&Path>) -> Result<()> {
+        tree::eval(self)?;
+        let mut config = self.config();
+        let mut weights = Vec::new();
+        for (name, parameter) in self.named_parameters() {
+            let (dtype, shape) = (parameter.dtype(), parameter.shape().to_vec());
+            weights.push((name, RawTensor { dtype, shape, bytes: parameter.to_bytes()? }));
+        }
+        let dtype = weights.first().map_or(DType::F32, |(_, weight)| weight.dtype);
+        match &mut config {
+            ModelConfig::Gpt2(config) => config.dtype = dtype,
+            ModelConfig::Llama(config) => config.dtype = dtype,
+        }
+        let views = weights.iter().map(|(name, weight)| (name.as_str(), weight.view()));
+        write_directory(path, &config, views, tokenizer_from).map_err(failed)
+    }
+
+    /// A model of this shape with weights of zero and norms of one.
+    fn zeros(config: &ModelConfig) -> Model {
+        match config {
+            ModelConfig::Gpt2(config) => Model::Gpt2(Gpt2::zeros(config)),
+            ModelConfig::Llama(config) => Model::Llama(Llama::zeros(config)),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Language models: GPT-2 and Llama, from their files to generated tokens.
+//!
+//! A [`Model`] is a module whose parameter paths are the names in published weights, so that
+//! loading and saving need no table of names.
+//!
+//! ```
+//! use ferrata::models::{GenerateOptions, Gpt2Config, Model, ModelConfig};
+//! use ferrata::{Key, Tensor, nn::Context};
+//! # let config = r#"{"model_type": "gpt2", "vocab_size": 11, "n_positions": 8, "n_embd": 4,
+//! #   "n_layer": 1, "n_head": 2}"#;
+//! # let config = ModelConfig::from_json(config.as_bytes(), "config.json".as_ref()).unwrap();
+//! let model = Model::new(&config, &Key::new(1))?;
+//! let ids = Tensor::from([[3i64, 1, 4]]);
+//! assert_eq!(model.forward(&ids, &mut Context::eval()).shape(), [1, 3, 11]);
+//! let options = GenerateOptions { max_new: 4, temperature: 0.0, ..GenerateOptions::default() };
+//! let new: Vec<u32> = model.generate(&[3, 1, 4], &options)?.collect::<Result<_, _>>()?;
+//! assert_eq!(new.len(), 4);
+//! # Ok::<(), ferrata::Error>(())
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `model.rs` | [`Model`]: forward, hidden states, loss, one step with a cache |
+//! | `gpt2.rs`, `llama.rs` | the architectures |
+//! | `attention.rs` | attention with cache and dropout, which both have |
+//! | `files.rs` | initial weights; Hugging Face directories |
+//! | `generate.rs` | tokens one by one, with a key/value cache |
+//! | `sample.rs` | the choice of a token from its scores |
+//! | `run.rs` | a model evaluated on tensors of a file |
+
+mod attention;
+mod files;
+mod generate;
+mod gpt2;
+mod llama;
+mod model;
+mod run;
+mod sample;
+
+pub use ferrata_formats::huggingface::{
+    Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens,
+};
+pub use generate::{GenerateOptions, Generation};
+pub use gpt2::Gpt2;
+pub use llama::Llama;
+pub use model::{Cache, Model, check_ids};
+pub use run::{run, run_file};
+
+use crate::nn::{Activation, CacheIndex};
+use crate::tensor::Tensor;
+use attention::BlockState;
+use ferrata_formats::huggingface;
+
+/// Parts of GPT-2.
+pub mod gpt2_parts {
+    pub use super::gpt2::{Block, Conv1d, FeedForward, SelfAttention, Transformer};
+}
+
+/// Parts of Llama.
+pub mod llama_parts {
+    pub use super::llama::{Decoder, GatedMlp, Layer, SelfAttention};
+}
+
+/// What a pass through the blocks starts from.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    /// i64 `[B, T]`.
+    ids: &'a Tensor,
+    cache: Option<&'a Cache>,
+    at: &'a CacheIndex,
+    /// Whether hidden states are wanted.
+    hidden: bool,
+}
+
+/// What a pass through the blocks gives.
+struct Output {
+    /// After the last block, before the final normalisation: `[B, T, width]`.
+    last: Tensor,
+    cache: Option<Cache>,
+    /// After the embedding and after each block, if asked for.
+    hidden: Vec<Tensor>,
+}
+
+impl Input<'_> {
+    /// One state for each of `layers` blocks.
+    fn states(&self, layers: usize) -> Vec<BlockState> {
+        let cached = |i: usize| self.cache.and_then(|cache| cache.layers.get(i).cloned());
+        (0..layers).map(|i| BlockState { cache: cached(i), output: None }).collect()
+    }
+}
+
+impl Output {
+    fn new(first: Tensor, last: Tensor, states: Vec<BlockState>) -> Self {
+        let mut hidden = vec![first];
+        let mut layers = Vec::new();
+        for state in states {
+            hidden.extend(state.output);
+            layers.extend(state.cache);
+        }
+        let cache = (!layers.is_empty()).then_some(Cache { layers });
+        Output { last, cache, hidden }
+    }
+
+    fn failed(error: Tensor) -> Self {
+        Output { last: error, cache: None, hidden: Vec::new() }
+    }
+}
+
+fn activation(name: huggingface::Activation) -> Activation {
+    match name {
+        huggingface::Activation::Gelu => Activation::Gelu,
+        huggingface::Activation::GeluTanh => Activation::GeluTanh,
+        huggingface::Activation::Relu => Activation::Relu,
+        huggingface::Activation::Silu => Activation::Silu,
+    }
+}
