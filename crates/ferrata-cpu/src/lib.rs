@@ -1,18 +1,23 @@
 //! The CPU device: kernels for x86-64 and arm64, chosen at run time, and the pool they run on.
 //!
-//! Must not know models or files. Map: `isa` (what the machine has), `pool` (threads and scratch
-//! memory), `gemm` (matrix products), `math` (elementary functions), `attention`, `simd` (vectors
-//! that the hand-written kernels are made of).
+//! Must not know models or files. Map: `device` and `memory` (what programs and buffers see),
+//! `exec` (runs plans), `isa` (what the machine has), `pool` (threads and scratch memory), `gemm`
+//! (matrix products), `attention`, `math` (elementary functions), `simd` (vectors that the
+//! hand-written kernels are made of).
 
 pub mod attention;
+pub mod device;
+mod exec;
 pub mod gemm;
 pub mod isa;
 pub mod math;
+pub mod memory;
 pub mod pool;
 pub mod simd;
 
 #[cfg(test)]
 mod testing;
 
+pub use device::{CpuDevice, CpuOptions};
 pub use isa::{Isa, Kernel, Level};
 pub use pool::Pool;

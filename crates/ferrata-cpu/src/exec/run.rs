@@ -1,0 +1,338 @@
+//! Executables: a plan with its kernels prepared, run on arguments.
+
+use super::{Context, Prepared, Show};
+use crate::isa::Isa;
+use crate::memory::{Heap, HostMemory};
+use crate::pool::Pool;
+use ferrata_compiler::plan::{Place, Step as PlanStep};
+use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
+use ferrata_ir::{Error, Origin, Result, Type};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// A step that has run, as a profile sees it.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// What ran; `None` for a copy.
+    pub kernel: Option<&'a Kernel>,
+    /// Its index in [`Plan::kernels`].
+    pub index: usize,
+    /// Scope and user line.
+    pub origin: &'a Origin,
+    /// When it began.
+    pub start: Instant,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// Is told of every step that has run.
+pub type Watch = Arc<dyn Fn(&Step<'_>) + Send + Sync>;
+
+/// What a device shares with its programs.
+pub(crate) struct Machine {
+    pub pool: Pool,
+    pub isa: Isa,
+    pub heap: Arc<Heap>,
+    pub show: Option<Show>,
+    pub watch: RwLock<Option<Watch>>,
+}
+
+/// A compiled program.
+pub(crate) struct Program {
+    machine: Arc<Machine>,
+    plan: Plan,
+    kernels: Vec<Prepared>,
+    constants: Vec<HostMemory>,
+    workspace: usize,
+    /// Arena and workspace, made by the first run. Held while a run is in progress.
+    memory: Mutex<Option<[HostMemory; 2]>>,
+}
+
+/// Where the places of a run begin.
+struct Bases {
+    inputs: Vec<*mut u8>,
+    results: Vec<*mut u8>,
+    constants: Vec<*mut u8>,
+    arena: *mut u8,
+    workspace: *mut u8,
+}
+
+/// A buffer's memory, if it is of this kind of device.
+pub(crate) fn host(buffer: &Buffer) -> Result<&HostMemory> {
+    let memory = buffer.memory.as_any().downcast_ref::<HostMemory>();
+    memory.ok_or_else(|| {
+        Error::new(format!("a buffer of type {} belongs to another device", buffer.ty))
+            .help("copy it to this device first")
+    })
+}
+
+impl Program {
+    /// Prepares a plan.
+    ///
+    /// # Errors
+    /// A kernel that the device cannot run, or that reaches beyond its operands.
+    pub fn new(machine: Arc<Machine>, plan: Plan) -> Result<Program> {
+        let kernels = plan.kernels.iter().map(|k| Prepared::new(machine.isa, k));
+        let kernels = kernels.collect::<Result<Vec<_>>>();
+        let kernels = kernels.map_err(|e| locate(&plan, machine.isa, e))?;
+        let mut constants = Vec::new();
+        for literal in &plan.constants {
+            let memory = machine.heap.allocate(literal.ty.bytes())?;
+            let bytes = literal.to_bytes();
+            // SAFETY: the memory is new and as long as the literal.
+            unsafe { memory.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            constants.push(memory);
+        }
+        let workspace = kernels.iter().map(Prepared::workspace).max().unwrap_or(0);
+        let reaches: Vec<_> = kernels.iter().map(Prepared::reaches).collect();
+        let program =
+            Program { machine, plan, kernels, constants, workspace, memory: Mutex::new(None) };
+        program.check(&program.plan.steps, &reaches)?;
+        Ok(program)
+    }
+
+    /// Checks that steps stay inside of their operands, so that running them cannot go wrong.
+    fn check(
+        &self,
+        steps: &[PlanStep],
+        reaches: &[Vec<(usize, isize, isize, bool)>],
+    ) -> Result<()> {
+        let copies = |from: &Place, to: &Place, bytes: usize, turns: [usize; 2]| {
+            let [from_room, to_room] = [self.room(from)?, self.room(to)?];
+            if from_room < bytes * turns[0] || to_room < bytes * turns[1] {
+                return Err(Error::new("a copy of the plan leaves its memory"));
+            }
+            Ok(())
+        };
+        for step in steps {
+            match step {
+                PlanStep::Run { kernel, operands, origin } => {
+                    let reaches = reaches.get(*kernel).ok_or("a step runs no kernel")?;
+                    for &(operand, first, end, written) in reaches {
+                        let place = operands.get(operand).ok_or("a step lacks an operand")?;
+                        let constant = matches!(place, Place::Constant { .. });
+                        if first < 0 || end as usize > self.room(place)? || (written && constant) {
+                            let error = Error::new("a kernel of the plan leaves its memory");
+                            return Err(error.at("kernel", &[], origin));
+                        }
+                    }
+                }
+                PlanStep::Copy { from, to, bytes } => copies(from, to, *bytes, [1, 1])?,
+                PlanStep::Repeat { length, load, body, store, .. } => {
+                    for (from, to, bytes) in load {
+                        copies(from, to, *bytes, [*length, 1])?;
+                    }
+                    for (from, to, bytes) in store {
+                        copies(from, to, *bytes, [1, *length])?;
+                    }
+                    self.check(body, reaches)?;
+                }
+                PlanStep::Branch { condition, branches } => {
+                    if self.room(condition)? == 0 {
+                        return Err(Error::new("a condition of the plan leaves its memory"));
+                    }
+                    for branch in branches {
+                        self.check(branch, reaches)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes from a place to the end of its memory.
+    fn room(&self, place: &Place) -> Result<usize> {
+        let (bytes, offset) = match *place {
+            Place::Input { index, offset } => {
+                (self.plan.inputs.get(index).map(Type::bytes), offset)
+            }
+            Place::Result { index, offset } => {
+                (self.plan.results.get(index).map(Type::bytes), offset)
+            }
+            Place::Arena { offset } => (Some(self.plan.arena), offset),
+            Place::Constant { index } => (self.plan.constants.get(index).map(|c| c.ty.bytes()), 0),
+        };
+        let bytes = bytes.ok_or("a step names memory that is not there")?;
+        Ok(bytes.saturating_sub(offset))
+    }
+
+    /// Checks the arguments and readies the memory that inputs and results begin in.
+    fn bind(&self, arguments: Vec<Argument>) -> Result<(Vec<Buffer>, Vec<Buffer>)> {
+        let (want, got) = (self.plan.inputs.len(), arguments.len());
+        if want != got {
+            return Err(Error::new(format!("the program takes {want} arguments, {got} given")));
+        }
+        let mut inputs: Vec<Buffer> = Vec::with_capacity(want);
+        for (i, (argument, ty)) in arguments.into_iter().zip(&self.plan.inputs).enumerate() {
+            let buffer = argument.buffer();
+            if buffer.ty != *ty {
+                let got = &buffer.ty;
+                return Err(Error::new(format!("argument {i} is {got}, but must be {ty}")));
+            }
+            host(buffer)?;
+            let taken = self.plan.takes.contains(&Some(i));
+            inputs.push(match argument {
+                Argument::Shared(b) if taken => self.copied(&b)?,
+                Argument::Donated(mut b) if taken => {
+                    // Nobody else holds the memory, so nobody can see it overwritten.
+                    if Arc::get_mut(&mut b.memory).is_some() { b } else { self.copied(&b)? }
+                }
+                Argument::Shared(b) | Argument::Donated(b) => b,
+            });
+        }
+        let mut results = Vec::with_capacity(self.plan.results.len());
+        for (ty, takes) in self.plan.results.iter().zip(&self.plan.takes) {
+            results.push(match takes {
+                Some(i) => Buffer { ty: ty.clone(), memory: inputs[*i].memory.clone() },
+                None => {
+                    let memory = Arc::new(self.machine.heap.allocate(ty.bytes())?);
+                    Buffer { ty: ty.clone(), memory }
+                }
+            });
+        }
+        Ok((inputs, results))
+    }
+
+    fn copied(&self, buffer: &Buffer) -> Result<Buffer> {
+        let from = host(buffer)?;
+        let to = self.machine.heap.allocate(buffer.ty.bytes())?;
+        // SAFETY: both have the type's bytes; the new one has no other owner.
+        unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), buffer.ty.bytes()) };
+        Ok(Buffer { ty: buffer.ty.clone(), memory: Arc::new(to) })
+    }
+}
+
+/// Names the place of the first step whose kernel cannot be prepared.
+fn locate(plan: &Plan, isa: Isa, error: Error) -> Error {
+    fn find<'a>(steps: &'a [PlanStep], bad: &[bool]) -> Option<&'a Origin> {
+        steps.iter().find_map(|step| match step {
+            PlanStep::Run { kernel, origin, .. } => bad.get(*kernel)?.then_some(origin),
+            PlanStep::Repeat { body, .. } => find(body, bad),
+            PlanStep::Branch { branches, .. } => branches.iter().find_map(|b| find(b, bad)),
+            PlanStep::Copy { .. } => None,
+        })
+    }
+    let bad: Vec<bool> = plan.kernels.iter().map(|k| Prepared::new(isa, k).is_err()).collect();
+    match find(&plan.steps, &bad) {
+        Some(origin) => error.at("kernel", &[], origin),
+        None => error,
+    }
+}
+
+impl Executable for Program {
+    fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.is_none() {
+            let heap = &self.machine.heap;
+            *memory = Some([heap.allocate(self.plan.arena)?, heap.allocate(self.workspace)?]);
+        }
+        let Some([arena, workspace]) = &*memory else { return Ok(Vec::new()) };
+        let (inputs, results) = self.bind(arguments)?;
+        let start = |b: &Buffer| host(b).map(HostMemory::as_ptr);
+        let bases = Bases {
+            inputs: inputs.iter().map(start).collect::<Result<_>>()?,
+            results: results.iter().map(start).collect::<Result<_>>()?,
+            constants: self.constants.iter().map(HostMemory::as_ptr).collect(),
+            arena: arena.as_ptr(),
+            workspace: workspace.as_ptr(),
+        };
+        let watch = self.machine.watch.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut run = Run { program: self, bases, watch, operands: Vec::new() };
+        run.steps(&self.plan.steps)?;
+        Ok(results)
+    }
+
+    fn plan(&self) -> Option<&Plan> {
+        Some(&self.plan)
+    }
+}
+
+/// A run in progress.
+struct Run<'a> {
+    program: &'a Program,
+    bases: Bases,
+    watch: Option<Watch>,
+    /// Operands of the current step.
+    operands: Vec<*mut u8>,
+}
+
+impl Run<'_> {
+    fn at(&self, place: &Place) -> *mut u8 {
+        let (base, offset) = match *place {
+            Place::Input { index, offset } => (self.bases.inputs[index], offset),
+            Place::Result { index, offset } => (self.bases.results[index], offset),
+            Place::Arena { offset } => (self.bases.arena, offset),
+            Place::Constant { index } => (self.bases.constants[index], 0),
+        };
+        base.wrapping_add(offset)
+    }
+
+    fn steps(&mut self, steps: &[PlanStep]) -> Result<()> {
+        for step in steps {
+            match step {
+                PlanStep::Run { kernel, operands, origin } => {
+                    self.kernel(*kernel, operands, origin)?;
+                }
+                PlanStep::Copy { from, to, bytes } => {
+                    let start = self.watch.as_ref().map(|_| Instant::now());
+                    self.copy((from, 0), (to, 0), *bytes);
+                    if let (Some(watch), Some(start)) = (&self.watch, start) {
+                        let origin = &Origin::default();
+                        let time = start.elapsed();
+                        watch(&Step { kernel: None, index: 0, origin, start, time });
+                    }
+                }
+                PlanStep::Repeat { length, reverse, load, body, store } => {
+                    for turn in 0..*length {
+                        let index = if *reverse { length - 1 - turn } else { turn };
+                        for (from, to, bytes) in load {
+                            self.copy((from, index * bytes), (to, 0), *bytes);
+                        }
+                        self.steps(body)?;
+                        for (from, to, bytes) in store {
+                            self.copy((from, 0), (to, index * bytes), *bytes);
+                        }
+                    }
+                }
+                PlanStep::Branch { condition, branches } => {
+                    // SAFETY: `check` saw that the place has a byte.
+                    let yes = unsafe { *self.at(condition) } != 0;
+                    self.steps(&branches[usize::from(!yes)])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&self, from: (&Place, usize), to: (&Place, usize), bytes: usize) {
+        let from = self.at(from.0).wrapping_add(from.1);
+        let to = self.at(to.0).wrapping_add(to.1);
+        // SAFETY: `check` saw that both places have the bytes.
+        unsafe { std::ptr::copy(from.cast_const(), to, bytes) };
+    }
+
+    fn kernel(&mut self, kernel: usize, operands: &[Place], origin: &Origin) -> Result<()> {
+        let mut list = std::mem::take(&mut self.operands);
+        list.clear();
+        list.extend(operands.iter().map(|p| self.at(p)));
+        self.operands = list;
+        let machine = &self.program.machine;
+        let cx = Context {
+            pool: &machine.pool,
+            show: machine.show.as_ref(),
+            workspace: self.bases.workspace,
+        };
+        let start = self.watch.as_ref().map(|_| Instant::now());
+        let prepared = &self.program.kernels[kernel];
+        // SAFETY: `check` saw that the kernel stays inside of its operands; the plan orders steps
+        // so that nothing else uses what they write.
+        let done = unsafe { prepared.run(&cx, &self.operands) };
+        done.map_err(|e| e.at("kernel", &[], origin))?;
+        if let (Some(watch), Some(start)) = (&self.watch, start) {
+            let time = start.elapsed();
+            let kernel_of = Some(&*self.program.plan.kernels[kernel]);
+            watch(&Step { kernel: kernel_of, index: kernel, origin, start, time });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Elementwise work on the finished parts of a matrix product.
+
+use super::body::{Body, Reach, Source};
+use super::worker::{Layout, Shared, Span, Tile, Worker};
+use crate::gemm::EpilogueTile;
+use crate::isa::Isa;
+use crate::pool::Pool;
+use ferrata_ir::Result;
+
+/// Elements that are worked on at a time.
+const TILE: usize = 4096;
+/// Columns of that, at most.
+const COLUMNS: usize = 1024;
+
+/// A prepared epilogue over rows of all matrices of the batch, one behind the other.
+#[derive(Clone, Debug)]
+pub(crate) struct Epilogue {
+    body: Body,
+    layout: Layout,
+    /// Rows of one matrix.
+    rows: usize,
+}
+
+impl Epilogue {
+    /// Prepares a body without reductions that stores one register; products have `rows` rows.
+    ///
+    /// # Errors
+    /// An instruction without meaning.
+    pub fn new(isa: Isa, source: &Source, rows: usize) -> Result<Epilogue> {
+        let mut body = Body::new(isa, source)?;
+        body.assign_slots(true);
+        let layout = Layout::new(&body, TILE, COLUMNS, &[], 1);
+        Ok(Epilogue { body, layout, rows })
+    }
+
+    /// What is read and, last, written.
+    pub fn reaches(&self) -> impl Iterator<Item = &Reach> {
+        self.body.loads.iter().map(|l| &l.reach).chain(self.body.stores.iter().map(|s| &s.reach))
+    }
+
+    /// Works on a finished part.
+    ///
+    /// # Safety
+    /// The operands hold all that the epilogue reaches; the part is within the product, and nobody
+    /// else uses it; `direct` only if the part and all loads lie apart from the result.
+    pub unsafe fn run(
+        &self,
+        pool: &Pool,
+        operands: &[*mut u8],
+        part: &EpilogueTile,
+        element: usize,
+        direct: bool,
+    ) {
+        let direct = [direct];
+        let (body, layout) = (&self.body, &self.layout);
+        let shared = Shared { body, layout, operands, direct: &direct, kept: &[] };
+        pool.with_scratch(pool.worker(), self.layout.bytes, |scratch| {
+            // SAFETY: passed on; tiles fit the layout.
+            unsafe {
+                let mut worker = Worker::new(shared, scratch.as_mut_ptr());
+                for column in part.columns.clone().step_by(COLUMNS) {
+                    let columns = COLUMNS.min(part.columns.end - column);
+                    let step = (TILE / columns).max(1);
+                    for row in part.rows.clone().step_by(step) {
+                        let at = (row - part.rows.start) * part.row_stride
+                            + (column - part.columns.start);
+                        worker.product = Span {
+                            data: part.data.add(at * element),
+                            row: part.row_stride as isize,
+                        };
+                        let rows = step.min(part.rows.end - row);
+                        let row = part.batch * self.rows + row;
+                        worker.run(&Tile { row, rows, column, columns }, false);
+                    }
+                }
+            }
+        });
+    }
+}

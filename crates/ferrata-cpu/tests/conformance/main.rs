@@ -1,0 +1,9 @@
+//! The conformance suite of the CPU device: every kind of kernel, on every instruction-set path of
+//! this machine, against the reference evaluator.
+
+mod contract;
+mod elementwise;
+mod primitives;
+mod reduce;
+mod support;
+mod threads;

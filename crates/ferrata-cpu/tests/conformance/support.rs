@@ -1,0 +1,138 @@
+//! What the tests of this suite share: devices of every path, inputs, comparison.
+
+use ferrata_compiler::{Argument, Device};
+use ferrata_cpu::{CpuDevice, CpuOptions, Isa};
+use ferrata_ir::testing::Random;
+use ferrata_ir::{Builder, DType, Evaluator, Function, Literal, Precision, Scalar, Type, Value};
+use std::sync::{Arc, OnceLock};
+
+/// A device for each instruction-set path of this machine, with two threads.
+pub fn devices() -> &'static [CpuDevice] {
+    static DEVICES: OnceLock<Vec<CpuDevice>> = OnceLock::new();
+    DEVICES.get_or_init(|| Isa::available().map(|isa| device(isa, 2)).collect())
+}
+
+/// A device of a path with so many threads.
+pub fn device(isa: Isa, threads: usize) -> CpuDevice {
+    let options = CpuOptions { threads: Some(threads), isa: Some(isa), show: None };
+    CpuDevice::new(options).unwrap()
+}
+
+pub fn ty(dtype: DType, shape: &[usize]) -> Type {
+    Type::new(dtype, shape)
+}
+
+pub fn f32s(shape: &[usize]) -> Type {
+    ty(DType::F32, shape)
+}
+
+/// The function of these parameters that `build` describes.
+pub fn program(
+    types: &[Type],
+    build: impl FnOnce(&mut Builder, &[Value]) -> Vec<Value>,
+) -> Arc<Function> {
+    let mut b = Builder::new("test");
+    let args: Vec<Value> = types.iter().map(|t| b.parameter(t.clone())).collect();
+    let results = build(&mut b, &args);
+    Arc::new(b.finish(&results).unwrap())
+}
+
+/// Numbers of all sizes and signs, small integers among them; about 1 in 30 is special.
+pub fn literal(random: &mut Random, ty: &Type, special: bool) -> Literal {
+    let integer = |random: &mut Random| {
+        let wide = random.one_in(4);
+        let bits = random.bits() as i64;
+        ty.dtype.wrap_int(if wide { bits } else { bits % 7 })
+    };
+    Literal::build(ty.clone(), |_| {
+        if ty.dtype == DType::Bool {
+            return Scalar::Int(i64::from(random.one_in(2)));
+        }
+        if !ty.dtype.is_float() {
+            return Scalar::Int(integer(random));
+        }
+        let x = match random.below(30) {
+            0 if special => f64::NAN,
+            1 if special => f64::INFINITY,
+            2 if special => f64::NEG_INFINITY,
+            3 => 0.0,
+            4 if special => 1e-40,
+            5..9 => random.between(0, 8) as f64 - 4.0,
+            _ => random.float(-3.0, 3.0),
+        };
+        Scalar::Float(x)
+    })
+    .rounded()
+}
+
+/// Numbers from -1 to 1, or small integers.
+pub fn small(random: &mut Random, ty: &Type) -> Literal {
+    Literal::build(ty.clone(), |_| match ty.dtype {
+        DType::Bool => Scalar::Int(i64::from(random.one_in(2))),
+        d if d.is_float() => Scalar::Float(random.float(-1.0, 1.0)),
+        _ => Scalar::Int(random.between(0, 20) as i64),
+    })
+    .rounded()
+}
+
+/// Results on a device; arguments marked `donated` are given away.
+pub fn run(
+    device: &CpuDevice,
+    program: &Arc<Function>,
+    args: &[Literal],
+    donated: bool,
+) -> Vec<Literal> {
+    let executable = device.compile(program, &vec![donated; args.len()]).unwrap();
+    let mut last = Vec::new();
+    // Twice: the second run finds memory that the first one has used.
+    for _ in 0..2 {
+        let buffers = args.iter().map(|x| device.upload(x.ty.clone(), &x.to_bytes()).unwrap());
+        let wrap = if donated { Argument::Donated } else { Argument::Shared };
+        let results = executable.run(buffers.map(wrap).collect()).unwrap();
+        let read = |b: &ferrata_compiler::Buffer| {
+            Literal::from_bytes(b.ty.clone(), &device.download(b).unwrap()).unwrap()
+        };
+        let now: Vec<Literal> = results.iter().map(read).collect();
+        assert!(last.is_empty() || bits(&last) == bits(&now), "two runs differ");
+        last = now;
+    }
+    last
+}
+
+pub fn bits(x: &[Literal]) -> Vec<Vec<u8>> {
+    x.iter().map(Literal::to_bytes).collect()
+}
+
+/// Compares every path with the reference. Errors up to `units` units in the last place of the
+/// dtype, relative to the value or to `scale`, are rounding.
+pub fn check(program: &Arc<Function>, args: &[Literal], units: f64, scale: f64, what: &str) {
+    let inputs: Vec<&Literal> = args.iter().collect();
+    let want = Evaluator::new(Precision::Typed).call(program, &inputs).unwrap();
+    for device in devices() {
+        for donated in [false, true] {
+            let got = run(device, program, args, donated);
+            for (r, (got, want)) in got.iter().zip(&want).enumerate() {
+                let what = format!("{what}, {}, result {r}", device.isa());
+                compare(got, want, units, scale, &what);
+            }
+        }
+    }
+}
+
+pub fn compare(got: &Literal, want: &Literal, units: f64, scale: f64, what: &str) {
+    assert_eq!(got.ty, want.ty, "{what}");
+    let epsilon = 2.0 * want.ty.dtype.epsilon();
+    for i in 0..want.ty.elements() {
+        match (got.get(i), want.get(i)) {
+            (Scalar::Float(g), Scalar::Float(w)) => {
+                // The smallest step of the dtype, and what flushes to zero in none of them.
+                let tiny = if want.ty.dtype == DType::F16 { 6e-8 } else { 1e-37 };
+                let tolerance = units * epsilon * w.abs().max(scale) + units * tiny;
+                let same = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= tolerance;
+                let ty = &want.ty;
+                assert!(same, "{what}: element {i} of {ty} is {g:e}, not {w:e} ± {tolerance:e}");
+            }
+            (g, w) => assert_eq!(g.as_i64(), w.as_i64(), "{what}: element {i} of {}", want.ty),
+        }
+    }
+}
