@@ -33,7 +33,7 @@ pub(crate) struct Context<'a> {
 
 /// A kernel, ready to run.
 pub(crate) enum Prepared {
-    Loop(tile::LoopKernel),
+    Loop(Vec<tile::LoopKernel>),
     Contract(contract::ContractKernel),
     Primitive(primitive::PrimitiveKernel),
     Composite(composite::CompositeKernel),
@@ -46,7 +46,11 @@ impl Prepared {
     /// What the device cannot run.
     pub fn new(isa: Isa, kernel: &Kernel) -> Result<Prepared> {
         Ok(match kernel {
-            Kernel::Loop(k) => Prepared::Loop(tile::LoopKernel::new(isa, k)?),
+            Kernel::Loop(k) => {
+                let parts = tile::split(k);
+                let parts = parts.iter().map(|k| tile::LoopKernel::new(isa, k));
+                Prepared::Loop(parts.collect::<Result<_>>()?)
+            }
             Kernel::Contract(k) => Prepared::Contract(contract::ContractKernel::new(isa, k)?),
             Kernel::Primitive { op, inputs, outputs } => {
                 Prepared::Primitive(primitive::PrimitiveKernel::new(op, inputs, outputs)?)
@@ -60,7 +64,7 @@ impl Prepared {
     /// Bytes of workspace that a run needs.
     pub fn workspace(&self) -> usize {
         match self {
-            Prepared::Loop(k) => k.workspace(),
+            Prepared::Loop(parts) => parts.iter().map(|k| k.workspace()).max().unwrap_or(0),
             Prepared::Contract(_) => 0,
             Prepared::Primitive(_) => 0,
             Prepared::Composite(k) => k.workspace(),
@@ -80,7 +84,7 @@ impl Prepared {
             .collect()
         };
         match self {
-            Prepared::Loop(k) => k.reaches().collect(),
+            Prepared::Loop(parts) => parts.iter().flat_map(|k| k.reaches()).collect(),
             Prepared::Contract(k) => k.reaches().collect(),
             Prepared::Primitive(k) => views(&k.inputs, &k.outputs),
             Prepared::Composite(k) => views(&k.inputs, &k.outputs),
@@ -96,8 +100,8 @@ impl Prepared {
         // SAFETY: passed on.
         unsafe {
             match self {
-                Prepared::Loop(k) => {
-                    k.run(cx.pool, operands, cx.workspace);
+                Prepared::Loop(parts) => {
+                    parts.iter().for_each(|k| k.run(cx.pool, operands, cx.workspace));
                     Ok(())
                 }
                 Prepared::Contract(k) => k.run(cx.pool, operands),

@@ -13,3 +13,4 @@ mod worker;
 
 pub(crate) use body::{Output, Reach, Source};
 pub(crate) use kernel::LoopKernel;
+pub(crate) use space::split;

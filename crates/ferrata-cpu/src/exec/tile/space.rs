@@ -1,7 +1,7 @@
 //! The iteration space of a loop kernel, simplified: loops of one step dropped, neighbours merged
 //! where every operand allows it, rows that are combined innermost.
 
-use ferrata_compiler::kernel::{Instruction, Loop};
+use ferrata_compiler::kernel::{Instruction, Loop, Store};
 use ferrata_ir::{Error, Result};
 
 /// Columns that a tile should have at least, where there is a choice.
@@ -30,7 +30,7 @@ impl Space {
     /// Of a kernel.
     ///
     /// # Errors
-    /// When an access lacks a stride, or stores combine over different loops.
+    /// When an access lacks a stride.
     pub fn of(kernel: &Loop) -> Result<Space> {
         let loops = kernel.rows.len() + kernel.columns.len();
         let accesses = kernel.loads.iter().chain(kernel.stores.iter().map(|s| &s.access));
@@ -51,16 +51,6 @@ impl Space {
         let sizes = kernel.rows.iter().chain(&kernel.columns);
         let dims: Vec<Dim> = sizes.enumerate().map(|(l, &size)| dim(l, size)).collect();
         let (rows, columns) = dims.split_at(kernel.rows.len());
-        let mixed = rows.iter().any(|d| {
-            let first = kernel.loads.len();
-            let stores = kernel.stores.iter().zip(&d.strides[first..]);
-            d.size > 1
-                && d.combined
-                && stores.clone().any(|(s, &stride)| s.combine.is_some() && stride != 0)
-        });
-        if mixed {
-            return Err(Error::new("stores of one kernel combine over different rows"));
-        }
         let reduces = kernel.body.iter().any(|i| matches!(i, Instruction::ReduceColumns { .. }));
         let (kept, combined): (Vec<Dim>, Vec<Dim>) =
             rows.iter().filter(|d| d.size != 1).cloned().partition(|d| !d.combined);
@@ -78,6 +68,29 @@ impl Space {
         }
         Ok(Space { rows, columns })
     }
+}
+
+/// Splits a kernel whose stores combine over different loops into kernels that each combine over
+/// the same ones. Stores that do not combine come last, as they may replace what is loaded.
+pub(crate) fn split(kernel: &Loop) -> Vec<Loop> {
+    let combined = |s: &Store| -> Vec<bool> {
+        let strides = s.access.strides.iter().zip(&kernel.rows);
+        strides.map(|(&stride, &size)| stride == 0 && size > 1 && s.combine.is_some()).collect()
+    };
+    let mut groups: Vec<(Vec<bool>, Vec<Store>)> = Vec::new();
+    for store in kernel.stores.iter().filter(|s| s.combine.is_some()) {
+        let key = combined(store);
+        match groups.iter_mut().find(|g| g.0 == key) {
+            Some(group) => group.1.push(store.clone()),
+            None => groups.push((key, vec![store.clone()])),
+        }
+    }
+    let plain = kernel.stores.iter().filter(|s| s.combine.is_none()).cloned();
+    match groups.last_mut() {
+        Some(last) => last.1.extend(plain),
+        None => groups.push((Vec::new(), plain.collect())),
+    }
+    groups.into_iter().map(|(_, stores)| Loop { stores, ..kernel.clone() }).collect()
 }
 
 /// Merges neighbours that every operand steps over with one stride.
