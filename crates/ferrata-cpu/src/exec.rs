@@ -34,7 +34,7 @@ pub(crate) struct Context<'a> {
 /// A kernel, ready to run.
 pub(crate) enum Prepared {
     Loop(Vec<tile::LoopKernel>),
-    Contract(contract::ContractKernel),
+    Contract(Box<contract::ContractKernel>),
     Primitive(primitive::PrimitiveKernel),
     Composite(composite::CompositeKernel),
 }
@@ -51,7 +51,9 @@ impl Prepared {
                 let parts = parts.iter().map(|k| tile::LoopKernel::new(isa, k));
                 Prepared::Loop(parts.collect::<Result<_>>()?)
             }
-            Kernel::Contract(k) => Prepared::Contract(contract::ContractKernel::new(isa, k)?),
+            Kernel::Contract(k) => {
+                Prepared::Contract(Box::new(contract::ContractKernel::new(isa, k)?))
+            }
             Kernel::Primitive { op, inputs, outputs } => {
                 Prepared::Primitive(primitive::PrimitiveKernel::new(op, inputs, outputs)?)
             }
