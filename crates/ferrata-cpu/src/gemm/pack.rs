@@ -3,10 +3,8 @@
 //! A panel is `width` neighbouring lines (rows of the left operand, columns of the right one); for
 //! every step of the contracted dimension it holds `width` elements, padded with zeros.
 
-use std::any::TypeId;
-
 use super::element::Stored;
-use crate::isa::{Isa, Kernel, Level};
+use crate::isa::{Kernel, Level};
 
 /// Lines `first..first + lines` of an operand, steps `0..depth`.
 pub(crate) struct Panels<In, A> {
@@ -115,30 +113,48 @@ where
     /// Lines whose steps are neighbours in memory.
     #[inline(always)]
     unsafe fn transpose<L: Level>(&self, from: *const In, to: *mut A, lines: usize) {
-        let mut done = 0;
-        #[cfg(target_arch = "x86_64")]
-        if L::ISA >= Isa::Avx2
-            && TypeId::of::<In>() == TypeId::of::<f32>()
-            && TypeId::of::<A>() == TypeId::of::<f32>()
-        {
-            // Whole blocks of 8 steps in registers; the steps that are left below.
-            done = self.depth / 8 * 8;
-            for group in (0..lines).step_by(8) {
-                // SAFETY: `pack`'s contract; both types are f32; the level has AVX2.
-                unsafe {
-                    let from = from.offset(group as isize * self.line).cast::<f32>();
-                    let to = to.add(group).cast::<f32>();
-                    let count = (lines - group).min(8);
-                    x86::transpose(from, self.line, to, self.width, count, done);
-                }
-            }
-        }
+        // SAFETY: passed on.
+        let done = unsafe { self.transpose_in_registers::<L>(from, to, lines) };
         let blocks = (done..self.depth).step_by(16);
         for start in blocks {
             let end = (start + 16).min(self.depth);
             // SAFETY: passed on.
             unsafe { self.gather(from, to, 0..lines, start..end) };
         }
+    }
+
+    /// As many whole blocks of steps as the path has instructions for; how many steps that was.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn transpose_in_registers<L: Level>(
+        &self,
+        from: *const In,
+        to: *mut A,
+        lines: usize,
+    ) -> usize {
+        use std::any::TypeId;
+        let single = TypeId::of::<f32>();
+        if L::ISA < crate::Isa::Avx2 || TypeId::of::<In>() != single || TypeId::of::<A>() != single
+        {
+            return 0;
+        }
+        let done = self.depth / 8 * 8;
+        for group in (0..lines).step_by(8) {
+            // SAFETY: `pack`'s contract; both types are f32; the level has AVX2.
+            unsafe {
+                let from = from.offset(group as isize * self.line).cast::<f32>();
+                let to = to.add(group).cast::<f32>();
+                let count = (lines - group).min(8);
+                x86::transpose(from, self.line, to, self.width, count, done);
+            }
+        }
+        done
+    }
+
+    /// As above, where there are no such instructions.
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn transpose_in_registers<L: Level>(&self, _: *const In, _: *mut A, _: usize) -> usize {
+        0
     }
 
     /// Any lines, one element at a time.
