@@ -56,3 +56,48 @@ pub fn tensor(raw: &RawTensor, dtype: DType) -> Tensor {
     let t = Tensor::from_bytes(ty, &raw.bytes);
     if raw.dtype.is_float() { t.cast(dtype) } else { t }
 }
+
+/// Why `got` is not `want`, if it is not: for floats, finite entries may differ by `tolerance`
+/// times the largest finite entry (or by `tolerance`, if that is 0); NaN and infinities stand at
+/// the same places; other dtypes are equal.
+pub fn difference(got: &Tensor, want: &RawTensor, tolerance: f64) -> Option<String> {
+    if got.shape() != want.shape && got.error().is_none() {
+        return Some(format!("shape {:?}, not {:?}", got.shape(), want.shape));
+    }
+    if !want.dtype.is_float() {
+        let values = match got.cast(DType::I64).to_vec::<i64>() {
+            Ok(values) => values,
+            Err(e) => return Some(e.to_string()),
+        };
+        let is_same_kind = got.dtype() == want.dtype;
+        let expected = integers(want);
+        let same = is_same_kind && values == expected;
+        return (!same).then(|| format!("{} {values:?}, not {expected:?}", got.dtype()));
+    }
+    let values = match got.cast(DType::F64).to_vec::<f64>() {
+        Ok(values) => values,
+        Err(e) => return Some(e.to_string()),
+    };
+    let expected = want.view().to_f64().unwrap();
+    let scale = expected.iter().filter(|x| x.is_finite()).fold(0f64, |m, x| m.max(x.abs()));
+    let limit = if scale == 0.0 { tolerance } else { tolerance * scale };
+    let mut worst = 0f64;
+    for (i, (g, w)) in values.iter().zip(&expected).enumerate() {
+        if g.is_finite() && w.is_finite() {
+            worst = worst.max((g - w).abs());
+        } else if !(g == w || (g.is_nan() && w.is_nan())) {
+            return Some(format!("element {i} is {g}, not {w}"));
+        }
+    }
+    // The comparison is false for NaN too.
+    let close = worst <= limit;
+    (!close)
+        .then(|| format!("off by {:.1e} of the largest, allowed {tolerance:.1e}", worst / scale))
+}
+
+fn integers(raw: &RawTensor) -> Vec<i64> {
+    match raw.dtype {
+        DType::Bool => raw.bytes.iter().map(|&b| b.into()).collect(),
+        _ => raw.view().to_i64().unwrap(),
+    }
+}
