@@ -1,6 +1,6 @@
 //! How long it takes to compile the training step of a GPT with 12 and 96 layers.
 
-#[path = "../tests/gpt/mod.rs"]
+#[path = "../tests/compiled/gpt.rs"]
 mod gpt;
 
 use ferrata_compiler::{ReferenceDevice, compile};

@@ -19,10 +19,10 @@ pub struct Part {
 
 /// Values that only a concatenation uses, as a whole, and that a kernel with strides makes.
 pub fn parts_of_containers(body: &Body, groups: &[Group]) -> HashMap<Id, Part> {
-    let mut strided = vec![false; body.values.len()];
+    let mut nests: Vec<Option<&Nest>> = vec![None; body.values.len()];
     for group in groups {
         if let Group::Nest(nest) | Group::Product { nest, .. } = group {
-            nest.outputs.iter().for_each(|o| strided[o.value] = true);
+            nest.outputs.iter().for_each(|o| nests[o.value] = Some(nest));
         }
     }
     let mut uses = vec![0; body.values.len()];
@@ -35,15 +35,23 @@ pub fn parts_of_containers(body: &Body, groups: &[Group]) -> HashMap<Id, Part> {
         let windows = windows(body, op);
         for (x, window) in op.inputs.iter().zip(windows) {
             let elements = body.values[x.value].ty.elements();
-            if strided[x.value]
-                && uses[x.value] == 1
+            if uses[x.value] == 1
+                && let Some(nest) = nests[x.value]
                 && let Some(window) = in_order_of(&x.window, elements, &window)
+                && reaches(nest, x.value, &window)
             {
                 parts.insert(x.value, Part { whole: op.outputs[0], window });
             }
         }
     }
     parts
+}
+
+/// Whether the loops of a nest, split where needed, can store a value through a window.
+fn reaches(nest: &Nest, value: Id, window: &Strided) -> bool {
+    let Some(i) = nest.outputs.iter().position(|o| o.value == value) else { return false };
+    let mut nest = nest.clone();
+    nest.splitting(|n| n.outputs[i].map.indices(&n.loops, &window.shape)).is_ok()
 }
 
 /// The place of a value of which a permutation stands in `place`: a window with the dimensions in

@@ -39,7 +39,7 @@ impl Lowering<'_> {
         for (side, contract) in [(&mut left, &dot.left_contract), (&mut right, &dot.right_contract)]
         {
             if !sums_in_one_stride(&side.window, contract) {
-                *side = self.dense(side, &op.origin);
+                *side = self.dense(side, contract, &op.origin);
             }
         }
         let mut nest = nest.clone();
@@ -66,17 +66,25 @@ impl Lowering<'_> {
         Ok(Side { source, dtype: self.body.dtype(operand.value), window })
     }
 
-    /// A dense copy of an operand.
-    fn dense(&mut self, side: &Side, origin: &Origin) -> Side {
-        let shape = side.window.shape.clone();
+    /// A dense copy of an operand, with the contracted dimensions innermost.
+    fn dense(&mut self, side: &Side, contract: &[usize], origin: &Origin) -> Side {
+        let rank = side.window.shape.len();
+        let mut order: Vec<usize> = (0..rank).filter(|d| !contract.contains(d)).collect();
+        order.extend(contract);
+        let shape: Vec<usize> = order.iter().map(|&d| side.window.shape[d]).collect();
+        let dense = row_major(&shape);
+        let mut strides = vec![0; rank];
+        order.iter().zip(&dense).for_each(|(&d, &s)| strides[d] = s);
         let to = self.fragment.local(shape.iter().product::<usize>() * side.dtype.size());
         let mut operands = Operands::default();
-        let (from_operand, to_operand) = (operands.load(side.source), operands.store(to));
-        let strides = [row_major(&shape), side.window.strides.clone()];
+        let numbers = [operands.load(side.source), operands.store(to)];
+        let from: Vec<isize> = order.iter().map(|&d| side.window.strides[d]).collect();
         let offsets = [0, side.window.offset as usize];
-        let kernel = copy_loop(&shape, strides, offsets, [to_operand, from_operand], side.dtype);
+        let kernel =
+            copy_loop(&shape, [dense, from], offsets, [numbers[1], numbers[0]], side.dtype);
         self.run(Kernel::Loop(kernel), operands, origin);
-        Side { source: to, dtype: side.dtype, window: Strided::whole(&shape) }
+        let window = Strided { offset: 0, shape: side.window.shape.clone(), strides };
+        Side { source: to, dtype: side.dtype, window }
     }
 
     fn emit_product(

@@ -39,12 +39,18 @@ pub fn check_donated(f: &Arc<Function>, donated: &[bool]) -> Plan {
 }
 
 fn close(r: usize, want: &Literal, got: &Literal) {
+    if let Some(difference) = difference(want, got) {
+        panic!("result {r}, {difference}");
+    }
+}
+
+/// The first element that differs by more than rounding explains.
+pub fn difference(want: &Literal, got: &Literal) -> Option<String> {
     assert_eq!(want.ty, got.ty);
     let (w, g) = (want.to_f64(), got.to_f64());
     let largest = w.iter().filter(|x| x.is_finite()).fold(0.0f64, |a, x| a.max(x.abs()));
     let allowed = 64.0 * want.ty.dtype.epsilon() * (largest + 1e-3);
-    for (i, (w, g)) in w.iter().zip(&g).enumerate() {
-        let same = w == g || (w.is_nan() && g.is_nan()) || (w - g).abs() <= allowed;
-        assert!(same, "result {r} element {i}: {g} instead of {w}");
-    }
+    let same = |w: f64, g: f64| w == g || (w.is_nan() && g.is_nan()) || (w - g).abs() <= allowed;
+    let at = w.iter().zip(&g).position(|(w, g)| !same(*w, *g))?;
+    Some(format!("element {at}: {} instead of {}", g[at], w[at]))
 }

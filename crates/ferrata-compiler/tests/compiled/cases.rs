@@ -1,14 +1,11 @@
 //! Compiled and interpreted programs against the reference evaluator.
 
-mod gpt;
-mod support;
-
+use crate::gpt::{block, f32s, layer_norm, model, softmax, step};
+use crate::support::{check, check_donated};
 use ferrata_ir::primitive::{Call, Cond, Pad, ReduceKind, Reverse, Save, Scan};
 use ferrata_ir::transform::{value_and_grad, vjp, vmap};
 use ferrata_ir::{Builder, DType, Function, Type, Value};
-use gpt::{block, f32s, layer_norm, model, softmax, step};
 use std::sync::Arc;
-use support::{check, check_donated};
 
 #[test]
 fn softmax_and_layer_norm() {

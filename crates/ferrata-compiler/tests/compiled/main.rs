@@ -1,0 +1,6 @@
+//! Compiled programs, run by the interpreter of plans, against the reference evaluator.
+
+mod cases;
+mod gpt;
+mod random;
+mod support;
