@@ -9,7 +9,7 @@ use ferrata_ir::testing::{
 use ferrata_ir::{Function, Literal, Type, verify};
 use std::sync::Arc;
 
-const ROUNDS: u64 = 24;
+const ROUNDS: u64 = 80;
 
 /// Runs `check` on random cases of every primitive.
 fn each(options: &Options, check: impl Fn(&str, &Case, &Arc<Function>, &[Literal], &mut Random)) {
