@@ -9,6 +9,7 @@ use crate::inline::inline;
 use crate::lower::lower;
 use crate::memory;
 use crate::plan::{Place, Plan, Step};
+use crate::prune::prune_calls;
 use crate::simplify::simplify;
 use crate::support::check_dtypes;
 use ferrata_ir::{Error, Function, Primitive, Result, Type, verify};
@@ -27,10 +28,11 @@ pub struct Trace {
 type Pass = fn(&Arc<Function>, &dyn Device) -> Result<Arc<Function>>;
 
 /// The passes from program to program, in order.
-const PROGRAM_PASSES: [(&str, Pass); 3] = [
+const PROGRAM_PASSES: [(&str, Pass); 4] = [
     ("support", |program, device| check_dtypes(program, device).map(|()| program.clone())),
     ("inline", |program, device| inline(program, &|c, inputs| device.claims(c, inputs))),
     ("simplify", |program, _| simplify(program)),
+    ("prune", |program, _| prune_calls(program)),
 ];
 
 /// Compiles a program for a device. Inputs marked `donated` may be overwritten.

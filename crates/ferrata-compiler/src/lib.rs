@@ -9,6 +9,8 @@
 //! | `support` | whether the device can run the program at all |
 //! | `inline` | which functions stay functions |
 //! | `simplify/` | exact rewriting rules, constants, sharing of equal work |
+//! | `prune` | unused results and parameters of functions |
+//! | `callees` | replacing the functions that a primitive holds |
 //! | `body`, `strided` | views folded into operands: every access is an offset and strides |
 //! | `fuse`, `nest` | which operations share a loop nest or stand behind a product |
 //! | `lower/` | loop nests and products become kernels |
@@ -21,6 +23,7 @@
 //! | `reference` | the device that runs the reference evaluator, the oracle of all others |
 
 mod body;
+mod callees;
 mod compile;
 pub mod device;
 mod display;
@@ -33,6 +36,7 @@ mod lower;
 mod memory;
 mod nest;
 pub mod plan;
+mod prune;
 pub mod reference;
 mod simplify;
 mod strided;

@@ -4,7 +4,7 @@
 mod constants;
 mod rules;
 
-use ferrata_ir::primitive::{Call, Cond, Scan};
+use crate::callees::with_callees;
 use ferrata_ir::transform::prune;
 use ferrata_ir::{Builder, Error, Function, Primitive, Result, Type, Value};
 use std::collections::HashMap;
@@ -54,7 +54,8 @@ fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Res
             })
             .collect::<Result<Vec<_>>>()?;
         cx.b.set_origin(node.origin.clone());
-        let results = cx.emit(with_callees(&node.op, done), args);
+        let simple = |f: &Arc<Function>| done.get(&Arc::as_ptr(f)).unwrap_or(f).clone();
+        let results = cx.emit(with_callees(&node.op, simple), args);
         for (&o, r) in node.outputs.iter().zip(results) {
             map[o.index()] = Some(r);
         }
@@ -65,17 +66,6 @@ fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Res
     simple.derivative = f.derivative.clone();
     prune(&mut simple);
     Ok(simple)
-}
-
-/// The same primitive, calling the simplified functions.
-fn with_callees(op: &Primitive, done: &HashMap<*const Function, Arc<Function>>) -> Primitive {
-    let new = |f: &Arc<Function>| done.get(&Arc::as_ptr(f)).unwrap_or(f).clone();
-    match op {
-        Primitive::Call(c) => Call { function: new(&c.function), ..c.clone() }.into(),
-        Primitive::Scan(s) => Scan { body: new(&s.body), ..s.clone() }.into(),
-        Primitive::Cond(c) => Cond { branches: [new(&c.branches[0]), new(&c.branches[1])] }.into(),
-        other => other.clone(),
-    }
 }
 
 /// A function under construction, with what the rules need to know of it.
