@@ -18,6 +18,8 @@
 //! | `memory` | in-place reuse, donated inputs, offsets in the arena |
 //! | `testing` | a slow interpreter of plans |
 //! | `kernel` | the kernel language: what a device has to run |
+//! | `display` | plans and kernels as text |
+//! | `cost` | operations and bytes of kernels and plans |
 //! | `plan` | a schedule of kernels over statically planned memory |
 //! | `device` | the interface of devices: buffers, executables |
 //! | `reference` | the device that runs the reference evaluator, the oracle of all others |
@@ -25,6 +27,7 @@
 mod body;
 mod callees;
 mod compile;
+mod cost;
 pub mod device;
 mod display;
 mod flatten;
@@ -44,6 +47,7 @@ mod support;
 pub mod testing;
 
 pub use compile::{Trace, compile, trace};
+pub use cost::Cost;
 pub use device::{Argument, Buffer, Device, Executable, Memory};
 pub use kernel::Kernel;
 pub use plan::Plan;
