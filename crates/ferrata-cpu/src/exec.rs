@@ -26,6 +26,7 @@ pub type Show = Arc<dyn Fn(&str, &Literal) + Send + Sync>;
 /// What a running kernel may use.
 pub(crate) struct Context<'a> {
     pub pool: &'a Pool,
+    pub isa: Isa,
     pub show: Option<&'a Show>,
     /// Memory for the time of one kernel.
     pub workspace: *mut u8,
@@ -57,9 +58,9 @@ impl Prepared {
             Kernel::Primitive { op, inputs, outputs } => {
                 Prepared::Primitive(primitive::PrimitiveKernel::new(op, inputs, outputs)?)
             }
-            Kernel::Composite { composite, inputs, outputs } => {
-                Prepared::Composite(composite::CompositeKernel::new(composite, inputs, outputs)?)
-            }
+            Kernel::Composite { composite, inputs, outputs } => Prepared::Composite(
+                composite::CompositeKernel::new(isa, composite, inputs, outputs)?,
+            ),
         })
     }
 
@@ -68,7 +69,7 @@ impl Prepared {
         match self {
             Prepared::Loop(parts) => parts.iter().map(|k| k.workspace()).max().unwrap_or(0),
             Prepared::Contract(_) => 0,
-            Prepared::Primitive(_) => 0,
+            Prepared::Primitive(k) => k.workspace(),
             Prepared::Composite(k) => k.workspace(),
         }
     }

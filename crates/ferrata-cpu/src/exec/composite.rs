@@ -1,17 +1,31 @@
-//! Composites that the device runs with kernels of its own.
+//! Composites that the device runs with kernels of its own: attention, forward and backward.
 
 use super::Context;
+use super::tile::steps::{Block, Steps};
+use crate::attention::{
+    Attention, Backward, Forward, Input, Written, attention, attention_backward,
+};
+use crate::isa::Isa;
 use ferrata_compiler::kernel::View;
-use ferrata_ir::{Composite, Error, Result, Type};
+use ferrata_ir::composite::attention::Plan;
+use ferrata_ir::{Composite, DType, Error, Result, Type};
 
 /// Whether there is a kernel for this composite on operands of these types.
-pub(crate) fn claims(_: &Composite, _: &[&Type]) -> bool {
-    false
+pub(crate) fn claims(composite: &Composite, inputs: &[&Type]) -> bool {
+    let Some(plan) = Plan::of(composite) else { return false };
+    let mine = matches!(composite.name, "attention_forward" | "attention_backward");
+    let dtype = inputs.first().map(|t| t.dtype);
+    mine && !plan.mask
+        && matches!(dtype, Some(DType::F32 | DType::F64))
+        && inputs.iter().all(|t| !t.shape.contains(&0))
 }
 
 /// A claimed composite, ready to run.
 #[derive(Clone, Debug)]
 pub(crate) struct CompositeKernel {
+    isa: Isa,
+    plan: Plan,
+    forward: bool,
     pub inputs: Vec<View>,
     pub outputs: Vec<View>,
 }
@@ -21,20 +35,117 @@ impl CompositeKernel {
     ///
     /// # Errors
     /// One that the device does not claim.
-    pub fn new(composite: &Composite, _: &[View], _: &[View]) -> Result<CompositeKernel> {
-        Err(Error::new(format!("this device has no kernel for `{}`", composite.name)))
+    pub fn new(
+        isa: Isa,
+        composite: &Composite,
+        inputs: &[View],
+        outputs: &[View],
+    ) -> Result<CompositeKernel> {
+        let unknown = || Error::new(format!("this device has no kernel for `{}`", composite.name));
+        let plan = Plan::of(composite).ok_or_else(unknown)?;
+        let forward = composite.name == "attention_forward";
+        let base = 3 + usize::from(plan.lengths);
+        let (want, results) = if forward { (base, 2) } else { (base + 3, 3) };
+        if plan.mask || inputs.len() != want || outputs.len() != results {
+            return Err(unknown());
+        }
+        let ranked = inputs[..3].iter().all(|v| v.shape.len() == 4 && v.strides.len() == 4);
+        if !ranked {
+            return Err(unknown());
+        }
+        let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
+        Ok(CompositeKernel { isa, plan, forward, inputs, outputs })
     }
 
-    /// Bytes of workspace that a run needs.
+    /// Bytes of workspace that a run needs: lengths and logarithms, side by side.
     pub fn workspace(&self) -> usize {
-        0
+        let lengths = 8 * self.inputs[0].shape[0];
+        let lse: usize = self.inputs[0].shape[..3].iter().product();
+        lengths.next_multiple_of(64) + lse * self.inputs[0].dtype.size()
     }
 
     /// Runs the composite.
     ///
     /// # Safety
     /// As for [`super::Prepared::run`].
-    pub unsafe fn run(&self, _: &Context<'_>, _: &[*mut u8]) -> Result<()> {
-        Ok(())
+    pub unsafe fn run(&self, cx: &Context<'_>, operands: &[*mut u8]) -> Result<()> {
+        let (q, k, v) = (&self.inputs[0], &self.inputs[1], &self.inputs[2]);
+        let base = 3 + usize::from(self.plan.lengths);
+        let batch = q.shape[0];
+        let lengths = self.plan.lengths.then(|| {
+            // SAFETY: the workspace begins with room for the lengths.
+            unsafe {
+                pack(&self.inputs[3], operands, cx.workspace);
+                std::slice::from_raw_parts(cx.workspace.cast::<i64>(), batch)
+            }
+        });
+        let settings = &self.plan.settings;
+        let problem = Attention {
+            dtype: q.dtype,
+            batch,
+            query_heads: q.shape[1],
+            key_heads: k.shape[1],
+            queries: q.shape[2],
+            keys: k.shape[2],
+            features: q.shape[3],
+            value_features: v.shape[3],
+            scale: settings.scale.unwrap_or(1.0),
+            causal: settings.causal,
+            offset: settings.offset as isize,
+            window: settings.window,
+            softcap: settings.softcap,
+            lengths,
+        };
+        let input = |view: &View| Input { data: start(view, operands), strides: strides(view) };
+        let written = |view: &View| Written { data: start(view, operands), strides: strides(view) };
+        let (q, k, v) = (input(q), input(k), input(v));
+        // SAFETY: passed on.
+        let done = unsafe {
+            if self.forward {
+                let lse = start(&self.outputs[1], operands);
+                let tensors = Forward { q, k, v, out: written(&self.outputs[0]), lse };
+                attention(cx.pool, self.isa, &problem, &tensors)
+            } else {
+                let lse = cx.workspace.add((8 * batch).next_multiple_of(64));
+                pack(&self.inputs[base + 1], operands, lse);
+                let tensors = Backward {
+                    q,
+                    k,
+                    v,
+                    out: input(&self.inputs[base]),
+                    lse,
+                    dout: input(&self.inputs[base + 2]),
+                    dq: written(&self.outputs[0]),
+                    dk: written(&self.outputs[1]),
+                    dv: written(&self.outputs[2]),
+                };
+                attention_backward(cx.pool, self.isa, &problem, &tensors)
+            }
+        };
+        done.map_err(Error::new)
+    }
+}
+
+fn start(view: &View, operands: &[*mut u8]) -> *mut u8 {
+    operands[view.operand].wrapping_add(view.offset * view.dtype.size())
+}
+
+fn strides(view: &View) -> [isize; 4] {
+    std::array::from_fn(|d| view.strides[d])
+}
+
+/// Copies a view's elements one behind the other.
+unsafe fn pack(view: &View, operands: &[*mut u8], to: *mut u8) {
+    let size = view.dtype.size();
+    let steps = Steps::new(&view.shape, &view.strides);
+    let count: usize = view.shape.iter().product();
+    let mut done = 0;
+    while done < count {
+        let columns = steps.run(done).min(count - done);
+        let block = Block { rows: 1, columns, dense_row: 0, row: 0, column: steps.stride() };
+        let from = start(view, operands).wrapping_offset(steps.at(done) * size as isize);
+        // SAFETY: the view's elements are in the operand, and there is room for them.
+        unsafe { block.gather(size, from, to.add(done * size)) };
+        done += columns;
     }
 }

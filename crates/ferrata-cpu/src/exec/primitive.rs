@@ -1,9 +1,18 @@
 //! Primitives that are no loop nest of scalar operations.
+//!
+//! Map: `moves` (windows, padding, concatenation), `index` (gather, scatter), `order` (sort, top-k,
+//! arg-reduce, running reductions), `random` (bits and keys).
+
+mod index;
+mod moves;
+mod order;
+mod random;
 
 use super::Context;
 use super::tile::steps::Steps;
 use ferrata_compiler::kernel::View;
-use ferrata_ir::{DType, Evaluator, Literal, Precision, Primitive, Result, Scalar, Type};
+use ferrata_ir::primitive::Pad;
+use ferrata_ir::{Error, Literal, Primitive, Result, Type};
 
 /// A primitive, ready to run.
 #[derive(Clone, Debug)]
@@ -19,7 +28,43 @@ impl PrimitiveKernel {
     /// # Errors
     /// One that the device cannot run.
     pub fn new(op: &Primitive, inputs: &[View], outputs: &[View]) -> Result<PrimitiveKernel> {
+        use Primitive::*;
+        let known = matches!(
+            op,
+            Gather(_)
+                | Scatter(_)
+                | DynamicSlice(_)
+                | DynamicUpdate(_)
+                | Pad(_)
+                | Concatenate(_)
+                | Sort(_)
+                | TopK(_)
+                | ArgReduce(_)
+                | Cumulative(_)
+                | RandomBits(_)
+                | FoldKey(_)
+                | DebugPrint(_)
+        );
+        if !known {
+            return Err(Error::new(format!("this device has no kernel for `{}`", op.name())));
+        }
+        let types = |views: &[View]| -> Vec<Type> {
+            views.iter().map(|v| Type::new(v.dtype, v.shape.clone())).collect()
+        };
+        let want = op.infer(&types(inputs).iter().collect::<Vec<_>>())?;
+        if want != types(outputs) {
+            return Err(Error::new(format!("results of `{}` have other types", op.name())));
+        }
         Ok(PrimitiveKernel { op: op.clone(), inputs: inputs.to_vec(), outputs: outputs.to_vec() })
+    }
+
+    /// Bytes of workspace that a run needs.
+    pub fn workspace(&self) -> usize {
+        match &self.op {
+            Primitive::Scatter(op) => index::scatter_workspace(op, &self.outputs[0]),
+            Primitive::Cumulative(_) => order::running_workspace(&self.outputs[0]),
+            _ => 0,
+        }
     }
 
     /// Runs the primitive.
@@ -27,60 +72,106 @@ impl PrimitiveKernel {
     /// # Safety
     /// As for [`super::Prepared::run`].
     pub unsafe fn run(&self, cx: &Context<'_>, operands: &[*mut u8]) -> Result<()> {
-        // SAFETY: passed on.
-        let inputs: Vec<Literal> =
-            self.inputs.iter().map(|v| unsafe { read(v, operands[v.operand]) }).collect();
-        if let (Primitive::DebugPrint(p), Some(show)) = (&self.op, cx.show) {
-            show(&p.label, &inputs[0]);
+        let (inputs, outputs) = (&self.inputs[..], &self.outputs[..]);
+        if outputs[0].shape.contains(&0) {
+            return Ok(());
         }
-        let types: Vec<Type> =
-            self.outputs.iter().map(|v| Type::new(v.dtype, v.shape.clone())).collect();
-        let results = self.op.rules().evaluate(
-            &Evaluator::new(Precision::Typed),
-            &inputs.iter().collect::<Vec<_>>(),
-            &types.iter().collect::<Vec<_>>(),
-        )?;
-        for (view, result) in self.outputs.iter().zip(results) {
-            // SAFETY: passed on.
-            unsafe { write(view, operands[view.operand], &result.rounded()) };
+        let (x, y) = (&inputs[0], &outputs[0]);
+        // SAFETY: passed on.
+        unsafe {
+            match &self.op {
+                Primitive::Gather(op) => index::gather(op, cx, inputs, y, operands),
+                Primitive::Scatter(op) => index::scatter(op, cx, inputs, y, operands),
+                Primitive::DynamicSlice(op) => {
+                    let offset = moves::window(x, &op.sizes, &inputs[1], operands);
+                    moves::copy(cx.pool, &shifted(x, offset, &op.sizes), y, operands);
+                }
+                Primitive::DynamicUpdate(_) => {
+                    moves::copy(cx.pool, x, y, operands);
+                    let sizes = &inputs[1].shape;
+                    let offset = moves::window(y, sizes, &inputs[2], operands);
+                    moves::copy(cx.pool, &inputs[1], &shifted(y, offset, sizes), operands);
+                }
+                Primitive::Pad(op) => pad(op, cx, inputs, y, operands),
+                Primitive::Concatenate(op) => {
+                    let mut at = 0;
+                    for part in inputs {
+                        let place = shifted(y, at * y.strides[op.dim], &part.shape);
+                        moves::copy(cx.pool, part, &place, operands);
+                        at += part.shape[op.dim] as isize;
+                    }
+                }
+                Primitive::Sort(op) => {
+                    let (k, views) = (x.shape[op.dim], [x, y, &outputs[1]]);
+                    order::first(cx, views, op.dim, k, op.descending, operands);
+                }
+                Primitive::TopK(op) => {
+                    order::first(cx, [x, y, &outputs[1]], op.dim, op.k, op.largest, operands);
+                }
+                Primitive::ArgReduce(op) => order::extreme(op, cx, x, y, operands),
+                Primitive::Cumulative(op) => order::running(op, cx, x, y, operands)?,
+                Primitive::RandomBits(_) => random::bits(cx, x, y, operands),
+                Primitive::FoldKey(_) => random::fold(inputs, y, operands),
+                Primitive::DebugPrint(op) => {
+                    moves::copy(cx.pool, x, y, operands);
+                    if let Some(show) = cx.show {
+                        show(&op.label, &read(y, operands)?);
+                    }
+                }
+                other => {
+                    return Err(Error::new(format!("no kernel for `{}`", other.name())));
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// Reads a view.
-unsafe fn read(view: &View, data: *const u8) -> Literal {
-    let steps = Steps::new(&view.shape, &view.strides);
-    let ty = Type::new(view.dtype, view.shape.clone());
-    Literal::build(ty, |i| {
-        let at = (view.offset as isize + steps.at(i)) * view.dtype.size() as isize;
-        // SAFETY: the view's elements are in the operand.
-        unsafe {
-            let p = data.offset(at);
-            match view.dtype {
-                DType::F64 => Scalar::Float(*p.cast::<f64>()),
-                DType::F32 => Scalar::Float(f64::from(*p.cast::<f32>())),
-                DType::F16 => Scalar::Float((*p.cast::<half::f16>()).to_f64()),
-                DType::BF16 => Scalar::Float((*p.cast::<half::bf16>()).to_f64()),
-                DType::I64 => Scalar::Int(*p.cast::<i64>()),
-                DType::I32 => Scalar::Int(i64::from(*p.cast::<i32>())),
-                DType::I16 => Scalar::Int(i64::from(*p.cast::<i16>())),
-                DType::I8 => Scalar::Int(i64::from(*p.cast::<i8>())),
-                DType::U32 => Scalar::Int(i64::from(*p.cast::<u32>())),
-                DType::U8 | DType::Bool => Scalar::Int(i64::from(*p)),
-            }
-        }
-    })
+/// A window of a view.
+fn shifted(view: &View, offset: isize, shape: &[usize]) -> View {
+    let offset = (view.offset as isize + offset) as usize;
+    View { offset, shape: shape.to_vec(), ..view.clone() }
 }
 
-/// Writes a view.
-unsafe fn write(view: &View, data: *mut u8, value: &Literal) {
-    let steps = Steps::new(&view.shape, &view.strides);
-    let bytes = value.to_bytes();
-    let size = view.dtype.size();
-    for (i, element) in bytes.chunks_exact(size).enumerate() {
-        let at = (view.offset as isize + steps.at(i)) * size as isize;
-        // SAFETY: the view's elements are in the operand.
-        unsafe { std::ptr::copy_nonoverlapping(element.as_ptr(), data.offset(at), size) };
+/// Fills the result with the padding, then copies what remains of the operand into it.
+unsafe fn pad(op: &Pad, cx: &Context<'_>, inputs: &[View], y: &View, operands: &[*mut u8]) {
+    let still =
+        View { shape: y.shape.clone(), strides: vec![0; y.shape.len()], ..inputs[1].clone() };
+    let mut from = inputs[0].clone();
+    let mut to = y.clone();
+    let (mut from_at, mut to_at) = (0isize, 0isize);
+    for d in 0..y.shape.len() {
+        // Element `i` goes to `low + i * step`, if that is inside.
+        let step = op.interior[d] as i64 + 1;
+        let steps = |distance: i64| (distance.max(0) + step - 1) / step;
+        let first = steps(-op.low[d]);
+        let end = steps(y.shape[d] as i64 - op.low[d]).min(from.shape[d] as i64);
+        from_at += first as isize * from.strides[d];
+        to_at += (op.low[d] + first * step) as isize * to.strides[d];
+        let count = (end - first).max(0) as usize;
+        (from.shape[d], to.shape[d]) = (count, count);
+        to.strides[d] *= step as isize;
     }
+    // SAFETY: passed on; what is copied stays inside of both.
+    unsafe {
+        moves::copy(cx.pool, &still, y, operands);
+        if !from.shape.contains(&0) {
+            let from = shifted(&from, from_at, &from.shape);
+            let to = shifted(&to, to_at, &to.shape);
+            moves::copy(cx.pool, &from, &to, operands);
+        }
+    }
+}
+
+/// The value of a view.
+unsafe fn read(view: &View, operands: &[*mut u8]) -> Result<Literal> {
+    let steps = Steps::new(&view.shape, &view.strides);
+    let (size, count) = (view.dtype.size(), view.shape.iter().product::<usize>());
+    let mut bytes = vec![0; count * size];
+    for (i, element) in bytes.chunks_exact_mut(size).enumerate() {
+        let from = moves::start(view, operands).wrapping_offset(steps.at(i) * size as isize);
+        // SAFETY: the view's elements are in the operand.
+        unsafe { std::ptr::copy_nonoverlapping(from, element.as_mut_ptr(), size) };
+    }
+    Literal::from_bytes(Type::new(view.dtype, view.shape.clone()), &bytes)
 }

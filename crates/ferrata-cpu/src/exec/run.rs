@@ -319,6 +319,7 @@ impl Run<'_> {
         let machine = &self.program.machine;
         let cx = Context {
             pool: &machine.pool,
+            isa: machine.isa,
             show: machine.show.as_ref(),
             workspace: self.bases.workspace,
         };

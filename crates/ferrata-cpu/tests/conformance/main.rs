@@ -1,6 +1,7 @@
 //! The conformance suite of the CPU device: every kind of kernel, on every instruction-set path of
 //! this machine, against the reference evaluator.
 
+mod attention;
 mod contract;
 mod elementwise;
 mod primitives;
