@@ -7,7 +7,7 @@ use crate::fragment::Library;
 use crate::fuse::fuse;
 use crate::inline::inline;
 use crate::lower::lower;
-use crate::memory;
+use crate::memory::{self, Resident};
 use crate::plan::{Place, Plan, Step};
 use crate::prune::prune_calls;
 use crate::simplify::simplify;
@@ -23,6 +23,15 @@ pub struct Trace {
     pub programs: Vec<(&'static str, Arc<Function>)>,
     /// What a device runs.
     pub plan: Plan,
+    /// What lies in the arena, and when.
+    pub residents: Vec<Resident>,
+}
+
+impl Trace {
+    /// What lies in the arena when most of it is in use, the largest first.
+    pub fn peak(&self) -> Vec<&Resident> {
+        memory::at_peak(&self.residents)
+    }
 }
 
 type Pass = fn(&Arc<Function>, &dyn Device) -> Result<Arc<Function>>;
@@ -61,11 +70,12 @@ pub fn trace(program: &Arc<Function>, donated: &[bool], device: &dyn Device) -> 
         }
         programs.push((name, program.clone()));
     }
-    Ok(Trace { plan: plan(&program, donated)?, programs })
+    let (plan, residents) = plan(&program, donated)?;
+    Ok(Trace { plan, residents, programs })
 }
 
 /// Kernels, schedule and memory of a simplified program.
-fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<Plan> {
+fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<(Plan, Vec<Resident>)> {
     let mut library = Library::default();
     let mut functions = Vec::new();
     callees_first(program, &mut HashSet::new(), &mut functions);
@@ -82,7 +92,7 @@ fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<Plan> {
     let memory = memory::place(&flat, &library.kernels, &inputs, &results, donated);
     let mut steps = placed(&flat.steps, &memory.places);
     steps.extend(memory.copies);
-    Ok(Plan {
+    let plan = Plan {
         inputs,
         results,
         takes: memory.takes,
@@ -90,7 +100,8 @@ fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<Plan> {
         steps,
         arena: memory.arena,
         constants: library.constants,
-    })
+    };
+    Ok((plan, memory.residents))
 }
 
 /// The schedule with places for buffers.

@@ -50,5 +50,6 @@ pub use compile::{Trace, compile, trace};
 pub use cost::Cost;
 pub use device::{Argument, Buffer, Device, Executable, Memory};
 pub use kernel::Kernel;
+pub use memory::Resident;
 pub use plan::Plan;
 pub use reference::ReferenceDevice;

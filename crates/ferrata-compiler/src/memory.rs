@@ -3,7 +3,7 @@
 use crate::flatten::{Buffer, Flat, FlatStep, Move};
 use crate::kernel::{Access, Kernel};
 use crate::plan::{Place, Step};
-use ferrata_ir::Type;
+use ferrata_ir::{Origin, Type};
 use std::sync::Arc;
 
 /// Everything in the arena starts at a multiple of this.
@@ -20,6 +20,42 @@ pub struct MemoryPlan {
     pub copies: Vec<Step>,
     /// Bytes of the arena.
     pub arena: usize,
+    /// What lies in the arena, by rising offset.
+    pub residents: Vec<Resident>,
+}
+
+/// A span of the arena and when it is in use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resident {
+    /// First byte.
+    pub offset: usize,
+    /// How many bytes.
+    pub bytes: usize,
+    /// First and last time of use; every kernel run and copy of the schedule is one time.
+    pub during: (usize, usize),
+    /// Scope and user line of what first writes it.
+    pub origin: Origin,
+}
+
+/// What lies in the arena when most of it is in use, the largest first.
+pub fn at_peak(residents: &[Resident]) -> Vec<&Resident> {
+    let mut changes: Vec<(usize, isize)> = Vec::new();
+    for r in residents {
+        changes.push((r.during.0, r.bytes as isize));
+        changes.push((r.during.1 + 1, -(r.bytes as isize)));
+    }
+    changes.sort_unstable();
+    let (mut used, mut most, mut when) = (0, 0, 0);
+    for (time, change) in changes {
+        used += change;
+        if used > most {
+            (most, when) = (used, time);
+        }
+    }
+    let live = |r: &&Resident| r.during.0 <= when && when <= r.during.1;
+    let mut peak: Vec<&Resident> = residents.iter().filter(live).collect();
+    peak.sort_by_key(|r| std::cmp::Reverse(r.bytes));
+    peak
 }
 
 /// When a buffer is used, in steps.
@@ -55,17 +91,25 @@ pub fn place(
     };
     planner.place_results();
     planner.join_in_place();
-    let arena = planner.pack();
+    let (arena, residents) = planner.pack();
     let places = (0..flat.buffers.len()).map(|b| planner.place_of(b)).collect();
-    MemoryPlan { places, takes: planner.takes, copies: planner.copies, arena }
+    MemoryPlan { places, takes: planner.takes, copies: planner.copies, arena, residents }
+}
+
+/// A kernel run.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    kernel: usize,
+    operands: &'a [usize],
+    origin: &'a Origin,
 }
 
 /// The schedule with a time for every step.
 struct Timeline<'a> {
     flat: &'a Flat,
     lives: Vec<Life>,
-    /// Kernel and operands of the run at each time.
-    runs: Vec<Option<(usize, &'a [usize])>>,
+    /// The run at each time.
+    runs: Vec<Option<Run<'a>>>,
 }
 
 impl<'a> Timeline<'a> {
@@ -77,7 +121,7 @@ impl<'a> Timeline<'a> {
         timeline
     }
 
-    fn tick(&mut self, run: Option<(usize, &'a [usize])>) -> usize {
+    fn tick(&mut self, run: Option<Run<'a>>) -> usize {
         self.runs.push(run);
         self.runs.len() - 1
     }
@@ -90,8 +134,8 @@ impl<'a> Timeline<'a> {
     fn steps(&mut self, steps: &'a [FlatStep]) {
         for step in steps {
             match step {
-                FlatStep::Run { kernel, operands, .. } => {
-                    let at = self.tick(Some((*kernel, operands)));
+                FlatStep::Run { kernel, operands, origin } => {
+                    let at = self.tick(Some(Run { kernel: *kernel, operands, origin }));
                     operands.iter().for_each(|&b| self.touch(b, at));
                 }
                 FlatStep::Copy(m) => {
@@ -162,7 +206,7 @@ struct Planner<'a> {
     donated: &'a [bool],
     /// For each kernel, operands that may share memory.
     pairs: &'a [Vec<(usize, usize)>],
-    runs: Vec<Option<(usize, &'a [usize])>>,
+    runs: Vec<Option<Run<'a>>>,
     lives: Vec<Life>,
     /// The buffer whose memory each buffer is in, by which it is known.
     joined: Vec<usize>,
@@ -224,8 +268,9 @@ impl Planner<'_> {
     /// A donated input that result `r` in buffer `b` may overwrite.
     fn donor(&self, r: usize, b: usize) -> Option<usize> {
         let made = self.lives[b].first;
-        let (kernel, operands) = self.runs.get(made).copied().flatten().unwrap_or((0, &[]));
-        let pairs = self.pairs.get(kernel).map(Vec::as_slice).unwrap_or_default();
+        let run = self.runs.get(made).copied().flatten();
+        let pairs = run.map_or(&[][..], |run| &self.pairs[run.kernel]);
+        let operands = run.map_or(&[][..], |run| run.operands);
         let over = pairs.iter().filter(|(to, _)| operands.get(*to) == Some(&b)).filter_map(
             |&(_, from)| match self.flat.buffers[operands[from]] {
                 Buffer::Input(i) if self.ends_at(operands[from], made) => Some(i),
@@ -243,15 +288,14 @@ impl Planner<'_> {
 
     /// Whether a buffer is used for the last time in step `at`, and only once there.
     fn ends_at(&self, b: usize, at: usize) -> bool {
-        let (_, operands) = self.runs[at].unwrap_or((0, &[]));
-        let uses = operands.iter().filter(|o| **o == b).count();
-        self.lives[b].last == at && uses == 1
+        let uses = |run: Run| run.operands.iter().filter(|o| **o == b).count();
+        self.lives[b].last == at && self.runs[at].map(uses) == Some(1)
     }
 
     /// Lets results of loops take over the memory of operands that die there.
     fn join_in_place(&mut self) {
         for at in 0..self.runs.len() {
-            let Some((kernel, operands)) = self.runs[at] else { continue };
+            let Some(Run { kernel, operands, .. }) = self.runs[at] else { continue };
             let mut used = Vec::new();
             for &(to, from) in &self.pairs[kernel] {
                 let (b, a) = (operands[to], operands[from]);
@@ -282,7 +326,7 @@ impl Planner<'_> {
     }
 
     /// Assigns offsets in the arena, largest buffers first, each at the lowest free place.
-    fn pack(&mut self) -> usize {
+    fn pack(&mut self) -> (usize, Vec<Resident>) {
         let mut order: Vec<(usize, usize)> = (0..self.flat.buffers.len())
             .filter(|&b| self.joined[b] == b && self.places[b].is_none())
             .filter_map(|b| match self.flat.buffers[b] {
@@ -293,6 +337,7 @@ impl Planner<'_> {
         order.sort_by_key(|&(bytes, b)| (std::cmp::Reverse(bytes), self.lives[b].first));
         // What has a place, by rising offset.
         let mut placed: Vec<(usize, usize, Life)> = Vec::new();
+        let mut residents = Vec::new();
         let mut arena = 0;
         for (bytes, b) in order {
             let life = self.lives[b];
@@ -310,8 +355,13 @@ impl Planner<'_> {
             self.places[b] = Some(Place::Arena { offset });
             let at = placed.partition_point(|(from, ..)| *from < offset);
             placed.insert(at, (offset, offset + size, life));
+            let maker = self.runs[life.first].map(|run| run.origin.clone());
+            let origin = maker.unwrap_or_default();
+            let during = (life.first, life.last);
+            residents.push(Resident { offset, bytes: size, during, origin });
             arena = arena.max(offset + size);
         }
-        arena
+        residents.sort_by_key(|r| r.offset);
+        (arena, residents)
     }
 }

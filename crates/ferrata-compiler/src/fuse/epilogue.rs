@@ -3,6 +3,7 @@
 use super::{Fuser, Group};
 use crate::body::{Id, Kind, Scalarly};
 use crate::nest::Nest;
+use crate::strided::Refusal;
 use std::collections::BTreeSet;
 
 /// More operations than this don't go behind a product.
@@ -79,7 +80,13 @@ impl Fuser<'_> {
         let mut nest = Nest::storing(value, &self.body.values[value].ty.shape);
         let joined = region.iter().rev().all(|&at| nest.join(self.body, at).is_ok());
         let loads = nest.demands.values().map(Vec::len).sum::<usize>();
-        if !joined || nest.covers(self.body, result).is_none() || loads > MOST_LOADS {
+        // Each loop has to be one of the product's own.
+        let shape = &self.body.values[result].ty.shape;
+        let own = nest.splitting(|n| {
+            let map = n.covers(self.body, result).ok_or(Refusal::Never)?;
+            map.indices(&n.loops, shape)
+        });
+        if !joined || own.is_err() || loads > MOST_LOADS {
             return false;
         }
         region.iter().for_each(|&at| self.placed[at] = true);

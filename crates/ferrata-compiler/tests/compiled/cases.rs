@@ -2,6 +2,7 @@
 
 use crate::gpt::{block, f32s, layer_norm, model, softmax, step};
 use crate::support::{check, check_donated};
+use ferrata_compiler::{ReferenceDevice, trace};
 use ferrata_ir::primitive::{Call, Cond, Pad, ReduceKind, Reverse, Save, Scan};
 use ferrata_ir::transform::{value_and_grad, vjp, vmap};
 use ferrata_ir::{Builder, DType, Function, Type, Value};
@@ -266,4 +267,16 @@ fn training_step_in_place() {
     assert_eq!(plan.takes[1..=weights], in_place);
     assert!(plan.takes[weights + 1..].iter().all(Option::is_some));
     check(&f);
+}
+
+#[test]
+fn the_peak_says_what_lives_there() {
+    let f = Arc::new(step(&model(2, 3, 8, 2, 3, 5)));
+    let donated = vec![false; f.parameters().len()];
+    let trace = trace(&f, &donated, &ReferenceDevice).unwrap();
+    let names: Vec<&str> = trace.programs.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["program", "support", "inline", "simplify", "prune"]);
+    let peak: usize = trace.peak().iter().map(|r| r.bytes).sum();
+    assert!(peak <= trace.plan.arena, "{peak} bytes in {}", trace.plan.arena);
+    assert!(trace.plan.arena <= peak + peak / 8, "{} for {peak} bytes", trace.plan.arena);
 }
