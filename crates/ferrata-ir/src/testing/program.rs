@@ -8,7 +8,6 @@ use crate::literal::{Literal, Scalar};
 use crate::primitive::{Dense, Primitive};
 use crate::program::{Builder, Function, Value};
 use crate::types::Type;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What random programs are made of.
@@ -90,8 +89,7 @@ pub(super) fn random_function(
 ) -> Function {
     let mut b = Builder::new(name);
     let pool = b.parameters(parameters);
-    let unused = pool.iter().copied().collect();
-    let mut maker = Maker { random, b, pool, unused };
+    let mut maker = Maker { random, b, pool };
     let names: Vec<&str> =
         Primitive::names().into_iter().filter(|n| !options.without.contains(n)).collect();
     let mut made = 0;
@@ -106,7 +104,6 @@ pub(super) fn random_function(
         let args: Vec<Value> =
             case.operands.iter().map(|(ty, domain)| maker.operand(ty, *domain)).collect();
         let outputs = maker.b.emit(case.op, &args);
-        maker.unused.extend(&outputs);
         maker.pool.extend(outputs);
         made += 1;
     }
@@ -122,7 +119,6 @@ struct Maker<'a> {
     random: &'a mut Random,
     b: Builder,
     pool: Vec<Value>,
-    unused: HashSet<Value>,
 }
 
 impl Maker<'_> {
@@ -134,16 +130,14 @@ impl Maker<'_> {
             kind(have.dtype) == kind(ty.dtype) && (have.elements() > 0 || ty.elements() == 0)
         };
         let candidates: Vec<Value> = self.pool.iter().filter(fits).copied().collect();
-        if candidates.is_empty() {
+        // Recent values are taken more often, so that programs get deep.
+        let recent = &candidates[candidates.len().saturating_sub(4)..];
+        let from = if self.random.one_in(2) { recent } else { &candidates };
+        if from.is_empty() {
             let value = domain.literal(ty, self.random);
             return self.dense(value);
         }
-        // Values that nobody uses yet are taken first, so that most nodes count in the results.
-        let unused: Vec<Value> =
-            candidates.iter().filter(|v| self.unused.contains(v)).copied().collect();
-        let first = !unused.is_empty() && !self.random.one_in(4);
-        let v = *self.random.pick(if first { &unused } else { &candidates });
-        self.unused.remove(&v);
+        let v = *self.random.pick(from);
         let v = self.b.cast(v, ty.dtype);
         let v = self.fit(v, &ty.shape);
         self.confine(v, domain)
