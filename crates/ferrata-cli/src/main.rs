@@ -1,2 +1,69 @@
-//! The `ferrata` program.
-fn main() {}
+//! The `ferrata` program: arguments, progress, exit codes. What it does lies in the library.
+//!
+//! | file | what |
+//! |---|---|
+//! | `args.rs` | what can be written on the command line |
+//! | `commands/` | one file for each command |
+//! | `interrupt.rs` | Ctrl-C |
+//! | `progress.rs` | progress of training on the standard output |
+
+mod args;
+mod commands;
+mod interrupt;
+mod progress;
+
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
+use ferrata::train::Error;
+
+/// Wrong input, and errors of any other kind.
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let result = match cli.command {
+        Command::Train(args) => commands::train::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Run(args) => commands::run::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Devices => commands::devices::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Prints help and versions as they are, everything else as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            // A reader that has gone away is no error.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { FAILED } else { 0 });
+        }
+        _ => {}
+    }
+    let text = error.render().to_string();
+    // The first paragraph says what is wrong; it may list arguments on lines of their own.
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let cause = first.trim_start_matches("error: ").trim().to_owned();
+    let remedy = match error.get(ContextKind::SuggestedArg) {
+        Some(name) => format!("did you mean {name}?"),
+        None => "see `ferrata --help` or `ferrata COMMAND --help`".to_owned(),
+    };
+    eprintln!("error: {}", Error::new(cause, remedy));
+    ExitCode::from(FAILED)
+}

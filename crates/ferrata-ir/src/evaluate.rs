@@ -1,7 +1,7 @@
 //! The reference evaluator: slow, obvious, and the meaning of every program.
 
 use crate::error::{Error, Result};
-use crate::literal::Literal;
+use crate::literal::{Elements, Literal};
 use crate::program::Function;
 use std::cell::RefCell;
 
@@ -31,13 +31,34 @@ pub enum Precision {
 #[derive(Debug)]
 pub struct Evaluator {
     precision: Precision,
+    watch: bool,
     shown: RefCell<Vec<String>>,
 }
 
 impl Evaluator {
     /// An evaluator of the given precision.
     pub fn new(precision: Precision) -> Self {
-        Evaluator { precision, shown: RefCell::default() }
+        Evaluator { precision, watch: false, shown: RefCell::default() }
+    }
+
+    /// The same evaluator, for which a node that makes the first NaN, or an infinity from finite
+    /// inputs, is an error that names it.
+    ///
+    /// ```
+    /// use ferrata_ir::{Builder, DType, Evaluator, Literal, Precision, Type};
+    /// let ty = Type::scalar(DType::F32);
+    /// let mut b = Builder::new("f");
+    /// let x = b.parameter(ty.clone());
+    /// let y = b.log(x);
+    /// let f = b.finish(&[y]).unwrap();
+    /// let evaluator = Evaluator::new(Precision::Typed).watching();
+    /// let error = evaluator.call(&f, &[&Literal::float(ty, vec![-1.0])]).unwrap_err();
+    /// assert_eq!(error.to_string(), "log(f32[]): makes NaN of finite numbers");
+    /// ```
+    #[must_use]
+    pub fn watching(mut self) -> Self {
+        self.watch = true;
+        self
     }
 
     /// Results of `function` on `inputs`.
@@ -61,16 +82,39 @@ impl Evaluator {
                 .map(|v| values[v.index()].as_ref().ok_or_else(undefined))
                 .collect::<Result<Vec<_>>>()?;
             let types: Vec<_> = node.outputs.iter().map(|&v| function.ty(v)).collect();
-            let results = node.op.rules().evaluate(self, &args, &types).map_err(|e| {
-                let types: Vec<_> = node.inputs.iter().map(|&v| function.ty(v)).collect();
-                e.at(node.op.name(), &types, &node.origin)
-            })?;
+            let results = node.op.rules().evaluate(self, &args, &types);
+            let results =
+                results.and_then(|results| self.watched(&args, results)).map_err(|e| {
+                    let types: Vec<_> = node.inputs.iter().map(|&v| function.ty(v)).collect();
+                    e.at(node.op.name(), &types, &node.origin)
+                })?;
             for (&v, r) in node.outputs.iter().zip(results) {
                 values[v.index()] = Some(self.round(r));
             }
         }
         let results = function.results().iter();
         results.map(|v| values[v.index()].clone().ok_or_else(undefined)).collect()
+    }
+
+    /// The results of a node, if they are numbers or nobody watches.
+    fn watched(&self, inputs: &[&Literal], results: Vec<Literal>) -> Result<Vec<Literal>> {
+        let any = |xs: &[&Literal], test: fn(f64) -> bool| {
+            xs.iter()
+                .any(|x| matches!(&x.elements, Elements::Float(v) if v.iter().any(|&x| test(x))))
+        };
+        // A constant may be infinite, as masks are.
+        if !self.watch || inputs.is_empty() || any(inputs, f64::is_nan) {
+            return Ok(results);
+        }
+        let rounded: Vec<Literal> = results.iter().map(|x| self.round(x.clone())).collect();
+        let made: Vec<&Literal> = rounded.iter().collect();
+        let of_finite = !any(inputs, f64::is_infinite);
+        match (any(&made, f64::is_nan), any(&made, f64::is_infinite)) {
+            (true, _) if of_finite => Err(Error::new("makes NaN of finite numbers")),
+            (true, _) => Err(Error::new("makes NaN of infinities")),
+            (false, true) if of_finite => Err(Error::new("makes infinities of finite numbers")),
+            _ => Ok(results),
+        }
     }
 
     fn round(&self, x: Literal) -> Literal {

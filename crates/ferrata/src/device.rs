@@ -1,7 +1,8 @@
 //! Devices as run-time values, the default one, and the process-wide cache of compiled programs.
 
 use ferrata_compiler::{Device as Backend, Executable, ReferenceDevice};
-use ferrata_ir::{Function, Result};
+use ferrata_cpu::{CpuDevice, CpuOptions, Isa};
+use ferrata_ir::{DType, Function, Result};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -10,9 +11,25 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 pub struct Device(Arc<dyn Backend>);
 
 impl Device {
-    /// The CPU of this machine.
+    /// The CPU of this machine, with a thread for every core that the process may use. Should the
+    /// environment variable `FERRATA_ISA` name a path that the machine lacks, the best one is
+    /// taken; [`Device::cpu_with_threads`] reports that instead.
     pub fn cpu() -> Self {
-        Device::reference()
+        static CPU: OnceLock<Device> = OnceLock::new();
+        let best = || CpuOptions { isa: Some(Isa::detect()), ..CpuOptions::default() };
+        let make = || CpuDevice::new(CpuOptions::default()).or_else(|_| CpuDevice::new(best()));
+        CPU.get_or_init(|| make().map_or_else(|_| Device::reference(), |cpu| Device(Arc::new(cpu))))
+            .clone()
+    }
+
+    /// The CPU with so many threads; 0 stands for one per core. Results do not depend on it.
+    ///
+    /// # Errors
+    /// If the environment variable `FERRATA_ISA` names no path of this machine.
+    pub fn cpu_with_threads(threads: usize) -> Result<Self> {
+        let options =
+            CpuOptions { threads: (threads > 0).then_some(threads), ..CpuOptions::default() };
+        Ok(Device(Arc::new(CpuDevice::new(options)?)))
     }
 
     /// The reference evaluator: slow, and the meaning of every program.
@@ -35,6 +52,45 @@ impl Device {
     pub fn name(&self) -> &str {
         self.0.name()
     }
+}
+
+/// What a device can do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Short name: `cpu`.
+    pub name: String,
+    /// Everything that can change bits.
+    pub fingerprint: String,
+    /// What the machine has: threads, instruction sets.
+    pub facts: Vec<(&'static str, String)>,
+    /// Every dtype, and whether it can be computed with; others are compile errors.
+    pub dtypes: Vec<(DType, bool)>,
+    /// Which path each class of kernels takes.
+    pub paths: Vec<(&'static str, String)>,
+}
+
+/// The devices of this machine.
+///
+/// # Errors
+/// If the environment variable `FERRATA_ISA` names no path of this machine.
+pub fn all() -> Result<Vec<Report>> {
+    let report = |device: &dyn Backend, facts, paths| Report {
+        name: device.name().to_owned(),
+        fingerprint: device.fingerprint(),
+        facts,
+        dtypes: DType::ALL.into_iter().map(|dtype| (dtype, device.supports(dtype))).collect(),
+        paths,
+    };
+    let cpu = CpuDevice::new(CpuOptions::default())?;
+    let available: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
+    let facts = vec![
+        ("threads", cpu.threads().to_string()),
+        ("instruction sets", available.join(", ")),
+        ("in use", cpu.isa().to_string()),
+    ];
+    let paths = cpu.paths();
+    let everything = vec![("all", "node by node, for tests".to_owned())];
+    Ok(vec![report(&cpu, facts, paths), report(&ReferenceDevice, Vec::new(), everything)])
 }
 
 impl PartialEq for Device {

@@ -15,6 +15,7 @@
 //! | `train/` | configuration, the training loop, run folders |
 //! | `nn/` | layers, their context, initial values, repeated blocks |
 //! | `models/` | GPT-2 and Llama: forward, loss, generation, files |
+//! | `inspect` | what a compiled program costs and how it runs |
 //! | `device` | devices as run-time values, the cache of compiled programs |
 
 // Derived code names this crate.
@@ -22,6 +23,7 @@ extern crate self as ferrata;
 
 pub mod data;
 pub mod device;
+pub mod inspect;
 pub mod models;
 pub mod module;
 pub mod nn;
@@ -44,8 +46,5 @@ pub use tensor::{
     Dims, Element, Index, IntoDims, IntoIndex, IntoOperand, IntoShape, IntoSize, IntoTensor,
     NewDim, Tensor, keep, scope, step,
 };
-pub use transform::{
-    Compiled, Save, ScanOptions, checkpoint, compile, cond, custom, grad, jvp, scan, scan_with,
-    value_and_grad, vjp, vmap,
-};
+pub use transform::{Compiled, checkpoint, compile, custom, grad, jvp, value_and_grad, vjp, vmap};
 pub use tree::Tree;

@@ -55,6 +55,18 @@ impl From<ferrata_formats::Error> for Error {
     }
 }
 
+impl From<ferrata_ir::Error> for Error {
+    fn from(error: ferrata_ir::Error) -> Error {
+        Error::from_message(error)
+    }
+}
+
+impl From<crate::data::Error> for Error {
+    fn from(error: crate::data::Error) -> Error {
+        Error::from_message(error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,27 +6,42 @@
 //! | file | what |
 //! |---|---|
 //! | `config/` | the sections of a TOML file, overrides, checks |
+//! | `corpus.rs` | from the `[data]` section to token ids |
 //! | `learner.rs` | the trait of what can be trained |
+//! | `language.rs`, `engine.rs` | language models as learners, and their compiled programs |
+//! | `optimizer.rs` | from the configuration to an optimiser and a schedule |
+//! | `trained.rs` | a trained model, opened for use; its loss on text; what it costs |
 //! | `trainer.rs` | the loop: steps, evaluations, samples, checkpoints, interrupts |
 //! | `metrics.rs`, `tensorboard.rs` | JSON lines and TensorBoard event files |
 //! | `folder.rs` | the folder of a run: free, writable, where its model is |
 //! | `error.rs` | one line: cause and remedy |
 
 pub mod config;
+mod corpus;
+mod engine;
 mod error;
 mod folder;
+mod language;
 mod learner;
+mod memory;
 mod metrics;
+mod optimizer;
 mod tensorboard;
 #[cfg(test)]
 mod tests;
+mod trained;
 mod trainer;
 
 pub use config::Config;
+pub use corpus::Corpus;
 pub use error::{Error, Result};
+
 pub use folder::{CONFIG, FINAL, check_writable, holds_a_run, last_used, model_directory, unused};
+pub use language::{Facts, Language, StepPlan};
 pub use learner::{Learner, Progress};
+pub use memory::process_memory;
 pub use metrics::{EvaluationRecord, METRICS, StepRecord};
+pub use trained::{Evaluation, Trained};
 pub use trainer::{Best, Event, Summary, Trainer};
 
 /// A number of bytes for people: `1.5 GiB`.

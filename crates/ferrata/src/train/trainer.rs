@@ -417,7 +417,6 @@ impl<L: Learner> Run<'_, L> {
 /// The settings that must not change when a run continues, as a JSON value.
 fn learning_settings(config: &Config) -> Value {
     let mut config = config.clone();
-    let reference = super::config::TrainSection::default();
     let train = &mut config.train;
     train.steps = 0;
     train.threads = 0;
@@ -428,7 +427,9 @@ fn learning_settings(config: &Config) -> Value {
     train.prompt = String::new();
     train.checkpoint_every = 0;
     train.keep = 0;
-    train.watch_nan = reference.watch_nan;
+    train.watch_nan = false;
+    // Once begun, a run does not look at the model that it started from.
+    train.init = None;
     // Where the text lies does not matter; whether it is the same text is for the learner to say.
     config.data.text.clear();
     config.data.jsonl.clear();

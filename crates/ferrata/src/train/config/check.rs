@@ -198,7 +198,7 @@ impl ModelSection {
 }
 
 impl DataSection {
-    fn check(&self) -> Result<()> {
+    pub(in crate::train) fn check(&self) -> Result<()> {
         if self.text.is_empty() && self.jsonl.is_empty() && !self.cargo_sources {
             return Err(Error::new(
                 "no data is given",
@@ -212,14 +212,15 @@ impl DataSection {
             }
         }
         in_range("data.validation", self.validation, 0.0, 1.0)?;
-        if self.tokenizer == "bpe" && self.vocab < 257 {
+        let Some(tokenizer) = self.tokenizer.as_deref() else { return Ok(()) };
+        if tokenizer == "bpe" && self.vocab < 257 {
             return Err(Error::new(
                 format!("`data.vocab` is {}", self.vocab),
                 "a bpe tokenizer needs more than its 256 bytes; set at least 257",
             ));
         }
-        let file = Path::new(&self.tokenizer);
-        if !TOKENIZERS.contains(&self.tokenizer.as_str()) && !file.is_file() {
+        let file = Path::new(tokenizer);
+        if !TOKENIZERS.contains(&tokenizer) && !file.exists() {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             return Err(Error::new(
                 format!("`data.tokenizer` = `{name}` is neither a kind of tokenizer nor a file"),
@@ -245,7 +246,7 @@ impl TrainSection {
 
 impl OptimizerSection {
     /// The keys that were given, with the kinds that have a use for them.
-    fn uses(&self) -> [(&'static str, bool, &'static [OptimizerKind]); 9] {
+    fn uses(&self) -> [(&'static str, bool, &'static [OptimizerKind]); 11] {
         use OptimizerKind::{Adagrad, Adam, AdamW, Lion, Muon, RmsProp, Sgd};
         [
             ("betas", self.betas.is_some(), &[Adam, AdamW, Lion, Muon]),
@@ -256,6 +257,8 @@ impl OptimizerSection {
             ("amsgrad", self.amsgrad.is_some(), &[Adam, AdamW]),
             ("alpha", self.alpha.is_some(), &[RmsProp]),
             ("centered", self.centered.is_some(), &[RmsProp]),
+            ("lr_decay", self.lr_decay.is_some(), &[Adagrad]),
+            ("scale", self.scale.is_some(), &[Muon]),
             ("vector_lr", self.vector_lr.is_some(), &[Muon]),
         ]
     }
@@ -274,6 +277,8 @@ impl OptimizerSection {
         in_range("optimizer.lr", self.lr, 0.0, infinity)?;
         in_range("optimizer.weight_decay", self.weight_decay, 0.0, infinity)?;
         in_range("optimizer.eps", self.eps.unwrap_or_default(), 0.0, infinity)?;
+        in_range("optimizer.lr_decay", self.lr_decay.unwrap_or_default(), 0.0, infinity)?;
+        in_range("optimizer.vector_lr", self.vector_lr.unwrap_or_default(), 0.0, infinity)?;
         in_range("optimizer.momentum", self.momentum.unwrap_or_default(), 0.0, 1.0)?;
         in_range("optimizer.alpha", self.alpha.unwrap_or_default(), 0.0, 1.0)?;
         match self.betas.as_deref() {

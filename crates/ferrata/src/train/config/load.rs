@@ -10,7 +10,8 @@ use super::value::from_table;
 use crate::train::{Error, Result};
 
 /// The keys that hold paths; relative ones in a file are relative to its folder.
-const PATHS: [(&str, &str); 3] = [("data", "text"), ("data", "jsonl"), ("data", "tokenizer")];
+const PATHS: [(&str, &str); 4] =
+    [("data", "text"), ("data", "jsonl"), ("data", "tokenizer"), ("train", "init")];
 /// Values of `data.tokenizer` that are no path.
 pub(super) const TOKENIZERS: [&str; 3] = ["char", "byte", "bpe"];
 
@@ -67,6 +68,12 @@ impl Override {
     pub fn paths(section: &str, key: &str, paths: &[PathBuf]) -> Override {
         let text = |path: &PathBuf| Value::String(path.to_string_lossy().into_owned());
         let value = Value::Array(paths.iter().map(text).collect());
+        Override { keys: vec![section.to_owned(), key.to_owned()], value }
+    }
+
+    /// Sets a key to a path, a relative one taken from the current folder.
+    pub fn path(section: &str, key: &str, path: &Path) -> Override {
+        let value = Value::String(path.to_string_lossy().into_owned());
         Override { keys: vec![section.to_owned(), key.to_owned()], value }
     }
 

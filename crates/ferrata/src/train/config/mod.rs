@@ -140,8 +140,10 @@ pub struct DataSection {
     pub extensions: Vec<String>,
     /// No more than this many bytes of text are taken; 0 means all.
     pub max_bytes: u64,
-    /// `char`, `byte`, `bpe` (trained on the text) or the path of a `tokenizer.json`.
-    pub tokenizer: String,
+    /// `char`, `byte`, `bpe` (trained on the text) or the path of a `tokenizer.json`. By default
+    /// that of the model to start from, if it has one, else `byte`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
     /// Number of tokens of a `bpe` tokenizer.
     pub vocab: usize,
     /// The part at the end of the text that is kept for validation.
@@ -157,7 +159,7 @@ impl Default for DataSection {
             cargo_sources: false,
             extensions: Vec::new(),
             max_bytes: 0,
-            tokenizer: "byte".to_owned(),
+            tokenizer: None,
             vocab: 4096,
             validation: 0.1,
         }
@@ -179,6 +181,10 @@ pub enum ComputeType {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSection {
+    /// Model directory whose weights are the start, in place of random ones; its shape is used
+    /// and `[model]` is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<PathBuf>,
     /// Number of optimiser steps.
     pub steps: u64,
     /// Sequences per microbatch.
@@ -208,7 +214,8 @@ pub struct TrainSection {
     /// Decay of an exponential moving average of the weights, which is then evaluated, sampled
     /// and exported; 0 means none.
     pub ema: f64,
-    /// Parameters whose path begins with one of these are not trained.
+    /// Parameters whose path matches one of these are not trained; `*` stands for any characters:
+    /// `transformer.wte.*`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub freeze: Vec<String>,
     /// Gradients are scaled down to this global norm; 0 means never.
@@ -223,6 +230,7 @@ pub struct TrainSection {
 impl Default for TrainSection {
     fn default() -> Self {
         TrainSection {
+            init: None,
             steps: 1000,
             batch: 8,
             accumulate: 1,
@@ -314,9 +322,25 @@ pub struct OptimizerSection {
     /// Whether the mean square is centred (RMSprop).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub centered: Option<bool>,
+    /// How the learning rate falls by itself: `lr / (1 + step lr_decay)` (Adagrad).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_decay: Option<f64>,
+    /// How the length of a step depends on the shape of a matrix (Muon).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<StepScale>,
     /// Learning rate of the parameters that are no matrices (Muon); `lr` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vector_lr: Option<f64>,
+}
+
+/// How the length of a step of Muon depends on the shape of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StepScale {
+    /// `sqrt(max(1, rows / columns))`, the default.
+    Spectral,
+    /// `0.2 sqrt(max(rows, columns))`, which makes steps as long as those of Adam.
+    Rms,
 }
 
 impl Default for OptimizerSection {
@@ -334,6 +358,8 @@ impl Default for OptimizerSection {
             amsgrad: None,
             alpha: None,
             centered: None,
+            lr_decay: None,
+            scale: None,
             vector_lr: None,
         }
     }

@@ -94,7 +94,7 @@ fn paths_in_a_file_are_relative_to_it() {
     fs::write(&file, "[data]\ntext = [\"a.txt\", \"/b.txt\"]\ntokenizer = \"t.json\"\n").unwrap();
     let config = Config::load(Source::File(&file), &[]).unwrap();
     assert_eq!(config.data.text, [folder.join("a.txt"), PathBuf::from("/b.txt")]);
-    assert_eq!(PathBuf::from(&config.data.tokenizer), folder.join("t.json"));
+    assert_eq!(PathBuf::from(config.data.tokenizer.unwrap()), folder.join("t.json"));
     let missing = Config::load(Source::File(&folder.join("no.toml")), &[]).unwrap_err();
     assert!(missing.to_string().contains("check the path"), "{missing}");
     fs::remove_dir_all(&folder).unwrap();

@@ -1,0 +1,8 @@
+//! One file for each command.
+
+pub mod devices;
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+pub mod run;
+pub mod train;

@@ -1,0 +1,157 @@
+//! `ferrata train`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use ferrata::Device;
+use ferrata::train::config::{Override, Source};
+use ferrata::train::{self, Config, Facts, Language, Learner, Result, Summary, Trainer, in_bytes};
+
+use crate::args::Train;
+use crate::interrupt;
+use crate::progress::{Progress, count, duration, say};
+
+/// What `ferrata train` does without a configuration.
+const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
+
+/// Checks everything, trains, and says what to do next.
+pub fn run(args: Train) -> Result<()> {
+    let mut config = load(&args)?;
+    let out = output_folder(&args)?;
+    ferrata::set_default_device(&Device::cpu_with_threads(config.train.threads)?);
+    let mut learner = match &args.replay {
+        Some(file) => Language::replay(&mut config, file)?,
+        None => Language::from_text(&config)?,
+    };
+    let facts = learner.facts().clone();
+    let trainer = Trainer::new(&mut learner, &config, &out)
+        .resume(args.resume)
+        .checkpoints(args.replay.is_none());
+    trainer.check()?;
+    introduce(&facts, config.train.steps);
+    if args.dry_run {
+        return dry_run(&learner, &out);
+    }
+    say!("output: {}", out.display());
+    let stop = Arc::new(AtomicBool::new(false));
+    interrupt::on_signal(&stop)?;
+    let mut progress = Progress::stdout(config.train.steps);
+    let summary = trainer.stop_when(stop).run(&mut |event| progress.show(event));
+    progress.close();
+    conclude(&summary?, &out);
+    Ok(())
+}
+
+fn load(args: &Train) -> Result<Config> {
+    let mut overrides = Vec::new();
+    if !args.text.is_empty() {
+        overrides.push(Override::paths("data", "text", &args.text));
+        overrides.push(Override::flag("data", "cargo_sources", false));
+    }
+    if let Some(init) = &args.init {
+        overrides.push(Override::path("train", "init", init));
+    }
+    for text in &args.set {
+        overrides.push(Override::parse(text)?);
+    }
+    let own = args.out.as_ref().map(|out| out.join(train::CONFIG));
+    let own = own.filter(|own| args.resume && own.is_file());
+    let source = match (&args.config, &own) {
+        (Some(file), _) => Source::File(file),
+        (None, Some(own)) => Source::File(own),
+        (None, None) => Source::Text { name: "quickstart.toml", text: QUICKSTART },
+    };
+    Config::load(source, &overrides)
+}
+
+/// The folder asked for, or `runs/NAME` by the name of the configuration.
+fn output_folder(args: &Train) -> Result<PathBuf> {
+    if let Some(out) = &args.out {
+        return Ok(out.clone());
+    }
+    let name = args.config.as_deref().and_then(Path::file_stem).unwrap_or("quickstart".as_ref());
+    let wanted = Path::new("runs").join(name);
+    match args.resume {
+        true => train::last_used(&wanted),
+        false => train::unused(&wanted),
+    }
+}
+
+fn introduce(facts: &Facts, steps: u64) {
+    let parameters = count(facts.parameters as f64);
+    let (model, vocabulary) = (facts.model, facts.vocabulary);
+    say!("model: {model}, {parameters} parameters, {vocabulary} tokens in the vocabulary");
+    if facts.text_bytes > 0 {
+        say!(
+            "text: {} in {} documents; {} tokens to learn from, {} for validation",
+            in_bytes(facts.text_bytes as u64),
+            facts.documents,
+            count(facts.training_tokens as f64),
+            count(facts.validation_tokens as f64)
+        );
+    }
+    for note in &facts.notes {
+        say!("note: {note}");
+    }
+    let (rows, length) = (facts.sequences_per_step, facts.sequence);
+    say!("{steps} steps of {rows} sequences of {length} tokens on {}", facts.device);
+}
+
+fn dry_run(learner: &Language, out: &Path) -> Result<()> {
+    let plan = learner.plan()?;
+    say!("compiled the training step in {:.2} s", plan.compile_time.as_secs_f64());
+    let memory = plan.inspection.memory().unwrap_or_default();
+    say!(
+        "memory: {} for weights and optimiser, {} for activations; checkpoints take {} each",
+        in_bytes(plan.state_bytes),
+        in_bytes(memory.arena),
+        in_bytes(learner.checkpoint_bytes())
+    );
+    say!("output: {}", out.display());
+    say!("dry run: everything is in order and nothing has been written");
+    Ok(())
+}
+
+fn conclude(summary: &Summary, out: &Path) {
+    let time = duration(summary.elapsed);
+    if summary.interrupted {
+        say!("stopped after step {} ({time})", summary.steps);
+        if let Some(path) = &summary.checkpoint {
+            say!("checkpoint: {}", path.display());
+        }
+        say!("to continue: ferrata train --out {} --resume", quoted(out));
+        return;
+    }
+    say!("done: {} steps in {time}", summary.steps);
+    if let Some(loss) = summary.loss {
+        say!("training loss: {loss:.4}");
+    }
+    if let Some(loss) = summary.validation_loss {
+        say!("validation loss: {loss:.4}");
+    }
+    if let Some(best) = summary.best.filter(|best| best.step != summary.steps) {
+        say!("best validation loss: {:.4} after step {}", best.loss, best.step);
+    }
+    if let Some(path) = &summary.checkpoint {
+        say!("checkpoint: {}", path.display());
+    }
+    if let Some(path) = &summary.model {
+        say!("model: {}", path.display());
+    }
+    let shown = quoted(out);
+    say!("next:");
+    say!("  ferrata generate {shown} --prompt 'fn main'");
+    if summary.validation_loss.is_some() {
+        say!("  ferrata eval {shown}");
+    }
+    say!("  ferrata inspect {shown}");
+}
+
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    match text.contains(|c: char| !c.is_alphanumeric() && !"/._-+".contains(c)) {
+        true => format!("'{}'", text.replace('\'', "'\\''")),
+        false => text,
+    }
+}

@@ -1,0 +1,6 @@
+//! The program from outside, as a user meets it.
+
+mod common;
+mod killed;
+mod training;
+mod wrong_input;

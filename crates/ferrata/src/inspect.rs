@@ -1,0 +1,251 @@
+//! What a program costs and how it runs: operations, kernels, memory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ferrata_compiler::plan::{Place, Step};
+use ferrata_compiler::{Executable, Kernel, Plan};
+use ferrata_ir::{Function, Primitive, Result, Type};
+
+use crate::device::Device;
+
+/// A compiled program, opened up.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    program: Arc<Function>,
+    plan: Option<Plan>,
+    passes: Vec<(&'static str, Arc<Function>)>,
+}
+
+/// The memory of a program in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// All inputs.
+    pub inputs: u64,
+    /// The results that do not take over a donated input.
+    pub results: u64,
+    /// Everything in between: one arena.
+    pub arena: u64,
+    /// Dense constants.
+    pub constants: u64,
+}
+
+impl MemoryUse {
+    /// All of it, which is the most that the program occupies at any time.
+    pub fn peak(&self) -> u64 {
+        self.inputs + self.results + self.arena + self.constants
+    }
+}
+
+impl Inspection {
+    /// Opens up what [`crate::Compiled::program`] and [`crate::Compiled::executable`] give for
+    /// `device`.
+    ///
+    /// # Errors
+    /// What keeps the program from being compiled.
+    pub fn new(
+        program: Arc<Function>,
+        executable: &dyn Executable,
+        device: &Device,
+    ) -> Result<Inspection> {
+        let shared = vec![false; program.parameters().len()];
+        let passes = ferrata_compiler::trace(&program, &shared, device.backend())?.programs;
+        Ok(Inspection { program, plan: executable.plan().cloned(), passes })
+    }
+
+    /// The names of the passes from program to program, in order; the first is the program as it
+    /// was traced and differentiated.
+    pub fn passes(&self) -> Vec<&'static str> {
+        self.passes.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The program after a pass, in the text form; `None` if there is no such pass.
+    pub fn after(&self, pass: &str) -> Option<String> {
+        let found = self.passes.iter().find(|(name, _)| *name == pass);
+        found.map(|(_, program)| program.to_string())
+    }
+
+    /// The number of nodes, those of a function that is called many times counted once.
+    pub fn nodes(&self) -> usize {
+        let mut nodes = 0;
+        self.program.visit(&mut |function| nodes += function.nodes().len());
+        nodes
+    }
+
+    /// Scalar operations of one run, from the loop factors of its primitives. Of a branch the more
+    /// expensive side counts.
+    pub fn flops(&self) -> f64 {
+        flops(&self.program, &mut HashMap::new())
+    }
+
+    /// The memory plan; `None` for devices that have none.
+    pub fn memory(&self) -> Option<MemoryUse> {
+        let plan = self.plan.as_ref()?;
+        let total = |types: &[Type]| types.iter().map(|ty| ty.bytes() as u64).sum();
+        let own = plan.results.iter().zip(&plan.takes).filter(|(_, takes)| takes.is_none());
+        Some(MemoryUse {
+            inputs: total(&plan.inputs),
+            results: own.map(|(ty, _)| ty.bytes() as u64).sum(),
+            arena: plan.arena as u64,
+            constants: plan.constants.iter().map(|literal| literal.ty.bytes() as u64).sum(),
+        })
+    }
+
+    /// A line for each distinct kernel, and how often it runs; none for devices without a plan.
+    pub fn kernels(&self) -> Vec<(String, usize)> {
+        let Some(plan) = &self.plan else { return Vec::new() };
+        let mut uses = vec![0; plan.kernels.len()];
+        count(&plan.steps, 1, &mut uses);
+        plan.kernels.iter().map(|kernel| describe(kernel)).zip(uses).collect()
+    }
+
+    /// A line for each step: kernel, operands, scope and user line.
+    pub fn schedule(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let Some(plan) = &self.plan {
+            list(&plan.steps, plan, 0, &mut lines);
+        }
+        lines
+    }
+}
+
+fn flops(function: &Arc<Function>, known: &mut HashMap<*const Function, f64>) -> f64 {
+    if let Some(&found) = known.get(&Arc::as_ptr(function)) {
+        return found;
+    }
+    let mut sum = 0.0;
+    for node in function.nodes() {
+        let inputs: Vec<&Type> = node.inputs.iter().map(|&value| function.ty(value)).collect();
+        let inner = node.op.functions().into_iter().map(|callee| flops(callee, known));
+        sum += match &node.op {
+            Primitive::Scan(scan) => inner.sum::<f64>() * scan.length as f64,
+            Primitive::Cond(_) => inner.fold(0.0, f64::max),
+            other => {
+                let inner: f64 = inner.sum();
+                inner + other.rules().loops(&inputs).map_or(0.0, |loops| loops.flops())
+            }
+        };
+    }
+    known.insert(Arc::as_ptr(function), sum);
+    sum
+}
+
+fn count(steps: &[Step], times: usize, uses: &mut [usize]) {
+    for step in steps {
+        match step {
+            Step::Run { kernel, .. } => uses[*kernel] += times,
+            Step::Copy { .. } => {}
+            Step::Repeat { length, body, .. } => count(body, times * length, uses),
+            Step::Branch { branches, .. } => {
+                branches.iter().for_each(|branch| count(branch, times, uses));
+            }
+        }
+    }
+}
+
+fn describe(kernel: &Kernel) -> String {
+    match kernel {
+        Kernel::Loop(nest) => format!(
+            "loop {} x {}: {} loads, {} instructions, {} stores",
+            sizes(&nest.rows),
+            sizes(&nest.columns),
+            nest.loads.len(),
+            nest.body.len(),
+            nest.stores.len()
+        ),
+        Kernel::Contract(product) => {
+            let epilogue = product.epilogue.as_ref();
+            let behind = epilogue
+                .map(|epilogue| format!(", {} instructions behind it", epilogue.body.len()));
+            format!(
+                "product {} x [{} x {} x {}] {}{}",
+                sizes(&product.batch),
+                product.m,
+                product.k,
+                product.n,
+                product.out.dtype,
+                behind.unwrap_or_default()
+            )
+        }
+        Kernel::Composite { composite, inputs, .. } => {
+            let shapes: Vec<String> = inputs.iter().map(|view| sizes(&view.shape)).collect();
+            format!("composite {} of {}", composite.name, shapes.join(", "))
+        }
+        Kernel::Primitive { op, inputs, .. } => {
+            let shapes: Vec<String> = inputs.iter().map(|view| sizes(&view.shape)).collect();
+            format!("{} of {}", op.name(), shapes.join(", "))
+        }
+    }
+}
+
+fn sizes(loops: &[usize]) -> String {
+    let text: Vec<String> = loops.iter().map(usize::to_string).collect();
+    format!("[{}]", text.join(" "))
+}
+
+fn list(steps: &[Step], plan: &Plan, depth: usize, lines: &mut Vec<String>) {
+    let indent = "  ".repeat(depth);
+    for step in steps {
+        match step {
+            Step::Run { kernel, operands, origin } => {
+                let places: Vec<String> = operands.iter().map(place).collect();
+                let what = plan.kernels.get(*kernel).map(|kernel| describe(kernel));
+                let location = origin.location.as_ref();
+                let location = location.map(|place| format!("  {}:{}", place.file, place.line));
+                lines.push(format!(
+                    "{indent}kernel {kernel} ({}) on {}  {}{}",
+                    what.unwrap_or_default(),
+                    places.join(", "),
+                    origin.scope,
+                    location.unwrap_or_default()
+                ));
+            }
+            Step::Copy { from, to, bytes } => {
+                lines.push(format!("{indent}copy {bytes} bytes {} -> {}", place(from), place(to)));
+            }
+            Step::Repeat { length, reverse, body, .. } => {
+                let order = if *reverse { ", last first" } else { "" };
+                lines.push(format!("{indent}repeat {length} times{order}"));
+                list(body, plan, depth + 1, lines);
+            }
+            Step::Branch { condition, branches } => {
+                lines.push(format!("{indent}if {}", place(condition)));
+                list(&branches[0], plan, depth + 1, lines);
+                lines.push(format!("{indent}else"));
+                list(&branches[1], plan, depth + 1, lines);
+            }
+        }
+    }
+}
+
+fn place(place: &Place) -> String {
+    match place {
+        Place::Input { index, offset: 0 } => format!("input {index}"),
+        Place::Input { index, offset } => format!("input {index}+{offset}"),
+        Place::Result { index, offset: 0 } => format!("result {index}"),
+        Place::Result { index, offset } => format!("result {index}+{offset}"),
+        Place::Arena { offset } => format!("arena+{offset}"),
+        Place::Constant { index } => format!("constant {index}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, Tensor, compile};
+
+    #[test]
+    fn a_product_costs_two_operations_per_point() {
+        let f = compile(|(x, y): (Tensor, Tensor)| x.matmul(&y));
+        let argument = || (Tensor::ones([4, 5], DType::F32), Tensor::ones([5, 6], DType::F32));
+        let program = f.program(argument()).unwrap();
+        let executable = f.executable(argument()).unwrap();
+        let inspection = Inspection::new(program, &*executable, &Device::default()).unwrap();
+        assert_eq!(inspection.flops(), 2.0 * 4.0 * 5.0 * 6.0);
+        assert!(inspection.nodes() >= 1);
+        assert_eq!(inspection.passes().first(), Some(&"program"));
+        let text = inspection.after("simplify").unwrap();
+        assert!(text.contains("f32[4,5]"), "{text}");
+        assert_eq!(inspection.after("nothing"), None);
+    }
+}

@@ -1,0 +1,420 @@
+//! The compiled programs of language-model training: the step, accumulation, evaluation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use ferrata_compiler::Executable;
+use ferrata_formats::RawTensor;
+use ferrata_formats::safetensors::TensorFile;
+use ferrata_ir::{DType, Elements, Evaluator, Function, Literal, Precision, Type};
+
+use super::config::Config;
+use super::{Error, Result};
+use crate::data::{Batch, HostArray, HostData};
+
+use crate::nn::Context;
+use crate::optim::{self, Optimizer, Rates};
+use crate::tree;
+use crate::{Classes, Compiled, Key, Module, Reduction, Tensor, Tree, compile, value_and_grad};
+
+/// A model that scores the next token at every position.
+pub(super) trait LanguageModel: Module + Clone + Send + Sync + 'static {
+    /// Scores `[batch, sequence, vocabulary]` for token ids, i64 `[batch, sequence]`.
+    fn logits(&self, ids: &Tensor, cx: &mut Context) -> Tensor;
+}
+
+impl LanguageModel for crate::models::Model {
+    fn logits(&self, ids: &Tensor, cx: &mut Context) -> Tensor {
+        self.forward(ids, cx)
+    }
+}
+
+/// Everything that a step changes.
+#[derive(Clone, Tree)]
+pub(super) struct State<M> {
+    model: M,
+    optimizer: optim::State,
+    /// The moving average of the weights, if one is kept.
+    average: Option<M>,
+}
+
+/// One microbatch: inputs, targets, and the key of its random numbers.
+type Microbatch = (Tensor, Tensor, Key);
+/// The new state, the loss and the norm of the gradient before clipping.
+type Stepped<M> = (State<M>, Tensor, Tensor);
+type Program<A, B> = Compiled<A, B, Box<dyn Fn(A) -> B + Send + Sync>>;
+
+fn program<A: Tree, B: Tree>(f: impl Fn(A) -> B + Send + Sync + 'static) -> Program<A, B> {
+    compile(Box::new(f))
+}
+
+/// State, summed gradient and rates to the new state and the norm of the mean gradient.
+type Apply<M> = Program<(State<M>, M, Rates), (State<M>, Tensor)>;
+/// Model, inputs, targets and weights to the sum of weighted losses.
+pub(super) type Evaluate<M> = Program<(M, Tensor, Tensor, Tensor), Tensor>;
+
+/// The program that sums the losses of a batch, times the weights of its positions.
+pub(super) fn evaluation<M: LanguageModel>(compute: Option<DType>) -> Evaluate<M> {
+    program(move |(model, ids, targets, weights): (M, Tensor, Tensor, Tensor)| {
+        let mut cx = with_compute(Context::eval(), compute);
+        let logits = model.logits(&ids, &mut cx).cast(DType::F32);
+        let each = Classes { reduction: Reduction::None, ..Classes::default() };
+        (logits.cross_entropy_with(&targets, &each) * weights).sum(..)
+    })
+}
+
+/// The sum of the losses of a batch with `input_ids`, `targets` and `weights`.
+pub(super) fn loss_sum<M: LanguageModel>(
+    program: &Evaluate<M>,
+    model: &M,
+    batch: &Batch,
+) -> Result<f64> {
+    let get = |name: &str| -> Result<Tensor> { Ok(tensor(batch.get(name)?)) };
+    let (ids, targets, weights) = (get("input_ids")?, get("targets")?, get("weights")?);
+    number(&program.call((model.clone(), ids, targets, weights))?)
+}
+
+fn with_compute(context: Context, compute: Option<DType>) -> Context {
+    match compute {
+        Some(dtype) => context.with_compute(dtype),
+        None => context,
+    }
+}
+
+/// Runs the steps of one model.
+pub(super) struct Engine<M> {
+    /// `None` only while a step has it.
+    state: Option<State<M>>,
+    settings: Arc<Settings>,
+    /// Forward, backward, clipping and update in one program.
+    step: Program<(State<M>, Microbatch, Rates), Stepped<M>>,
+    /// Adds the gradient of a microbatch to a sum.
+    accumulate: Program<(M, M, Microbatch), (M, Tensor)>,
+    /// The part of the step behind the gradient.
+    apply: Apply<M>,
+    /// The sum of the losses of the positions with weight 1.
+    evaluate: Evaluate<M>,
+}
+
+/// What the programs are built with.
+struct Settings {
+    optimizer: Optimizer,
+    compute: Option<DType>,
+    frozen: Vec<String>,
+    accumulate: usize,
+    clip_norm: f64,
+    clip_value: f64,
+    ema: f64,
+    key: Key,
+}
+
+impl Settings {
+    fn new(config: &Config) -> Settings {
+        let train = &config.train;
+        Settings {
+            optimizer: config.optimizer(),
+            compute: train.dtype.dtype(),
+            frozen: train.freeze.clone(),
+            accumulate: train.accumulate,
+            clip_norm: train.clip_norm,
+            clip_value: train.clip_value,
+            ema: train.ema,
+            key: Key::new(train.seed).fold(DROPOUT),
+        }
+    }
+
+    /// The mean loss of a microbatch and its gradient.
+    fn gradient<M: LanguageModel>(&self, model: &M, batch: &Microbatch) -> (Tensor, M) {
+        let frozen: Vec<&str> = self.frozen.iter().map(String::as_str).collect();
+        let (ids, targets, key) = batch;
+        value_and_grad(|model: &M| {
+            let model = if frozen.is_empty() { model.clone() } else { model.frozen(&frozen) };
+            let mut cx = with_compute(Context::train(key.clone()), self.compute);
+            model.logits(ids, &mut cx).cast(DType::F32).cross_entropy(targets)
+        })(model)
+    }
+
+    /// The state after a step along `gradient`, and the gradient's norm before clipping.
+    fn update<M: LanguageModel>(
+        &self,
+        state: &State<M>,
+        gradient: M,
+        rates: &Rates,
+    ) -> (State<M>, Tensor) {
+        let norm = optim::global_norm(&gradient);
+        let mut clipped = gradient;
+        if self.clip_value > 0.0 {
+            clipped = optim::clip_by_value(&clipped, self.clip_value);
+        }
+        if self.clip_norm > 0.0 {
+            clipped = optim::clip_by_norm(&clipped, self.clip_norm).0;
+        }
+        let State { model, optimizer, average } = state;
+        let (model, optimizer) = self.optimizer.update(model, &clipped, optimizer, rates);
+        let average =
+            average.as_ref().map(|average| optim::moving_average(average, &model, self.ema));
+        (State { model, optimizer, average }, norm)
+    }
+}
+
+/// Keeps the random numbers of dropout apart from others of the same seed.
+const DROPOUT: u32 = 1;
+/// Keeps the random numbers of initial weights apart.
+pub(super) const WEIGHTS: u32 = 2;
+
+/// The names of parts of the state in `training.safetensors`.
+const OPTIMIZER: &str = "optimizer";
+const AVERAGE: &str = "average";
+
+impl<M: LanguageModel> Engine<M> {
+    /// Programs for `model`, compiled when they are first needed.
+    pub fn new(model: M, config: &Config) -> Engine<M> {
+        let settings = Arc::new(Settings::new(config));
+        let optimizer = settings.optimizer.init(&model);
+        let average = (settings.ema > 0.0).then(|| tree::map(&model, Tensor::clone));
+        let (for_step, for_sum, for_apply) = (settings.clone(), settings.clone(), settings.clone());
+        Engine {
+            state: Some(State { model, optimizer, average }),
+            step: program(move |(state, batch, rates): (State<M>, Microbatch, Rates)| {
+                let (loss, gradient) = for_step.gradient(&state.model, &batch);
+                let (state, norm) = for_step.update(&state, gradient, &rates);
+                (state, loss, norm)
+            }),
+            accumulate: program(move |(model, sum, batch): (M, M, Microbatch)| {
+                let (loss, gradient) = for_sum.gradient(&model, &batch);
+                (optim::accumulate(Some(&sum), &gradient), loss)
+            }),
+            apply: program(move |(state, sum, rates): (State<M>, M, Rates)| {
+                let gradient = optim::average(&sum, for_apply.accumulate);
+                for_apply.update(&state, gradient, &rates)
+            }),
+            evaluate: evaluation(settings.compute),
+            settings,
+        }
+    }
+
+    fn state(&self) -> Result<&State<M>> {
+        self.state.as_ref().ok_or_else(|| {
+            Error::new("a step has failed and its state is lost", "resume from the last checkpoint")
+        })
+    }
+
+    /// The model as it stands.
+    pub fn model(&self) -> Result<&M> {
+        Ok(&self.state()?.model)
+    }
+
+    /// The model to be used: the moving average, if there is one.
+    pub fn best_model(&self) -> Result<&M> {
+        let state = self.state()?;
+        Ok(state.average.as_ref().unwrap_or(&state.model))
+    }
+
+    /// Takes step number `step` (from 0) on its microbatches at learning rate `lr`; gives the mean
+    /// loss and the norm of the gradient before clipping. With `keep`, the state before the step
+    /// is not overwritten, and comes back if the loss is not finite.
+    pub fn step(
+        &mut self,
+        step: u64,
+        lr: f64,
+        batches: &[Batch],
+        keep: bool,
+    ) -> Result<(f64, f64)> {
+        let microbatches: Vec<Microbatch> = batches
+            .iter()
+            .enumerate()
+            .map(|(i, batch)| self.microbatch(step, i, batch))
+            .collect::<Result<_>>()?;
+        let rates = self.settings.optimizer.rates(step, lr);
+        let state = self.state.take();
+        let Some(state) = state else { return Err(self.state().err().unwrap_or_else(lost)) };
+        let before = keep.then(|| state.clone());
+        let (state, loss, norm) = match <[Microbatch; 1]>::try_from(microbatches) {
+            Ok([batch]) => {
+                let (state, loss, norm) = self.step.call((state, batch, rates))?;
+                (state, number(&loss)?, norm)
+            }
+            Err(microbatches) => {
+                let count = microbatches.len() as f64;
+                let mut sum = tree::map(&state.model, Tensor::zeros_like);
+                let mut total = 0.0;
+                for batch in microbatches {
+                    let loss;
+                    (sum, loss) = self.accumulate.call((state.model.clone(), sum, batch))?;
+                    total += number(&loss)?;
+                }
+                let (state, norm) = self.apply.call((state, sum, rates))?;
+                (state, total / count, norm)
+            }
+        };
+        let norm = number(&norm)?;
+        self.state = match before {
+            Some(before) if !(loss.is_finite() && norm.is_finite()) => Some(before),
+            _ => Some(state),
+        };
+        Ok((loss, norm))
+    }
+
+    /// The random numbers of a step depend on the seed, the step and the microbatch only.
+    fn microbatch(&self, step: u64, index: usize, batch: &Batch) -> Result<Microbatch> {
+        let key = self.settings.key.fold(step as u32).fold((step >> 32) as u32).fold(index as u32);
+        Ok((tensor(batch.get("input_ids")?), tensor(batch.get("targets")?), key))
+    }
+
+    /// The sum of the losses of a batch of the validation part, weighted by its `weights`.
+    pub fn evaluate(&self, batch: &Batch) -> Result<f64> {
+        loss_sum(&self.evaluate, self.best_model()?, batch)
+    }
+
+    /// Compiles the step for batches like this one; gives the traced program and its compiled
+    /// form.
+    pub fn prepare(&self, batch: &Batch) -> Result<(Arc<Function>, Arc<dyn Executable>)> {
+        let batch = self.microbatch(0, 0, batch)?;
+        let rates = self.settings.optimizer.rates(0, 0.0);
+        // As in training, nobody else holds the state, so its memory can be reused.
+        let own = |t: &Tensor| Ok::<_, Error>(Tensor::from_bytes(t.ty().clone(), &t.to_bytes()?));
+        let state = self.state()?;
+        let mut failed = None;
+        let fresh = tree::map(state, |t| match own(t) {
+            Ok(copy) => copy,
+            Err(error) => {
+                failed = Some(error);
+                t.clone()
+            }
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let argument = (fresh, batch, rates);
+        let program = self.step.program(argument.clone())?;
+        Ok((program, self.step.executable(argument)?))
+    }
+
+    /// Says which node of the step first makes a NaN or an infinity, by running it node by node.
+    pub fn explain(&self, step: u64, lr: f64, batch: &Batch) -> Result<String> {
+        let argument = (
+            self.state()?.clone(),
+            self.microbatch(step, 0, batch)?,
+            self.settings.optimizer.rates(step, lr),
+        );
+        let inputs = tree::leaves(&argument);
+        let program = self.step.program(argument)?;
+        let literals: Vec<Literal> = inputs
+            .iter()
+            .map(|t| Ok(Literal::from_bytes(t.ty().clone(), &t.to_bytes()?)?))
+            .collect::<Result<_>>()?;
+        for ((name, _), literal) in tree::named_leaves(&self.state()?.model).iter().zip(&literals) {
+            if matches!(&literal.elements, Elements::Float(v) if v.iter().any(|x| !x.is_finite())) {
+                return Ok(format!("the weight `{name}` is not finite before the step"));
+            }
+        }
+        let evaluator = Evaluator::new(Precision::Typed).watching();
+        match evaluator.call(&program, &literals.iter().collect::<Vec<_>>()) {
+            Err(error) => Ok(error.to_string()),
+            Ok(_) => Ok("node by node every value is finite".to_owned()),
+        }
+    }
+
+    /// The weights with their names.
+    pub fn weights(model: &M) -> Result<Vec<(String, RawTensor)>> {
+        raw(model.named_parameters(), "")
+    }
+
+    /// The part of the state beside the weights, for `training.safetensors`.
+    pub fn extra(&self) -> Result<Vec<(String, RawTensor)>> {
+        let state = self.state()?;
+        let mut tensors = raw(tree::named_leaves(&state.optimizer), OPTIMIZER)?;
+        if let Some(average) = &state.average {
+            tensors.extend(raw(average.named_parameters(), AVERAGE)?);
+        }
+        Ok(tensors)
+    }
+
+    /// Takes over weights and the rest of the state.
+    pub fn restore(&mut self, weights: &TensorFile, extra: &TensorFile) -> Result<()> {
+        let mut state = self.state()?.clone();
+        state.model = state.model.load(found(weights, ""))?;
+        if let Some(average) = &state.average {
+            state.average = Some(average.load(found(extra, AVERAGE))?);
+        }
+        let mut saved = found(extra, OPTIMIZER);
+        let mut missing = None;
+        state.optimizer = tree::map_named(&state.optimizer, |name, old| {
+            match saved.remove(name).filter(|new| new.ty() == old.ty()) {
+                Some(new) => new,
+                None => {
+                    missing = Some(name.to_owned());
+                    old.clone()
+                }
+            }
+        });
+        if let Some(name) = missing.or_else(|| saved.into_keys().next()) {
+            return Err(Error::new(
+                format!("the checkpoint's optimiser state does not fit at `{name}`"),
+                "continue with the configuration that the run began with",
+            ));
+        }
+        self.state = Some(state);
+        Ok(())
+    }
+
+    /// About how many bytes the state takes.
+    pub fn state_bytes(&self) -> u64 {
+        let bytes = |t: &Tensor| t.ty().bytes() as u64;
+        self.state.as_ref().map_or(0, |state| tree::leaves(state).iter().map(bytes).sum())
+    }
+}
+
+fn lost() -> Error {
+    Error::new("the state of the run is lost", "resume from the last checkpoint")
+}
+
+fn number(tensor: &Tensor) -> Result<f64> {
+    Ok(tensor.cast(DType::F64).item::<f64>()?)
+}
+
+/// A host array as a tensor.
+pub(super) fn tensor(array: &HostArray) -> Tensor {
+    match &array.data {
+        HostData::I64(values) => Tensor::from_slice(values, &array.shape),
+        HostData::F32(values) => Tensor::from_slice(values, &array.shape),
+    }
+}
+
+/// Named tensors on the host, with a prefix to their names.
+fn raw(tensors: Vec<(String, Tensor)>, prefix: &str) -> Result<Vec<(String, RawTensor)>> {
+    let dot = if prefix.is_empty() { "" } else { "." };
+    let one = |(name, tensor): (String, Tensor)| -> Result<(String, RawTensor)> {
+        let Type { dtype, shape } = tensor.ty().clone();
+        Ok((format!("{prefix}{dot}{name}"), RawTensor { dtype, shape, bytes: tensor.to_bytes()? }))
+    };
+    tensors.into_iter().map(one).collect()
+}
+
+/// The tensors of a file whose names have this prefix, without it.
+fn found(file: &TensorFile, prefix: &str) -> HashMap<String, Tensor> {
+    let stripped = file.iter().filter_map(|(name, view)| {
+        let name = match prefix {
+            "" => name,
+            prefix => name.strip_prefix(prefix)?.strip_prefix('.')?,
+        };
+        let ty = Type::new(view.dtype, view.shape);
+        Some((name.to_owned(), Tensor::from_bytes(ty, view.bytes)))
+    });
+    stripped.collect()
+}
+
+/// The weights of a map of named tensors, borrowed for writing.
+pub(super) fn views(
+    tensors: &[(String, RawTensor)],
+) -> impl Iterator<Item = (&str, ferrata_formats::TensorView<'_>)> {
+    tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.view()))
+}
+
+/// The metadata that PyTorch and transformers want in files of weights.
+pub(super) fn metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! The engine with the smallest language model: a table of logits by token.
+
+use ferrata_formats::safetensors;
+
+use super::*;
+use crate::data::Batch;
+use crate::train::config::{Override, Source};
+use crate::train::tests::scratch;
+
+#[derive(Clone, Module)]
+struct Bigram {
+    table: Tensor,
+    bias: Tensor,
+}
+
+impl LanguageModel for Bigram {
+    fn logits(&self, ids: &Tensor, _: &mut Context) -> Tensor {
+        self.table.take(ids, 0) + &self.bias
+    }
+}
+
+const VOCABULARY: usize = 5;
+
+fn bigram() -> Bigram {
+    Bigram {
+        table: Tensor::randn([VOCABULARY, VOCABULARY], DType::F32, &Key::new(1)) * 0.1,
+        bias: Tensor::zeros([VOCABULARY], DType::F32),
+    }
+}
+
+fn config(settings: &[&str]) -> Config {
+    let overrides: Vec<_> = settings.iter().map(|s| Override::parse(s).unwrap()).collect();
+    Config::load(Source::Text { name: "test", text: "[optimizer]\nlr = 0.1" }, &overrides).unwrap()
+}
+
+/// Two rows of a fixed pattern that begins at `start`; the next token is the successor.
+fn batch(start: i64) -> Batch {
+    let row = |offset: i64| (0..6).map(move |i| (start + i + offset) % VOCABULARY as i64);
+    let ids = |offset: i64| row(offset).chain(row(offset + 2)).collect::<Vec<i64>>();
+    let mut batch = Batch::default();
+    let array = |values| HostArray::i64(&[2, 6], values).unwrap();
+    batch.arrays.insert("input_ids".to_owned(), array(ids(0)));
+    batch.arrays.insert("targets".to_owned(), array(ids(1)));
+    let weights = vec![1.0f32; 12];
+    batch.arrays.insert("weights".to_owned(), HostArray::f32(&[2, 6], weights).unwrap());
+    batch
+}
+
+fn run(engine: &mut Engine<Bigram>, steps: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+    let step = |i: u64| {
+        let (loss, norm) = engine.step(i, 0.1, &[batch(i as i64)], false).unwrap();
+        (loss.to_bits(), norm.to_bits())
+    };
+    steps.map(step).collect()
+}
+
+#[test]
+fn steps_learn_and_evaluation_sees_it() {
+    let mut engine = Engine::new(bigram(), &config(&["train.clip_norm=1.0"]));
+    let before = engine.evaluate(&batch(0)).unwrap() / 12.0;
+    let losses = run(&mut engine, 0..30);
+    let after = engine.evaluate(&batch(0)).unwrap() / 12.0;
+    assert!((before - (VOCABULARY as f64).ln()).abs() < 0.2, "{before}");
+    assert!((f64::from_bits(losses[0].0) - before).abs() < 0.1);
+    assert!(after < 0.5 * before, "{after}");
+}
+
+#[test]
+fn a_restored_state_continues_bit_for_bit() {
+    let folder = scratch("engine");
+    let config = config(&["train.ema=0.9", "train.clip_norm=0.5"]);
+    let mut whole = Engine::new(bigram(), &config);
+    let expected = run(&mut whole, 0..8);
+    let mut first = Engine::new(bigram(), &config);
+    assert_eq!(run(&mut first, 0..3), expected[..3]);
+    let weights = Engine::weights(first.model().unwrap()).unwrap();
+    let (model, training) = (folder.join("m.safetensors"), folder.join("t.safetensors"));
+    safetensors::write(&model, views(&weights), &metadata()).unwrap();
+    safetensors::write(&training, views(&first.extra().unwrap()), &BTreeMap::new()).unwrap();
+    let open = |path| TensorFile::open(path).unwrap();
+    let mut second = Engine::new(bigram(), &config);
+    second.restore(&open(&model), &open(&training)).unwrap();
+    assert_eq!(run(&mut second, 3..8), expected[3..]);
+    let last = |engine: &Engine<Bigram>| Engine::weights(engine.best_model().unwrap()).unwrap();
+    for ((name, a), (_, b)) in last(&whole).iter().zip(&last(&second)) {
+        assert_eq!(a.bytes, b.bytes, "{name}");
+    }
+    let other = super::tests::config(&["optimizer.kind=lion"]);
+    let error = Engine::new(bigram(), &other).restore(&open(&model), &open(&training));
+    assert!(error.unwrap_err().to_string().contains("optimiser state does not fit"));
+}
+
+#[test]
+fn accumulated_microbatches_are_one_batch() {
+    let mut split = Engine::new(bigram(), &config(&["train.accumulate=2"]));
+    let (loss, norm) = split.step(0, 0.1, &[batch(0), batch(3)], false).unwrap();
+    let mut whole = Engine::new(bigram(), &config(&[]));
+    let mut both = Batch::default();
+    for name in ["input_ids", "targets"] {
+        let rows = [batch(0), batch(3)].map(|b| b.integers(name).unwrap().to_vec()).concat();
+        both.arrays.insert(name.to_owned(), HostArray::i64(&[4, 6], rows).unwrap());
+    }
+    let (expected, expected_norm) = whole.step(0, 0.1, &[both], false).unwrap();
+    assert!((loss - expected).abs() < 1e-6 && (norm - expected_norm).abs() < 1e-6);
+    let weights = |engine: &Engine<Bigram>| engine.model().unwrap().table.to_vec::<f32>().unwrap();
+    for (a, b) in weights(&split).iter().zip(weights(&whole)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}
+
+#[test]
+fn frozen_parameters_stay_and_the_average_follows() {
+    let mut engine = Engine::new(bigram(), &config(&["train.freeze=bias", "train.ema=0.5"]));
+    let start = bigram().table.to_vec::<f32>().unwrap();
+    run(&mut engine, 0..1);
+    let model = engine.model().unwrap();
+    assert!(model.bias.to_vec::<f32>().unwrap().iter().all(|x| *x == 0.0));
+    let moved = model.table.to_vec::<f32>().unwrap();
+    let average = engine.best_model().unwrap().table.to_vec::<f32>().unwrap();
+    for ((a, b), middle) in start.iter().zip(&moved).zip(&average) {
+        assert!(((a + b) / 2.0 - middle).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn the_node_that_makes_a_nan_is_named() {
+    let mut model = bigram();
+    model.bias = &model.bias - f64::MAX;
+    let mut engine = Engine::new(model, &config(&[]));
+    let (loss, _) = engine.step(0, 0.1, &[batch(0)], true).unwrap();
+    assert!(!loss.is_finite());
+    let reason = engine.explain(0, 0.1, &batch(0)).unwrap();
+    assert!(reason.contains("not finite"), "{reason}");
+}
+
+#[test]
+fn the_step_can_be_planned() {
+    let engine = Engine::new(bigram(), &config(&[]));
+    let (program, _) = engine.prepare(&batch(0)).unwrap();
+    assert!(program.to_string().contains("cross_entropy"));
+    assert!(engine.state_bytes() >= 3 * 4 * (25 + 5));
+}
