@@ -6,12 +6,14 @@
 
 mod epilogue;
 mod merge;
+mod schedule;
 
 use crate::body::{Body, Id, Kind, Op, Scalarly};
 use crate::nest::{Nest, Output};
 use crate::strided::Map;
 use ferrata_ir::primitive::elementwise::{self, ScalarOp};
-use std::collections::{BTreeSet, BinaryHeap, HashSet};
+use schedule::schedule;
+use std::collections::{BTreeSet, HashSet};
 
 /// Operations that become one kernel (or one call).
 #[derive(Clone, Debug)]
@@ -42,7 +44,7 @@ pub fn fuse(body: &Body) -> Vec<Group> {
         fuser.place(at);
     }
     (0..body.parameters).for_each(|p| fuser.merge_users(p));
-    fuser.schedule()
+    schedule(body, fuser)
 }
 
 struct Fuser<'a> {
@@ -275,31 +277,6 @@ impl<'a> Fuser<'a> {
             Some(Group::Single(op)) => self.body.ops[*op].outputs.clone(),
             None => Vec::new(),
         }
-    }
-
-    /// The groups in topological order, each as early as its first operation allows.
-    fn schedule(mut self) -> Vec<Group> {
-        let makes: Vec<Vec<Id>> = (0..self.groups.len()).map(|g| self.makes(g)).collect();
-        let mut waits = vec![0; self.groups.len()];
-        for g in makes.iter().flatten().flat_map(|&v| &self.wanted_by[v]) {
-            waits[*g] += 1;
-        }
-        let key = |g: usize| std::cmp::Reverse((self.extent[g].1, g));
-        let mut ready: BinaryHeap<_> = (0..self.groups.len())
-            .filter(|&g| waits[g] == 0 && self.groups[g].is_some())
-            .map(key)
-            .collect();
-        let mut order = Vec::new();
-        while let Some(std::cmp::Reverse((_, g))) = ready.pop() {
-            order.push(g);
-            for &user in makes[g].iter().flat_map(|&v| &self.wanted_by[v]) {
-                waits[user] -= 1;
-                if waits[user] == 0 {
-                    ready.push(key(user));
-                }
-            }
-        }
-        order.into_iter().filter_map(|g| self.groups[g].take()).collect()
     }
 }
 

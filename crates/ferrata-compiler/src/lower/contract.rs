@@ -93,8 +93,8 @@ impl Lowering<'_> {
         mut nest: Nest,
         classes: Vec<Class>,
         [mut left, mut right]: [Map; 2],
-        left_side: Side,
-        right_side: Side,
+        mut left_side: Side,
+        mut right_side: Side,
     ) -> Result<()> {
         let product = op.outputs[0];
         // Bring the loops into the order of the classes, then merge them.
@@ -117,7 +117,14 @@ impl Lowering<'_> {
         }
         let longest =
             |class| (0..loops.len()).filter(|&l| classes[l] == class).max_by_key(|&l| loops[l]);
-        let (m, n, k) = (longest(Class::M), longest(Class::N), longest(Class::K));
+        let (mut m, mut n, k) = (longest(Class::M), longest(Class::N), longest(Class::K));
+        // Rows of the result should lie in a row: x y is the transpose of yᵀ xᵀ.
+        let stride = |l: Option<usize>| l.map_or(1, |l| nest.outputs[0].map.strides[l]);
+        if m.is_some() && stride(m) == 1 && stride(n) != 1 {
+            std::mem::swap(&mut m, &mut n);
+            std::mem::swap(&mut left, &mut right);
+            std::mem::swap(&mut left_side, &mut right_side);
+        }
         let batch: Vec<usize> =
             (0..loops.len()).filter(|&l| ![m, n, k].contains(&Some(l))).collect();
         let pick = |map: &Map, last: [Option<usize>; 2]| -> Vec<isize> {
