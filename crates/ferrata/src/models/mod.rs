@@ -31,8 +31,8 @@
 mod attention;
 mod files;
 mod generate;
-mod gpt2;
-mod llama;
+pub mod gpt2;
+pub mod llama;
 mod model;
 mod run;
 mod sample;
@@ -50,16 +50,6 @@ use crate::nn::{Activation, CacheIndex};
 use crate::tensor::Tensor;
 use attention::BlockState;
 use ferrata_formats::huggingface;
-
-/// Parts of GPT-2.
-pub mod gpt2_parts {
-    pub use super::gpt2::{Block, Conv1d, FeedForward, SelfAttention, Transformer};
-}
-
-/// Parts of Llama.
-pub mod llama_parts {
-    pub use super::llama::{Decoder, GatedMlp, Layer, SelfAttention};
-}
 
 /// What a pass through the blocks starts from.
 #[derive(Clone, Copy)]
