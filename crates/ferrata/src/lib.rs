@@ -46,5 +46,8 @@ pub use tensor::{
     Dims, Element, Index, IntoDims, IntoIndex, IntoOperand, IntoShape, IntoSize, IntoTensor,
     NewDim, Tensor, keep, scope, step,
 };
-pub use transform::{Compiled, checkpoint, compile, custom, grad, jvp, value_and_grad, vjp, vmap};
+pub use transform::{
+    Compiled, Save, ScanOptions, checkpoint, compile, cond, custom, grad, jvp, scan, scan_with,
+    value_and_grad, vjp, vmap,
+};
 pub use tree::Tree;

@@ -166,7 +166,8 @@ macro_rules! operators {
             }
         }
 
-        operators!(@left $trait $method $op; f64 f32 i64 i32 usize);
+        // One type for each kind of literal: more would leave the type of `1.0 - x` open.
+        operators!(@left $trait $method $op; f64 i64);
     )*};
     (@left $trait:ident $method:ident $op:ident; $($ty:ty)*) => {$(
         impl std::ops::$trait<&Tensor> for $ty {

@@ -3,6 +3,7 @@
 
 mod checkpoint;
 mod compile;
+mod control;
 mod custom;
 mod derivative;
 pub(crate) mod trace;
@@ -10,6 +11,7 @@ mod vmap;
 
 pub use checkpoint::checkpoint;
 pub use compile::{Compiled, compile};
+pub use control::{Save, ScanOptions, cond, scan, scan_with};
 pub use custom::custom;
 pub use derivative::{grad, jvp, value_and_grad, vjp};
 pub use vmap::vmap;
