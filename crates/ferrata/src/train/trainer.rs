@@ -163,15 +163,17 @@ impl<'a, L: Learner> Trainer<'a, L> {
     /// # Errors
     /// If the folder holds another run, cannot be written or has too little space.
     pub fn check(&self) -> Result<()> {
+        // The checkpoints that are kept, the best one, the one being written, and the model.
+        let copies = if self.checkpoints { self.config.train.keep as u64 + 3 } else { 1 };
+        let bytes = self.learner.checkpoint_bytes().saturating_mul(copies);
+        folder::check_writable(&self.folder, bytes)?;
         if !self.resume && folder::holds_a_run(&self.folder)? {
             return Err(Error::new(
                 format!("`{}` already holds a run", self.folder.display()),
                 "continue it with --resume or choose another folder with --out",
             ));
         }
-        // The checkpoints that are kept, the best one, the one being written, and the model.
-        let copies = if self.checkpoints { self.config.train.keep as u64 + 3 } else { 1 };
-        folder::check_writable(&self.folder, self.learner.checkpoint_bytes().saturating_mul(copies))
+        Ok(())
     }
 
     /// Trains to the end, or until stopped; tells `report` what happens.
