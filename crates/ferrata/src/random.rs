@@ -125,8 +125,13 @@ impl Tensor {
         let words = key.tensor();
         Tensor::op("randn", &[&words], || {
             let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
-            let unit = Tensor::rand(shape, wide, key);
-            Ok(((unit * 2.0 - 1.0).erfinv() * std::f64::consts::SQRT_2).cast(dtype))
+            // Box and Muller (1958): a random radius at a random angle.
+            let mut pair = vec![2];
+            pair.extend(resolve_shape(shape, None)?);
+            let unit = Tensor::rand(pair, wide, key);
+            let radius = (unit.at(0).log() * -2.0).sqrt();
+            let angle = unit.at(1) * std::f64::consts::TAU;
+            Ok((radius * angle.cos()).cast(dtype))
         })
     }
 
