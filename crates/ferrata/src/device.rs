@@ -1,12 +1,15 @@
 //! Devices as run-time values, the default one, and the process-wide cache of compiled programs.
 
 use ferrata_compiler::{Device as Backend, Executable, ReferenceDevice};
-use ferrata_cpu::{CpuDevice, CpuOptions, Isa};
-use ferrata_ir::{DType, Function, Result};
+use ferrata_cpu::{CpuDevice, Isa};
+use ferrata_ir::{DType, Function, Literal, Result};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-/// Something that runs programs. Cloning is cheap; two handles of one device are equal.
+pub use ferrata_cpu::CpuOptions;
+
+/// Something that runs programs. Cloning is cheap and gives the same device.
 #[derive(Clone)]
 pub struct Device(Arc<dyn Backend>);
 
@@ -17,9 +20,11 @@ impl Device {
     pub fn cpu() -> Self {
         static CPU: OnceLock<Device> = OnceLock::new();
         let best = || CpuOptions { isa: Some(Isa::detect()), ..CpuOptions::default() };
-        let make = || CpuDevice::new(CpuOptions::default()).or_else(|_| CpuDevice::new(best()));
-        CPU.get_or_init(|| make().map_or_else(|_| Device::reference(), |cpu| Device(Arc::new(cpu))))
-            .clone()
+        let make = || {
+            let cpu = Device::cpu_with(CpuOptions::default());
+            cpu.or_else(|_| Device::cpu_with(best())).unwrap_or_else(|_| Device::reference())
+        };
+        CPU.get_or_init(make).clone()
     }
 
     /// The CPU with so many threads; 0 stands for one per core. Results do not depend on it.
@@ -27,9 +32,18 @@ impl Device {
     /// # Errors
     /// If the environment variable `FERRATA_ISA` names no path of this machine.
     pub fn cpu_with_threads(threads: usize) -> Result<Self> {
-        let options =
-            CpuOptions { threads: (threads > 0).then_some(threads), ..CpuOptions::default() };
-        Ok(Device(Arc::new(CpuDevice::new(options)?)))
+        let threads = (threads > 0).then_some(threads);
+        Device::cpu_with(CpuOptions { threads, ..CpuOptions::default() })
+    }
+
+    /// The CPU with settings of one's own. What `debug_print` shows goes to standard error unless
+    /// the settings say otherwise.
+    ///
+    /// # Errors
+    /// If the machine lacks the instruction-set path.
+    pub fn cpu_with(options: CpuOptions) -> Result<Self> {
+        let show = options.show.unwrap_or_else(|| Arc::new(show_on_standard_error));
+        Ok(Device(Arc::new(CpuDevice::new(CpuOptions { show: Some(show), ..options })?)))
     }
 
     /// The reference evaluator: slow, and the meaning of every program.
@@ -52,6 +66,18 @@ impl Device {
     pub fn name(&self) -> &str {
         self.0.name()
     }
+
+    fn address(&self) -> *const () {
+        Arc::as_ptr(&self.0).cast()
+    }
+}
+
+/// One line of `debug_print`: label, type, and at most ten elements.
+fn show_on_standard_error(label: &str, value: &Literal) {
+    let n = value.ty.elements();
+    let shown: Vec<String> = (0..n.min(10)).map(|i| value.get(i).to_string()).collect();
+    let more = if n > 10 { ", …" } else { "" };
+    eprintln!("{label}: {} [{}{more}]", value.ty, shown.join(", "));
 }
 
 /// What a device can do.
@@ -94,13 +120,19 @@ pub fn all() -> Result<Vec<Report>> {
 }
 
 impl PartialEq for Device {
+    /// Two handles of one device: compiled programs belong to its pool of threads.
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::addr_eq(Arc::as_ptr(&self.0), Arc::as_ptr(&other.0))
-            || self.0.fingerprint() == other.0.fingerprint()
+        self.address() == other.address()
     }
 }
 
 impl Eq for Device {}
+
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address().hash(state);
+    }
+}
 
 impl Default for Device {
     /// The device that new tensors are made on.
@@ -132,7 +164,7 @@ pub(crate) fn default_device() -> Device {
 struct Key {
     program: Arc<Function>,
     donated: Vec<bool>,
-    device: String,
+    device: Device,
 }
 
 struct Cache {
@@ -152,8 +184,7 @@ pub(crate) fn compiled(
     static CACHE: OnceLock<Mutex<Cache>> = OnceLock::new();
     let cache = CACHE.get_or_init(|| Mutex::new(Cache { entries: HashMap::new(), clock: 0 }));
     let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
-    let device_name = device.backend().fingerprint();
-    let key = Key { program: program.clone(), donated: donated.to_vec(), device: device_name };
+    let key = Key { program: program.clone(), donated: donated.to_vec(), device: device.clone() };
     {
         let mut cache = lock();
         cache.clock += 1;

@@ -4,6 +4,8 @@
 //! function being traced, or failed. Nodes form a DAG of `Arc`s; `eval` turns the part of it that
 //! is needed into a program.
 
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod collect;
 mod convert;
 mod dims;

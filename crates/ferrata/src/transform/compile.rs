@@ -53,7 +53,7 @@ struct Kind {
     slots: Vec<usize>,
     settings: String,
     donated: Vec<bool>,
-    device: String,
+    device: Device,
 }
 
 struct Entry<B> {
@@ -144,7 +144,7 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
             slots: leaves.slots.clone(),
             settings: std::mem::take(&mut leaves.settings),
             donated: donated.clone(),
-            device: device.backend().fingerprint(),
+            device: device.clone(),
         };
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let found = lock().get(&kind).cloned();
