@@ -73,6 +73,30 @@ impl Fuser<'_> {
             && op.inputs.iter().all(|x| known(x.value))
     }
 
+    /// Whether what feeds the work behind the product of group `g` can be computed there too:
+    /// once for each element, and without indices, which a product does not know.
+    pub(super) fn may_stand_behind(&self, g: usize, at: usize) -> bool {
+        let Some(Group::Product { nest, .. }) = &self.groups[g] else { return false };
+        let op = &self.body.ops[at];
+        let Kind::Map(map) = &op.kind else { return false };
+        if matches!(map, Scalarly::Constant(_)) {
+            return true;
+        }
+        let value = op.outputs[0];
+        let index = |v: Id| {
+            let maker = self.body.values[v].maker;
+            let number =
+                |m: usize| matches!(self.body.ops[m].kind, Kind::Map(Scalarly::Constant(_)));
+            maker.is_some_and(|m| self.free[m] && !number(m))
+        };
+        matches!(map, Scalarly::Apply(_) | Scalarly::Cast)
+            && !self.free[at]
+            && !op.inputs.iter().any(|x| index(x.value))
+            && nest.members.len() < LONGEST
+            && nest.demands.len() + op.inputs.len() <= MOST_LOADS
+            && nest.covers(self.body, value).is_some()
+    }
+
     fn take_epilogue(&mut self, product: usize, region: &[usize]) -> bool {
         let result = self.body.ops[product].outputs[0];
         let Some(&last) = region.last() else { return false };

@@ -214,10 +214,10 @@ impl<'a> Fuser<'a> {
     /// What operation `at` needs inside group `g`; `None` if it can't or should not be there.
     fn prepare(&mut self, g: usize, at: usize) -> Option<Vec<Vec<Map>>> {
         let op = &self.body.ops[at];
-        let number = matches!(op.kind, Kind::Map(Scalarly::Constant(_)));
+        let behind = self.may_stand_behind(g, at);
         let nest = match &mut self.groups[g] {
             Some(Group::Nest(nest)) if nest.may_repeat(self.body, at) => nest,
-            Some(Group::Product { nest, .. }) if number => nest,
+            Some(Group::Product { nest, .. }) if behind => nest,
             _ => return None,
         };
         let members = nest.members.len() + nest.demands.get(&op.outputs[0]).map_or(0, Vec::len);
