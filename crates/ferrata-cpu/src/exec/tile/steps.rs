@@ -117,7 +117,8 @@ impl Block {
     /// Writes the dense side out to the strided one.
     ///
     /// # Safety
-    /// As for [`Block::gather`].
+    /// All elements are within their buffers. An element may be written where it was read; apart
+    /// from that the buffers do not overlap.
     pub unsafe fn scatter(&self, size: usize, from: *const u8, to: *mut u8) {
         // SAFETY: passed on.
         unsafe {
@@ -151,7 +152,8 @@ impl Block {
                 // SAFETY: passed on.
                 unsafe {
                     let row = to.offset(r as isize * self.row);
-                    std::ptr::copy_nonoverlapping(from.add(r * self.dense_row), row, self.columns);
+                    // In place, a row may be stored where it was read.
+                    std::ptr::copy(from.add(r * self.dense_row), row, self.columns);
                 }
             }
             return;
