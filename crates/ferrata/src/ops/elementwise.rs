@@ -57,6 +57,8 @@ elementwise! {
         cos => COS,
         /// Tangent, of radians.
         tan => TAN,
+        /// `2^x`.
+        exp2 => EXP2,
         /// Angle whose sine is `x`, in radians.
         asin => ASIN,
         /// Angle whose cosine is `x`, in radians.
@@ -163,12 +165,6 @@ impl Tensor {
     #[track_caller]
     pub fn lerp(&self, end: &Tensor, weight: impl IntoOperand) -> Tensor {
         Tensor::op("lerp", &[self, end], || Ok(self + (end - self) * weight))
-    }
-
-    /// `2^x`.
-    #[track_caller]
-    pub fn exp2(&self) -> Tensor {
-        2.0.into_operand(self).pow(self)
     }
 
     /// Logarithm to base 2.

@@ -4,11 +4,26 @@ use super::{Derivative, ElementwiseOp, Kernel, Reference, ScalarOp, Signature, u
 
 /// Every operation of this file.
 pub(super) static ALL: &[&ElementwiseOp] =
-    &[&EXP, &EXPM1, &LOG, &LOG1P, &SQRT, &RSQRT, &LOGISTIC, &POW];
+    &[&EXP, &EXP2, &EXPM1, &LOG, &LOG1P, &SQRT, &RSQRT, &LOGISTIC, &POW];
 
 /// `e^x`.
 pub static EXP: ElementwiseOp =
     unary("exp", |x| x[0].exp(), Derivative::Rule(|b, _, y, _, dx| b.mul(y, dx)), ScalarOp::Exp);
+
+/// `2^x`.
+pub static EXP2: ElementwiseOp = ElementwiseOp {
+    name: "exp2",
+    signature: Signature::Float(1),
+    reference: Reference::Float(|x| x[0].exp2()),
+    derivative: Derivative::Rule(|b, _, y, _, dx| {
+        let slope = b.scale(y, std::f64::consts::LN_2);
+        b.mul(slope, dx)
+    }),
+    kernel: Kernel::Expand(|e, dtype, x| {
+        let two = e.constant(dtype, 2.0);
+        e.apply(ScalarOp::Pow, &[two, x[0]])
+    }),
+};
 
 /// `e^x - 1`, accurate also near 0.
 pub static EXPM1: ElementwiseOp = unary(
