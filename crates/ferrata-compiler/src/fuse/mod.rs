@@ -258,9 +258,7 @@ impl<'a> Fuser<'a> {
             if g == to {
                 return true;
             }
-            if self.extent[g].0 > self.extent[to].1 {
-                continue;
-            }
+            // Groups may span others, so the place of their operations says nothing here.
             for value in self.makes(g) {
                 from.extend(self.wanted_by[value].iter().copied().filter(|&w| seen.insert(w)));
             }
