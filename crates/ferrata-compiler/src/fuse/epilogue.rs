@@ -117,7 +117,7 @@ impl Fuser<'_> {
         self.placed[product] = true;
         let sides = self.body.ops[product].inputs.iter().map(|x| x.value);
         let wanted = sides.chain(nest.demands.keys().copied()).collect();
-        self.add(Group::Product { op: product, nest }, (product, last), wanted);
+        self.add(Group::Product { op: product, nest }, last, wanted);
         true
     }
 }

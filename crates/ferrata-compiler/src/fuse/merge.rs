@@ -40,8 +40,7 @@ impl Fuser<'_> {
             self.wanted_by[v].remove(&from);
             self.wanted_by[v].insert(into);
         }
-        let (a, b) = (self.extent[into], self.extent[from]);
-        self.extent[into] = (a.0.min(b.0), a.1.max(b.1));
+        self.last[into] = self.last[into].max(self.last[from]);
         self.groups[into] = Some(Group::Nest(nest));
         self.groups[from] = None;
         true

@@ -50,8 +50,8 @@ pub fn fuse(body: &Body) -> Vec<Group> {
 struct Fuser<'a> {
     body: &'a Body,
     groups: Vec<Option<Group>>,
-    /// First and last operation of each group.
-    extent: Vec<(usize, usize)>,
+    /// Last operation of each group.
+    last: Vec<usize>,
     /// Groups that want each value.
     wanted_by: Vec<BTreeSet<usize>>,
     is_result: Vec<bool>,
@@ -74,7 +74,7 @@ impl<'a> Fuser<'a> {
         Fuser {
             body,
             groups: Vec::new(),
-            extent: Vec::new(),
+            last: Vec::new(),
             wanted_by: vec![BTreeSet::new(); body.values.len()],
             is_result,
             free,
@@ -125,7 +125,7 @@ impl<'a> Fuser<'a> {
         } else {
             Group::Single(at)
         };
-        self.add(group, (at, at), wanted);
+        self.add(group, at, wanted);
     }
 
     /// Whether computing a result again costs no more than reading it: one cheap scalar operation
@@ -169,14 +169,14 @@ impl<'a> Fuser<'a> {
     fn start(&mut self, at: usize) {
         if let Ok(nest) = Nest::of(self.body, at) {
             let wanted = nest.demands.keys().copied().collect();
-            self.add(Group::Nest(nest), (at, at), wanted);
+            self.add(Group::Nest(nest), at, wanted);
         }
     }
 
-    fn add(&mut self, group: Group, extent: (usize, usize), wanted: Vec<Id>) {
+    fn add(&mut self, group: Group, last: usize, wanted: Vec<Id>) {
         let g = self.groups.len();
         self.groups.push(Some(group));
-        self.extent.push(extent);
+        self.last.push(last);
         wanted.into_iter().for_each(|v| {
             self.wanted_by[v].insert(g);
         });
@@ -248,7 +248,6 @@ impl<'a> Fuser<'a> {
         if !side {
             self.wanted_by[value].remove(&g);
         }
-        self.extent[g].0 = self.extent[g].0.min(at);
     }
 
     /// Whether some group in `from` has to run before group `to`.

@@ -85,6 +85,6 @@ impl<'a> Scheduler<'a> {
         let taken: isize = self.makes[g].iter().filter(|v| !kept(v)).map(|&v| bytes(v)).sum();
         let last = |v: &&Id| self.users[**v] == 1 && !kept(v);
         let freed: isize = self.reads[g].iter().filter(last).map(|&v| bytes(v)).sum();
-        self.ready.push(Reverse(((taken - freed).min(0), self.fuser.extent[g].1, g)));
+        self.ready.push(Reverse(((taken - freed).min(0), self.fuser.last[g], g)));
     }
 }
