@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use ferrata_cpu::gemm::{Gemm, Operand, Output, gemm};
-use ferrata_cpu::{Isa, Pool};
+use ferrata_cpu::{Isa, Pool, peak};
 use ferrata_ir::DType;
 
 /// `m`, `n`, `k`, and whether each operand lies transposed.
@@ -36,7 +36,17 @@ fn main() -> Result<(), String> {
     let threads = std::env::args().nth(1).and_then(|a| a.parse().ok());
     let pool = Pool::new(threads.unwrap_or_else(Pool::default_threads));
     let isa = Isa::current()?;
-    println!("{isa}, {} threads", pool.threads());
+    let threads = pool.threads();
+    println!("{isa}, {threads} threads");
+    println!("f32 multiply-adds {:.1} GFLOP/s", peak::f32_fma(threads, isa) / 1e9);
+    println!("f64 multiply-adds {:.1} GFLOP/s", peak::f64_fma(threads, isa) / 1e9);
+    println!("bf16 dots {:.1?} GFLOP/s", peak::bf16_dot(threads, isa).map(|x| x / 1e9));
+    println!("int8 dots {:.1?} Gop/s", peak::int8_dot(threads, isa).map(|x| x / 1e9));
+    for kib in [16, 256, 4096, 262_144] {
+        let speed = peak::bandwidth(threads, isa, kib << 10);
+        let [read, copy, write] = [speed.read, speed.copy, speed.write].map(|x| x / 1e9);
+        println!("{kib} KiB: read {read:.1}, copy {copy:.1}, write {write:.1} GB/s");
+    }
     let wanted = std::env::args().nth(2).unwrap_or_default();
     let cases = CASES.into_iter().filter(|case| case.0.contains(&wanted));
     for (name, m, n, k, a_turned, b_turned) in cases {

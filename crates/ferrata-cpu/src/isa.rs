@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::simd::{self, Simd};
+use crate::simd::{self, Dot, Fma, Simd, VectorI32};
 
 /// A path through the kernels. Each is deterministic on its own; they differ in rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,14 +18,20 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, VL, DQ and BW: 512-bit vectors.
     Avx512,
+    /// [`Isa::Avx512`] with VNNI: matrix products of 8-bit integers by dot instructions.
+    Avx512Vnni,
+    /// [`Isa::Avx512Vnni`] with BF16: matrix products of bf16 by dot instructions, which take
+    /// subnormals as zeros.
+    Avx512Bf16,
 }
 
 /// The environment variable that forces a lower path.
 const VARIABLE: &str = "FERRATA_ISA";
 
 impl Isa {
-    /// Every path, lowest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    /// Every path, lowest first; a machine that has one has all below it.
+    pub const ALL: [Isa; 5] =
+        [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16];
 
     /// The best path this machine has.
     pub fn detect() -> Isa {
@@ -40,13 +46,17 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512dq")
                 && is_x86_feature_detected!("avx512bw");
-            if avx2 && avx512 {
-                return Isa::Avx512;
-            }
-            if avx2 {
-                return Isa::Avx2;
+            let vnni = is_x86_feature_detected!("avx512vnni");
+            let bf16 = is_x86_feature_detected!("avx512bf16");
+            match (avx2, avx512, vnni, bf16) {
+                (true, true, true, true) => Isa::Avx512Bf16,
+                (true, true, true, false) => Isa::Avx512Vnni,
+                (true, true, false, _) => Isa::Avx512,
+                (true, false, ..) => Isa::Avx2,
+                (false, ..) => Isa::Portable,
             }
         }
+        #[cfg(not(target_arch = "x86_64"))]
         Isa::Portable
     }
 
@@ -56,8 +66,8 @@ impl Isa {
         Isa::ALL.into_iter().filter(move |&isa| isa <= best)
     }
 
-    /// The path to use: the one that the environment variable `FERRATA_ISA` (`portable`, `avx2`
-    /// or `avx512`) names, else the best. Read once per process.
+    /// The path to use: the one that the environment variable `FERRATA_ISA` names (see
+    /// [`Isa::name`]), else the best. Read once per process.
     ///
     /// # Errors
     /// The variable's value is no path, or one that this machine lacks.
@@ -75,8 +85,9 @@ impl Isa {
         let best = Isa::detect();
         let Some(name) = name.filter(|n| !n.is_empty()) else { return Ok(best) };
         let wanted = Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names = Isa::ALL.map(Isa::name).join(", ");
             format!(
-                "{VARIABLE}={name} is no instruction set; use portable, avx2 or avx512, \
+                "{VARIABLE}={name} is no instruction set; use one of {names}, \
                  or unset it to use the best ({best})"
             )
         })?;
@@ -95,10 +106,14 @@ impl Isa {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512-vnni",
+            Isa::Avx512Bf16 => "avx512-bf16",
         }
     }
 
-    /// Runs `kernel`, compiled for this path. A path that this machine lacks runs the best it has.
+    /// Runs `kernel`, compiled for this path's vectors; its dot instructions stay unused, so that
+    /// kernels without need for them are not compiled again. A path that this machine lacks runs
+    /// the best it has.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.min(Isa::supported()) {
@@ -108,9 +123,24 @@ impl Isa {
             Isa::Avx2 => unsafe { run_avx2(kernel) },
             // SAFETY: `supported` says that the machine has AVX-512 and its companions.
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { run_avx512(kernel) },
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => unsafe { run_avx512(kernel) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => kernel.run::<Portable>(),
+            _ => kernel.run::<Portable>(),
+        }
+    }
+
+    /// As [`Isa::run`], for kernels that multiply narrow numbers: with [`Level::Bf16`] and
+    /// [`Level::Int8`] being the path's dot instructions where it has them.
+    #[inline]
+    pub fn run_dots<K: Kernel>(self, kernel: K) -> K::Output {
+        match self.min(Isa::supported()) {
+            // SAFETY: `supported` says that the machine has the features.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => unsafe { run_avx512_vnni(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => unsafe { run_avx512_bf16(kernel) },
+            isa => isa.run(kernel),
         }
     }
 
@@ -165,6 +195,10 @@ pub trait Level: Copy + Send + Sync + 'static {
     type F32: Simd<Elem = f32>;
     /// Vectors of f64.
     type F64: Simd<Elem = f64>;
+    /// Products of bf16, in f32: dot instructions, or [`Level::F32`] over widened numbers.
+    type Bf16: Dot<Acc = Self::F32>;
+    /// Products of 8-bit integers, in i32: dot instructions, or vectors over widened numbers.
+    type Int8: Dot<Acc: Simd<Elem = i32>>;
 
     /// `a·b + c`: rounded once where the path has the instruction, twice on the portable path.
     #[inline(always)]
@@ -232,6 +266,8 @@ impl Level for Portable {
     const ISA: Isa = Isa::Portable;
     type F32 = simd::PortableF32;
     type F64 = simd::PortableF64;
+    type Bf16 = Fma<Self::F32>;
+    type Int8 = Fma<VectorI32>;
 
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
         kernel.run::<Portable>()
@@ -248,6 +284,8 @@ impl Level for Avx2 {
     const ISA: Isa = Isa::Avx2;
     type F32 = simd::Avx2F32;
     type F64 = simd::Avx2F64;
+    type Bf16 = Fma<Self::F32>;
+    type Int8 = Fma<VectorI32>;
 
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller has the path.
@@ -265,10 +303,50 @@ impl Level for Avx512 {
     const ISA: Isa = Isa::Avx512;
     type F32 = simd::Avx512F32;
     type F64 = simd::Avx512F64;
+    type Bf16 = Fma<Self::F32>;
+    type Int8 = Fma<VectorI32>;
 
     unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller has the path.
         unsafe { run_avx512(kernel) }
+    }
+}
+
+/// [`Isa::Avx512Vnni`] as a type.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Vnni;
+
+#[cfg(target_arch = "x86_64")]
+impl Level for Avx512Vnni {
+    const ISA: Isa = Isa::Avx512Vnni;
+    type F32 = simd::Avx512F32;
+    type F64 = simd::Avx512F64;
+    type Bf16 = Fma<Self::F32>;
+    type Int8 = simd::VnniInt8;
+
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has the path.
+        unsafe { run_avx512_vnni(kernel) }
+    }
+}
+
+/// [`Isa::Avx512Bf16`] as a type.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Bf16;
+
+#[cfg(target_arch = "x86_64")]
+impl Level for Avx512Bf16 {
+    const ISA: Isa = Isa::Avx512Bf16;
+    type F32 = simd::Avx512F32;
+    type F64 = simd::Avx512F64;
+    type Bf16 = simd::DotBf16;
+    type Int8 = simd::VnniInt8;
+
+    unsafe fn call<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller has the path.
+        unsafe { run_avx512_bf16(kernel) }
     }
 }
 
@@ -288,6 +366,24 @@ unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     kernel.run::<Avx512>()
 }
 
+/// # Safety
+/// The machine has the features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512vnni,avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,bmi1,bmi2")]
+unsafe fn run_avx512_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512Vnni>()
+}
+
+/// # Safety
+/// The machine has the features.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(
+    enable = "avx512bf16,avx512vnni,avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,bmi1,bmi2"
+)]
+unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512Bf16>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,9 +393,12 @@ mod tests {
         assert_eq!(Isa::choose(None), Ok(Isa::detect()));
         assert_eq!(Isa::choose(Some("")), Ok(Isa::detect()));
         assert_eq!(Isa::choose(Some("portable")), Ok(Isa::Portable));
-        assert!(Isa::choose(Some("sse9")).unwrap_err().contains("portable, avx2 or avx512"));
-        if Isa::detect() < Isa::Avx512 {
-            assert!(Isa::choose(Some("avx512")).unwrap_err().contains("this machine has no"));
+        assert!(Isa::choose(Some("sse9")).unwrap_err().contains("portable, avx2, avx512,"));
+        for isa in Isa::ALL {
+            match Isa::choose(Some(isa.name())) {
+                Ok(chosen) => assert!(chosen == isa && isa <= Isa::detect()),
+                Err(e) => assert!(isa > Isa::detect() && e.contains("this machine has no"), "{e}"),
+            }
         }
     }
 
@@ -315,7 +414,9 @@ mod tests {
     #[test]
     fn run_takes_the_named_path_where_the_machine_has_it() {
         for isa in Isa::ALL {
-            assert_eq!(isa.run(Which), isa.min(Isa::detect()));
+            let had = isa.min(Isa::detect());
+            assert_eq!(isa.run(Which), had.min(Isa::Avx512));
+            assert_eq!(isa.run_dots(Which), had);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The CPU device: kernels for x86-64 and arm64, chosen at run time, and the pool they run on.
 //!
 //! Must not know models or files. Map: `device` and `memory` (what programs and buffers see),
-//! `exec` (runs plans), `isa` (what the machine has), `pool` (threads and scratch memory), `gemm`
+//! `exec` (runs plans), `isa` (what the machine has), `peak` (how fast it is), `pool` (threads and scratch memory), `gemm`
 //! (matrix products), `attention`, `math` (elementary functions), `simd` (vectors that the
 //! hand-written kernels are made of).
 
@@ -12,6 +12,7 @@ pub mod gemm;
 pub mod isa;
 pub mod math;
 pub mod memory;
+pub mod peak;
 pub mod pool;
 pub mod simd;
 

@@ -3,12 +3,13 @@
 //! Elementwise loops need none of this (the compiler vectorises them); it is for kernels whose
 //! register allocation matters.
 
+use std::marker::PhantomData;
 use std::ops::{Add, Mul};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64};
+pub use x86::{Avx2F32, Avx2F64, Avx512F32, Avx512F64, DotBf16, VnniInt8};
 
 /// A vector type. Methods are `unsafe` because they may only run inside a kernel that is compiled
 /// for the instruction set (see [`crate::Isa::run`]); pointers need no alignment.
@@ -37,12 +38,76 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store(self, to: *mut Self::Elem);
     /// Writes the first `n` elements.
     unsafe fn store_first(self, to: *mut Self::Elem, n: usize);
+    /// Writes `LANES` elements past the caches where the path can; `to` is aligned to the vector.
+    /// Before another thread may read them comes a [`Simd::fence`].
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut Self::Elem) {
+        // SAFETY: passed on.
+        unsafe { self.store(to) }
+    }
+    /// Orders streamed writes before what follows.
+    #[inline(always)]
+    unsafe fn fence() {}
     /// `a·b + self`, in the path's rounding.
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     /// `self + other`.
     unsafe fn add(self, other: Self) -> Self;
     /// The sum of all lanes, in a fixed order.
     unsafe fn sum(self) -> Self::Elem;
+}
+
+/// What a matrix product's register tile multiplies with: every lane of the accumulators adds the
+/// products of a group of neighbouring steps of the contracted dimension.
+///
+/// Safety of every method: as for [`Simd`]; `left` reads `GROUP` elements, `right` `GROUP` for
+/// every lane of the accumulators.
+#[allow(clippy::missing_safety_doc)] // Stated once, above.
+pub trait Dot: Copy + Send + Sync + 'static {
+    /// Accumulators.
+    type Acc: Simd;
+    /// An element of the left operand.
+    type Left: Copy + Default + Send + Sync + 'static;
+    /// An element of the right operand.
+    type Right: Copy + Default + Send + Sync + 'static;
+    /// Operands in a register.
+    type Register: Copy;
+    /// Steps in a group.
+    const GROUP: usize;
+
+    /// A group of the left operand, for all lanes.
+    unsafe fn left(from: *const Self::Left) -> Self::Register;
+    /// A group of the right operand for each lane.
+    unsafe fn right(from: *const Self::Right) -> Self::Register;
+    /// `acc` plus the products of the groups.
+    unsafe fn dot(acc: Self::Acc, left: Self::Register, right: Self::Register) -> Self::Acc;
+}
+
+/// Plain vectors as a [`Dot`] with groups of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Fma<V>(PhantomData<V>);
+
+impl<V: Simd> Dot for Fma<V> {
+    type Acc = V;
+    type Left = V::Elem;
+    type Right = V::Elem;
+    type Register = V;
+    const GROUP: usize = 1;
+
+    #[inline(always)]
+    unsafe fn left(from: *const V::Elem) -> V {
+        // SAFETY: passed on.
+        unsafe { V::splat(from.read()) }
+    }
+    #[inline(always)]
+    unsafe fn right(from: *const V::Elem) -> V {
+        // SAFETY: passed on.
+        unsafe { V::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: V, left: V, right: V) -> V {
+        // SAFETY: passed on.
+        unsafe { acc.mul_add(left, right) }
+    }
 }
 
 /// An array that the compiler keeps in vector registers; `$mul` and `$add` are its arithmetic.

@@ -141,7 +141,7 @@ pub(super) fn entry<B: Body>(isa: Isa) -> Loop {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => via::<isa::Avx2, B>,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => via::<isa::Avx512, B>,
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => via::<isa::Avx512, B>,
         #[cfg(not(target_arch = "x86_64"))]
         _ => via::<isa::Portable, B>,
     }
