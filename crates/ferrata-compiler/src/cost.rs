@@ -83,6 +83,7 @@ impl Contract {
         if let Some(epilogue) = &self.epilogue {
             cost.flops += points(&out) * operations(&epilogue.body);
             cost.read += epilogue.loads.iter().map(|l| footprint(l, &out)).sum::<f64>();
+            cost.written += epilogue.stores.iter().map(|s| footprint(&s.access, &out)).sum::<f64>();
         }
         cost
     }

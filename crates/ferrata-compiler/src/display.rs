@@ -1,6 +1,6 @@
 //! Plans and kernels as text, for people.
 
-use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel, Loop, View};
+use crate::kernel::{Access, Contract, Instruction, Kernel, Loop, Store, View};
 use crate::plan::{Place, Plan, Step};
 use std::fmt::{self, Display, Formatter};
 
@@ -74,12 +74,16 @@ impl Display for Loop {
             List(&self.columns, ",")
         )?;
         body(f, &self.body, &self.loads)?;
-        for store in &self.stores {
-            let how = store.combine.map_or(String::new(), |k| format!(" {} of rows", k.word()));
-            writeln!(f, "    {} = %{}{how}", store.access, store.register)?;
-        }
-        Ok(())
+        stores(f, &self.stores)
     }
+}
+
+fn stores(f: &mut Formatter<'_>, stores: &[Store]) -> fmt::Result {
+    for store in stores {
+        let how = store.combine.map_or(String::new(), |k| format!(" {} of rows", k.word()));
+        writeln!(f, "    {} = %{}{how}", store.access, store.register)?;
+    }
+    Ok(())
 }
 
 impl Display for Contract {
@@ -88,7 +92,10 @@ impl Display for Contract {
         writeln!(f, "contract batch [{}] m {m} n {n} k {k}", List(&self.batch, ","))?;
         writeln!(f, "    {} = {} {}", self.out, self.left, self.right)?;
         match &self.epilogue {
-            Some(Epilogue { loads, body: instructions }) => body(f, instructions, loads),
+            Some(epilogue) => {
+                body(f, &epilogue.body, &epilogue.loads)?;
+                stores(f, &epilogue.stores)
+            }
             None => Ok(()),
         }
     }

@@ -160,8 +160,10 @@ pub struct Contract {
 pub struct Epilogue {
     /// What the body reads; strides over batch, `m`, `n`.
     pub loads: Vec<Access>,
-    /// Instructions without [`Instruction::ReduceColumns`]; the last register is stored.
+    /// Instructions without [`Instruction::ReduceColumns`]; the last register is the result.
     pub body: Vec<Instruction>,
+    /// Registers that are written beside the result; strides over batch, `m`, `n`. None combines.
+    pub stores: Vec<Store>,
 }
 
 /// What a device runs.

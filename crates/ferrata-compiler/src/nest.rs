@@ -49,6 +49,8 @@ pub struct Nest {
 
 /// A row of a reduction has at most this many elements, so that it stays in the caches.
 const LONGEST_ROW: usize = 1 << 18;
+/// A reduction of at most this many elements may step across memory inside of a nest.
+const SHORT_COLUMN: usize = 16;
 
 impl Nest {
     /// The nest that computes one map or reduction and stores its result.
@@ -178,6 +180,9 @@ impl Nest {
         let count = self.demands.get(&value).map_or(0, Vec::len);
         if let Kind::Reduce { dims, .. } = &op.kind {
             let sizes: Vec<usize> = dims.iter().map(|&d| op.space[d]).collect();
+            if across_memory(op, dims) {
+                return Err(Refusal::Never);
+            }
             for i in 0..count {
                 self.fix_columns(value, i, &sizes)?;
             }
@@ -294,6 +299,18 @@ impl Nest {
             && (0..self.loops.len()).all(|l| map.strides[l] != 0 || column(l));
         whole.then_some(map)
     }
+}
+
+/// Whether a long reduction steps over elements that lie between those it combines. As columns of
+/// a row they would be read one by one; a kernel of its own combines whole rows.
+fn across_memory(op: &Op, reduced: &[usize]) -> bool {
+    let window = &op.inputs[0].window;
+    let step = |gone: bool| {
+        let dims = (0..op.space.len()).filter(|d| reduced.contains(d) == gone && op.space[*d] > 1);
+        dims.map(|d| window.strides[d].unsigned_abs()).filter(|&s| s > 0).min()
+    };
+    let length: usize = reduced.iter().map(|&d| op.space[d]).product();
+    length > SHORT_COLUMN && step(false).is_some_and(|kept| step(true).is_some_and(|s| s > kept))
 }
 
 impl Output {

@@ -238,6 +238,11 @@ impl<'a> Machine<'a> {
         read(self.memory(operands[access.operand]), access.dtype, at)
     }
 
+    fn store(&mut self, access: &Access, operands: &[Place], point: &[usize], value: Scalar) {
+        let at = access.offset as isize + dot(point, &access.strides);
+        write(self.memory_mut(operands[access.operand]), access.dtype, at, value);
+    }
+
     fn contract(&mut self, kernel: &Contract, operands: &[Place]) -> Result<()> {
         let mut shape = kernel.batch.clone();
         shape.extend([kernel.m, kernel.n]);
@@ -267,9 +272,11 @@ impl<'a> Machine<'a> {
                     registers.push(x);
                 }
                 value = registers.last().copied().unwrap_or(value);
+                for store in &epilogue.stores {
+                    self.store(&store.access, operands, &point, registers[store.register]);
+                }
             }
-            let to = kernel.out.offset as isize + dot(&point, &kernel.out.strides);
-            write(self.memory_mut(operands[kernel.out.operand]), kernel.out.dtype, to, value);
+            self.store(&kernel.out, operands, &point, value);
         }
         Ok(())
     }

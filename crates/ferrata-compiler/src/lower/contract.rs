@@ -8,8 +8,8 @@ use super::instructions::Emitter;
 use super::{Lowering, Operands, access, copy_loop};
 use crate::body::{Kind, Op, Operand};
 use crate::fragment::Source;
-use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel};
-use crate::nest::Nest;
+use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel, Register, Store};
+use crate::nest::{Nest, Output};
 use crate::strided::{Map, Refusal, Strided, coalesce, row_major};
 use ferrata_ir::primitive::Dot;
 use ferrata_ir::{DType, Error, Origin, Result};
@@ -144,7 +144,6 @@ impl Lowering<'_> {
         };
         let left = side(left_operand, &left_side, &left, [m, k]);
         let right = side(right_operand, &right_side, &right, [k, n]);
-        let output = &nest.outputs[0];
         let mut loads = Vec::new();
         let mut emitter = Emitter::new(self.body);
         for (&id, maps) in &nest.demands {
@@ -161,15 +160,23 @@ impl Lowering<'_> {
             }
         }
         emitter.members(&nest.members);
-        let register = emitter.register(output.source.0, &output.source.1);
-        let body = emitter.finish(&mut [register]);
-        let epilogue = (body != [Instruction::Product]).then_some(Epilogue { loads, body });
-        let operand = operands.store(self.allocate(output.value));
-        let out = Access {
-            operand,
-            strides: pick(&output.map, [m, n]),
-            ..access(self.body, output.value, output.map.clone())
-        };
+        let register = |o: &Output| emitter.register(o.source.0, &o.source.1);
+        let mut registers: Vec<Register> = nest.outputs.iter().map(register).collect();
+        let body = emitter.finish(&mut registers);
+        // The result's last operation comes last in the program, and so in the body.
+        if registers[0] + 1 != body.len() {
+            return Err(Error::new("the work behind a product does not end in its result"));
+        }
+        let mut stores = nest.outputs.iter().zip(&registers).map(|(output, &register)| {
+            let operand = operands.store(self.allocate(output.value));
+            let strides = pick(&output.map, [m, n]);
+            let whole = access(self.body, output.value, output.map.clone());
+            Store { register, access: Access { operand, strides, ..whole }, combine: None }
+        });
+        let out = stores.next().map(|s| s.access).ok_or("a product without a result")?;
+        let stores: Vec<Store> = stores.collect();
+        let plain = body == [Instruction::Product] && stores.is_empty();
+        let epilogue = (!plain).then_some(Epilogue { loads, body, stores });
         let batch = batch.iter().map(|&l| loops[l]).collect();
         let (m, n, k) = (count(m), count(n), count(k));
         let kernel = Contract { batch, m, n, k, left, right, out, epilogue };

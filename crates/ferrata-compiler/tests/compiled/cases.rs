@@ -2,7 +2,8 @@
 
 use crate::gpt::{block, f32s, layer_norm, model, softmax, step};
 use crate::support::{check, check_donated};
-use ferrata_compiler::{ReferenceDevice, trace};
+use ferrata_compiler::{Kernel, ReferenceDevice, trace};
+use ferrata_ir::composite::gelu_tanh;
 use ferrata_ir::primitive::{Call, Cond, Pad, ReduceKind, Reverse, Save, Scan};
 use ferrata_ir::transform::{value_and_grad, vjp, vmap};
 use ferrata_ir::{Builder, DType, Function, Type, Value};
@@ -51,6 +52,56 @@ fn recomputed_layer() {
     let f = Arc::new(b.finish(&[y]).unwrap());
     let marks = vec![true; f.parameters().len()];
     check(&Arc::new(value_and_grad(&f, &marks).unwrap()));
+}
+
+/// A product whose bias sum is kept for the backward pass while its activation goes on.
+fn hidden(dtype: DType) -> (Builder, [Value; 2]) {
+    let mut b = Builder::new("hidden");
+    let ty = |shape: &[usize]| Type::new(dtype, shape.to_vec());
+    let (x, w) = (b.parameter(ty(&[6, 4])), b.parameter(ty(&[4, 5])));
+    let (bias, last) = (b.parameter(ty(&[5])), b.parameter(ty(&[5, 3])));
+    let x = b.matmul(x, w);
+    let bias = b.broadcast(bias, &[6, 5], &[1]);
+    let sum = b.add(x, bias);
+    let active = gelu_tanh(&mut b, sum);
+    let y = b.matmul(active, last);
+    (b, [sum, y])
+}
+
+#[test]
+fn a_product_stores_what_is_kept_and_what_goes_on() {
+    for dtype in [DType::F32, DType::BF16] {
+        let (b, [sum, y]) = hidden(dtype);
+        let f = Arc::new(b.finish(&[sum, y]).unwrap());
+        let plan = check(&f);
+        assert_eq!(plan.steps.len(), 2, "{:?}", plan.steps);
+        check(&Arc::new(vjp(&f, &[true; 4]).unwrap()));
+    }
+}
+
+#[test]
+fn work_behind_a_product_does_not_wait_for_what_follows_from_it() {
+    let mut b = Builder::new("f");
+    let (x, w) = (b.parameter(f32s(&[4, 4])), b.parameter(f32s(&[4, 4])));
+    let product = b.matmul(x, w);
+    let again = b.matmul(product, w);
+    let mixed = b.mul(product, again);
+    let y = b.matmul(mixed, w);
+    check(&Arc::new(b.finish(&[product, y]).unwrap()));
+}
+
+#[test]
+fn a_sum_across_memory_is_not_a_row() {
+    let mut b = Builder::new("f");
+    let x = b.parameter(Type::new(DType::BF16, [64, 8]));
+    let sum = b.sum(x, &[0]);
+    let y = b.cast(sum, DType::F32);
+    let plan = check(&Arc::new(b.finish(&[y]).unwrap()));
+    let rows = plan.kernels.iter().find_map(|k| match &**k {
+        Kernel::Loop(l) if !l.rows.is_empty() => Some(l.rows.clone()),
+        _ => None,
+    });
+    assert_eq!(rows, Some(vec![64]));
 }
 
 #[test]

@@ -61,15 +61,19 @@ impl ContractKernel {
         let batch = &k.batch[..];
         let (left, right) = (range(&k.left, batch, [k.m, k.k]), range(&k.right, batch, [k.k, k.n]));
         let out = range(&k.out, batch, [k.m, k.n]);
-        let loads = self.epilogue.iter().flat_map(|e| e.reaches()).map(|r| {
-            let (first, end) = r.bytes();
-            (r.operand, first, end, false)
+        let behind = |reach: &Reach, written: bool| {
+            let (first, end) = reach.bytes();
+            (reach.operand, first, end, written)
+        };
+        let behind = self.epilogue.iter().flat_map(move |e| {
+            let loads = e.loads().map(move |r| behind(r, false));
+            loads.chain(e.stores().map(move |r| behind(r, true)))
         });
         let empty = k.m * k.n * batch.iter().product::<usize>() == 0;
         let operands = [(&k.left, left, false), (&k.right, right, false), (&k.out, out, true)];
         let operands = operands.into_iter().filter(move |o| !(empty || k.k == 0 && !o.2));
         let operands = operands.map(|(a, (first, end), written)| (a.operand, first, end, written));
-        operands.chain(loads.filter(move |_| !empty))
+        operands.chain(behind.filter(move |_| !empty))
     }
 
     /// Runs the product.
@@ -99,7 +103,7 @@ impl ContractKernel {
             if let Some(epilogue) = &self.epilogue {
                 // SAFETY: `reaches` covers the epilogue; parts are disjoint. A result that holds
                 // the partial sums, or overlaps a load, is not written before all is computed.
-                unsafe { epilogue.run(pool, operands.get(), part, element, apart && !in_place) };
+                unsafe { epilogue.run(pool, operands.get(), part, element, apart, in_place) };
             }
         };
         let problem = Gemm {
@@ -118,22 +122,18 @@ impl ContractKernel {
         unsafe { gemm(pool, self.isa, &problem) }.map_err(Error::new)
     }
 
-    /// Whether the epilogue reads memory that the result is written to.
+    /// Whether the epilogue reads memory that it writes.
     fn overlaps(&self, operands: &[*mut u8]) -> bool {
-        let place = |(operand, first, end): (usize, isize, isize)| {
-            let base = operands[operand] as isize;
+        let place = |reach: &Reach| {
+            let (first, end) = reach.bytes();
+            let base = operands[reach.operand] as isize;
             (base + first, base + end)
         };
-        let k = &self.kernel;
-        let (first, end) = range(&k.out, &k.batch, [k.m, k.n]);
-        let out = place((k.out.operand, first, end));
         let Some(epilogue) = &self.epilogue else { return false };
-        let reaches: Vec<_> = epilogue.reaches().collect();
-        reaches[..reaches.len() - 1].iter().any(|reach| {
-            let (first, end) = reach.bytes();
-            let read = place((reach.operand, first, end));
-            read.0 < out.1 && out.0 < read.1
-        })
+        epilogue
+            .loads()
+            .map(place)
+            .any(|read| epilogue.stores().map(place).any(|out| read.0 < out.1 && out.0 < read.1))
     }
 }
 
@@ -182,6 +182,7 @@ fn oriented(kernel: &Contract) -> Contract {
     std::mem::swap(&mut kernel.m, &mut kernel.n);
     if let Some(epilogue) = &mut kernel.epilogue {
         epilogue.loads.iter_mut().for_each(swap);
+        epilogue.stores.iter_mut().for_each(|s| swap(&mut s.access));
         for instruction in &mut epilogue.body {
             if let Instruction::Index { dim, .. } = instruction
                 && *dim >= rank
@@ -221,17 +222,26 @@ fn prepared(isa: Isa, kernel: &Contract, accumulator: DType) -> Result<Epilogue>
         return Err(Error::new("an epilogue is elementwise and gives a value"));
     }
     let loads = kernel.epilogue.iter().flat_map(|e| &e.loads).map(reach).collect();
-    let mut out = reach(&kernel.out);
-    if kernel.n == 1 {
-        // A single column is still stored as columns are, so that its register has one.
-        out.column = Steps::new(&[1], &[1]);
-    }
+    let written = |access: &Access| {
+        let mut reach = reach(access);
+        if kernel.n == 1 {
+            // A single column is still stored as columns are, so that its register has one.
+            reach.column = Steps::new(&[1], &[1]);
+        }
+        reach
+    };
+    let result = Stored { register: body.len() - 1, reach: written(&kernel.out), combine: None };
+    let beside = kernel.epilogue.iter().flat_map(|e| &e.stores).map(|s| Stored {
+        register: s.register,
+        reach: written(&s.access),
+        combine: None,
+    });
     let source = Source {
         loads,
         code: &body,
         indices: (0..rank + 2).map(index).collect(),
         product: Some(accumulator),
-        outputs: vec![Stored { register: body.len() - 1, reach: out, combine: None }],
+        outputs: std::iter::once(result).chain(beside).collect(),
     };
     Epilogue::new(isa, &source, kernel.m)
 }

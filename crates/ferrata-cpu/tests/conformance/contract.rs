@@ -55,7 +55,12 @@ fn work_behind_a_product() {
             let w = b.mul(y, turned);
             let w = if dtype == DType::F64 { b.cast(w, DType::F32) } else { w };
             let w = b.transpose(w, &[1, 2, 0]);
-            vec![z, w]
+            // The sum is kept, and what is made of it goes on into another product.
+            let y = b.dot(x[0], x[1], (&[], &[]), (&[2], &[0]));
+            let kept = b.add(y, x[3]);
+            let active = b.logistic(kept);
+            let last = b.dot(active, x[1], (&[], &[]), (&[2], &[1]));
+            vec![z, w, kept, last]
         });
         let random = &mut Random::new(2);
         let args: Vec<_> = types.iter().map(|t| small(random, t)).collect();

@@ -1,6 +1,7 @@
 //! Elementwise work on the finished parts of a matrix product.
 
 use super::body::{Body, Reach, Source};
+use super::kernel::DIRECT;
 use super::worker::{Layout, Shared, Span, Tile, Worker};
 use crate::gemm::EpilogueTile;
 use crate::isa::Isa;
@@ -22,7 +23,8 @@ pub(crate) struct Epilogue {
 }
 
 impl Epilogue {
-    /// Prepares a body without reductions that stores one register; products have `rows` rows.
+    /// Prepares a body without reductions whose first store is the result; products have `rows`
+    /// rows.
     ///
     /// # Errors
     /// An instruction without meaning.
@@ -33,25 +35,33 @@ impl Epilogue {
         Ok(Epilogue { body, layout, rows })
     }
 
-    /// What is read and, last, written.
-    pub fn reaches(&self) -> impl Iterator<Item = &Reach> {
-        self.body.loads.iter().map(|l| &l.reach).chain(self.body.stores.iter().map(|s| &s.reach))
+    /// What is read.
+    pub fn loads(&self) -> impl Iterator<Item = &Reach> {
+        self.body.loads.iter().map(|l| &l.reach)
+    }
+
+    /// What is written, the result first.
+    pub fn stores(&self) -> impl Iterator<Item = &Reach> {
+        self.body.stores.iter().map(|s| &s.reach)
     }
 
     /// Works on a finished part.
     ///
     /// # Safety
     /// The operands hold all that the epilogue reaches; the part is within the product, and nobody
-    /// else uses it; `direct` only if the part and all loads lie apart from the result.
+    /// else uses it; `apart` only if all loads lie apart from what is written; `in_place` if the
+    /// part lies in the result.
     pub unsafe fn run(
         &self,
         pool: &Pool,
         operands: &[*mut u8],
         part: &EpilogueTile,
         element: usize,
-        direct: bool,
+        apart: bool,
+        in_place: bool,
     ) {
-        let direct = [direct];
+        let mut direct = [apart; DIRECT];
+        direct[0] = apart && !in_place;
         let (body, layout) = (&self.body, &self.layout);
         let shared = Shared { body, layout, operands, direct: &direct, kept: &[] };
         pool.with_scratch(pool.worker(), self.layout.bytes, |scratch| {

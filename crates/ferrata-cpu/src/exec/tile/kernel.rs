@@ -29,7 +29,7 @@ const KEPT_BYTES: usize = 1 << 20;
 /// Cost from which on a register is kept rather than computed again.
 const KEPT_COST: usize = 8;
 /// Stores that may be computed into directly.
-const DIRECT: usize = 64;
+pub(super) const DIRECT: usize = 64;
 
 /// How the columns of a row are walked.
 #[derive(Clone, Debug)]
