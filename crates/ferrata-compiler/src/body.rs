@@ -62,7 +62,12 @@ pub enum Kind {
     /// A primitive that is run as it is.
     Primitive(Primitive),
     /// A composite that the device has claimed.
-    Composite(Composite),
+    Composite {
+        /// Name and attributes.
+        composite: Composite,
+        /// For each result the window through which it is written on the value that it makes.
+        layouts: Vec<Strided>,
+    },
     /// A constant array.
     Dense(Arc<Literal>),
     /// A call of a function that is compiled by itself.
@@ -157,6 +162,13 @@ impl Body {
         self.values[id].ty.dtype
     }
 
+    /// The window through which a composite writes a value.
+    pub fn layout(&self, id: Id) -> Option<&Strided> {
+        let op = self.maker(id)?;
+        let Kind::Composite { layouts, .. } = &op.kind else { return None };
+        layouts.get(op.outputs.iter().position(|&o| o == id)?)
+    }
+
     /// The operation that makes a value.
     pub fn maker(&self, id: Id) -> Option<&Op> {
         self.values[id].maker.map(|m| &self.ops[m])
@@ -237,7 +249,10 @@ fn kind_of(op: &Primitive, inputs: &[&Type], outputs: &[Type]) -> (Kind, Vec<usi
         Primitive::Dot(d) => Kind::Dot(d.clone()),
         Primitive::Dense(d) => Kind::Dense(d.value.clone()),
         Primitive::Call(c) => match &c.function.composite {
-            Some(composite) => Kind::Composite(composite.clone()),
+            Some(composite) => Kind::Composite {
+                composite: composite.clone(),
+                layouts: outputs.iter().map(|t| Strided::whole(&t.shape)).collect(),
+            },
             None => Kind::Call(c.function.clone()),
         },
         Primitive::Scan(s) => Kind::Scan(s.clone()),

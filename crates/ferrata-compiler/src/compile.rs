@@ -6,6 +6,7 @@ use crate::flatten::{FlatStep, Move, flatten};
 use crate::fragment::Library;
 use crate::fuse::fuse;
 use crate::inline::inline;
+use crate::layout::choose_layouts;
 use crate::lower::lower;
 use crate::memory::{self, Resident};
 use crate::plan::{Place, Plan, Step};
@@ -81,7 +82,8 @@ fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<(Plan, Vec<Resident
     callees_first(program, &mut HashSet::new(), &mut functions);
     let mut main = 0;
     for function in &functions {
-        let body = fold_windows(function)?;
+        let mut body = fold_windows(function)?;
+        choose_layouts(&mut body);
         let groups = fuse(&body);
         let fragment = lower(&body, &groups, &mut library)?;
         main = library.add(function, fragment);

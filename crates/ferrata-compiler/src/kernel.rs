@@ -179,7 +179,8 @@ pub enum Kernel {
         composite: Composite,
         /// Inputs in the composite's order.
         inputs: Vec<View>,
-        /// Results in the composite's order, dense.
+        /// Results in the composite's order, through any window; several may lie in one buffer,
+        /// but they never overlap.
         outputs: Vec<View>,
     },
     /// A primitive that is no loop nest of scalar operations: gather, scatter, sort, top-k, arg

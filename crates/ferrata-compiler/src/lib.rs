@@ -12,6 +12,7 @@
 //! | `prune` | unused results and parameters of functions |
 //! | `callees` | replacing the functions that a primitive holds |
 //! | `body`, `strided` | views folded into operands: every access is an offset and strides |
+//! | `layout` | the order in which claimed composites write their results |
 //! | `fuse`, `nest` | which operations share a loop nest or stand behind a product |
 //! | `lower/` | loop nests and products become kernels |
 //! | `fragment`, `flatten` | functions compiled once; the schedule of the whole program |
@@ -35,6 +36,7 @@ mod fragment;
 mod fuse;
 mod inline;
 pub mod kernel;
+mod layout;
 mod lower;
 mod memory;
 mod nest;

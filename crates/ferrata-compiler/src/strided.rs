@@ -38,6 +38,27 @@ impl Strided {
         (0..self.shape.len()).all(|d| self.shape[d] == 1 || self.strides[d] == dense[d])
     }
 
+    /// The window that `inner` is, as a window on the elements of this one; `None` if no strides
+    /// say so.
+    pub fn compose(&self, inner: &Strided) -> Option<Strided> {
+        let map = Map { offset: inner.offset, strides: inner.strides.clone() };
+        let indices = map.indices(&inner.shape, &self.shape).ok()?;
+        let Map { offset, strides } = Map::compose(self, &indices, inner.shape.len());
+        Some(Strided { offset, shape: inner.shape.clone(), strides })
+    }
+
+    /// The place of a value of `elements` elements of which this window, put at `place`, shows a
+    /// permutation: dimensions are in the value's own order. `None` if it is no permutation.
+    pub fn in_order(&self, elements: usize, place: &Strided) -> Option<Strided> {
+        let mut order: Vec<usize> = (0..self.shape.len()).filter(|&d| self.shape[d] != 1).collect();
+        order.sort_by_key(|&d| std::cmp::Reverse(self.strides[d]));
+        let pick = |strides: &[isize]| order.iter().map(|&d| strides[d]).collect::<Vec<_>>();
+        let shape: Vec<usize> = order.iter().map(|&d| self.shape[d]).collect();
+        let permuted = Strided { offset: self.offset, shape, strides: pick(&self.strides) };
+        let all = permuted.is_whole() && permuted.shape.iter().product::<usize>() == elements;
+        all.then(|| Strided { offset: place.offset, strides: pick(&place.strides), ..permuted })
+    }
+
     /// The window seen through a primitive that only moves elements; `None` if that needs a copy.
     pub fn through(&self, op: &Primitive) -> Option<Strided> {
         match op {
@@ -263,6 +284,23 @@ mod tests {
         assert_eq!(x.reshape(&[6, 4]).unwrap().strides, [4, 1]);
         assert_eq!(x.reshape(&[24]).unwrap().strides, [1]);
         assert_eq!(Strided::whole(&[]).reshape(&[1, 1]).unwrap().strides, [0, 0]);
+    }
+
+    #[test]
+    fn windows_on_windows() {
+        // Heads of [2, 5, 3 · 4] as a value [2, 3, 5, 4] of their own.
+        let heads = Strided { offset: 0, shape: vec![2, 5, 3, 4], strides: vec![60, 4, 20, 1] };
+        let place = heads.in_order(120, &Strided::whole(&[2, 5, 3, 4])).unwrap();
+        let layout = place.compose(&Strided::whole(&[2, 3, 5, 4])).unwrap();
+        assert_eq!((layout.offset, layout.strides), (0, vec![60, 4, 12, 1]));
+        assert!(heads.in_order(121, &place).is_none());
+        // The second of three such values, side by side.
+        let part = Strided { offset: 12, shape: vec![10, 12], strides: vec![36, 1] };
+        let layout = part.compose(&place).unwrap();
+        assert_eq!((layout.offset, layout.strides), (12, vec![180, 4, 36, 1]));
+        // Six rows of ten elements are no rows of twelve.
+        let other = Strided { offset: 0, shape: vec![12, 10], strides: vec![10, 1] };
+        assert!(part.compose(&other).is_none());
     }
 
     #[test]

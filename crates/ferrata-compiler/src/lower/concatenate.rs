@@ -17,7 +17,8 @@ pub struct Part {
     pub window: Strided,
 }
 
-/// Values that only a concatenation uses, as a whole, and that a kernel with strides makes.
+/// Values that only a concatenation uses, as a whole, and that a kernel with strides makes: a
+/// loop nest, a product or a composite.
 pub fn parts_of_containers(body: &Body, groups: &[Group]) -> HashMap<Id, Part> {
     let mut nests: Vec<Option<&Nest>> = vec![None; body.values.len()];
     for group in groups {
@@ -35,10 +36,13 @@ pub fn parts_of_containers(body: &Body, groups: &[Group]) -> HashMap<Id, Part> {
         let windows = windows(body, op);
         for (x, window) in op.inputs.iter().zip(windows) {
             let elements = body.values[x.value].ty.elements();
+            let fits = |window: &Strided| match nests[x.value] {
+                Some(nest) => reaches(nest, x.value, window),
+                None => body.layout(x.value).is_some_and(|l| window.compose(l).is_some()),
+            };
             if uses[x.value] == 1
-                && let Some(nest) = nests[x.value]
-                && let Some(window) = in_order_of(&x.window, elements, &window)
-                && reaches(nest, x.value, &window)
+                && let Some(window) = x.window.in_order(elements, &window)
+                && fits(&window)
             {
                 parts.insert(x.value, Part { whole: op.outputs[0], window });
             }
@@ -52,18 +56,6 @@ fn reaches(nest: &Nest, value: Id, window: &Strided) -> bool {
     let Some(i) = nest.outputs.iter().position(|o| o.value == value) else { return false };
     let mut nest = nest.clone();
     nest.splitting(|n| n.outputs[i].map.indices(&n.loops, &window.shape)).is_ok()
-}
-
-/// The place of a value of which a permutation stands in `place`: a window with the dimensions in
-/// the value's own order. `None` if `used` is no permutation.
-fn in_order_of(used: &Strided, elements: usize, place: &Strided) -> Option<Strided> {
-    let mut order: Vec<usize> = (0..used.shape.len()).filter(|&d| used.shape[d] != 1).collect();
-    order.sort_by_key(|&d| std::cmp::Reverse(used.strides[d]));
-    let pick = |strides: &[isize]| order.iter().map(|&d| strides[d]).collect::<Vec<_>>();
-    let shape: Vec<usize> = order.iter().map(|&d| used.shape[d]).collect();
-    let permuted = Strided { offset: used.offset, shape, strides: pick(&used.strides) };
-    let all = permuted.is_whole() && permuted.shape.iter().product::<usize>() == elements;
-    all.then(|| Strided { offset: place.offset, strides: pick(&place.strides), ..permuted })
 }
 
 /// For each operand of a concatenation its window on the result; none for other operations.
@@ -82,6 +74,10 @@ fn windows(body: &Body, op: &Op) -> Vec<Strided> {
         .collect()
 }
 
+pub(super) fn no_place() -> Error {
+    Error::new("a part without a place in the whole")
+}
+
 impl Lowering<'_> {
     /// Turns the maps of outputs that are parts into maps of the whole.
     pub(super) fn place_parts(&self, nest: &mut Nest) -> Result<()> {
@@ -91,8 +87,7 @@ impl Lowering<'_> {
                 let indices = nest.outputs[i].map.indices(&nest.loops, &part.window.shape)?;
                 Ok(Map::compose(&part.window, &indices, nest.loops.len()))
             });
-            nest.outputs[i].map =
-                placed.map_err(|_| Error::new("a part without a place in the whole"))?;
+            nest.outputs[i].map = placed.map_err(|_| no_place())?;
         }
         Ok(())
     }

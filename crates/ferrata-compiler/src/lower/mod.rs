@@ -11,7 +11,7 @@ use crate::fuse::Group;
 use crate::kernel::{Access, Instruction, Kernel, Loop, Store, View};
 use crate::nest::Nest;
 use crate::strided::{Map, Strided, coalesce};
-use concatenate::{Part, parts_of_containers};
+use concatenate::{Part, no_place, parts_of_containers};
 use ferrata_ir::{DType, Error, Literal, Origin, Result, Type};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -180,18 +180,29 @@ impl Lowering<'_> {
             .outputs
             .iter()
             .map(|&o| {
-                let ty = &self.body.values[o].ty;
                 let at = operands.store(self.allocate(o));
-                view(at, ty.dtype, Strided::whole(&ty.shape))
+                Ok(view(at, self.body.dtype(o), self.written(o)?))
             })
-            .collect();
+            .collect::<Result<Vec<_>>>()?;
         let kernel = match &op.kind {
-            Kind::Composite(c) => Kernel::Composite { composite: c.clone(), inputs, outputs },
+            Kind::Composite { composite, .. } => {
+                Kernel::Composite { composite: composite.clone(), inputs, outputs }
+            }
             Kind::Primitive(p) => Kernel::Primitive { op: p.clone(), inputs, outputs },
             _ => return Err(Error::new("an operation without a kernel")),
         };
         self.run(kernel, operands, &op.origin);
         Ok(())
+    }
+
+    /// The window through which an operation on memory writes its result.
+    fn written(&self, id: Id) -> Result<Strided> {
+        let whole = || Strided::whole(&self.body.values[id].ty.shape);
+        let window = self.body.layout(id).cloned().unwrap_or_else(whole);
+        match self.parts.get(&id) {
+            Some(part) => part.window.compose(&window).ok_or_else(no_place),
+            None => Ok(window),
+        }
     }
 
     /// A step that runs other fragments.

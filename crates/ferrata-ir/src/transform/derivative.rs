@@ -295,12 +295,19 @@ fn split(function: &Function, joint: &Function, active: Vec<bool>) -> Result<Lin
         }
     }
     residuals.sort_unstable();
+    let known = || joint.nodes().iter().filter(|n| !n.inputs.iter().any(|v| is_linear[v.index()]));
+    let mut users: Vec<Vec<&Node>> = vec![Vec::new(); joint.value_count()];
+    known().for_each(|n| n.inputs.iter().for_each(|v| users[v.index()].push(n)));
     for &v in &residuals {
-        linear.parameter(v);
-        sources.push(match joint.parameters()[..inputs].iter().position(|&p| p == v) {
+        let made_whole = producer[v.index()].is_some_and(|n| is_composite(&n.op));
+        let views = if made_whole { views_of(v, &users, joint.results()) } else { Vec::new() };
+        let kept = views.last().map_or(v, |n| n.outputs[0]);
+        linear.parameter(kept);
+        views.iter().rev().for_each(|n| linear.undo(n));
+        sources.push(match joint.parameters()[..inputs].iter().position(|&p| p == kept) {
             Some(i) => Residual::Parameter(i),
             None => {
-                extras.push(v);
+                extras.push(kept);
                 Residual::Extra(extras.len() - 1)
             }
         });
@@ -308,6 +315,7 @@ fn split(function: &Function, joint: &Function, active: Vec<bool>) -> Result<Lin
     joint.parameters()[inputs..].iter().for_each(|&p| linear.parameter(p));
     copied.sort_unstable_by_key(|n| n.outputs.first().copied());
     copied.dedup_by_key(|n| n.outputs.first().copied());
+    copied.retain(|n| linear.map[n.outputs[0].index()].is_none());
     copied.iter().for_each(|n| linear.node(n));
     for node in joint.nodes() {
         let is_linear = node.inputs.iter().any(|v| is_linear[v.index()]);
@@ -340,6 +348,26 @@ fn is_free(op: &Primitive) -> bool {
     )
 }
 
+fn is_composite(op: &Primitive) -> bool {
+    matches!(op, Primitive::Call(c) if c.function.composite.is_some())
+}
+
+/// The transpositions and reshapes through which alone the forward pass goes on with what a
+/// composite has made: kept in that order, it need not be kept in two.
+fn views_of<'a>(made: Value, users: &[Vec<&'a Node>], results: &[Value]) -> Vec<&'a Node> {
+    let mut views = Vec::new();
+    let mut last = made;
+    while let [user] = users[last.index()][..]
+        && matches!(user.op, Primitive::Transpose(_) | Primitive::Reshape(_))
+        && !results.contains(&last)
+    {
+        views.push(user);
+        last = user.outputs[0];
+    }
+    let used = users[last.index()].iter().any(|n| !is_free(&n.op));
+    if used { views } else { Vec::new() }
+}
+
 /// Copies nodes of one function into a new one.
 struct Copier<'a> {
     b: Builder,
@@ -367,6 +395,20 @@ impl<'a> Copier<'a> {
         for (&o, r) in node.outputs.iter().zip(results) {
             self.map[o.index()] = Some(r);
         }
+    }
+
+    /// Makes the operand of a transposition or reshape from its result.
+    fn undo(&mut self, node: &Node) {
+        let operand = node.inputs[0];
+        let shape = self.from.ty(operand).shape.clone();
+        self.map[operand.index()] = self.map[node.outputs[0].index()].map(|y| match &node.op {
+            Primitive::Transpose(t) => {
+                let mut inverse = vec![0; t.permutation.len()];
+                t.permutation.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
+                self.b.transpose(y, &inverse)
+            }
+            _ => self.b.reshape(y, &shape),
+        });
     }
 
     fn finish(self, results: &[Value]) -> Result<Function> {
@@ -458,19 +500,13 @@ fn own_derivative(
         return Err(Error::new("no derivative of its own"));
     };
     let n = function.results().len();
-    let all = b.call(&own.forward, x);
-    *y = all[..n].to_vec();
+    // Inlined, so that a residual that is an operand or a result is kept only once.
+    let mut made = b.inline(&own.forward, x);
+    let mut args = made.split_off(n);
+    *y = made;
     let is_float: Vec<bool> = function.result_types().iter().map(|t| t.dtype.is_float()).collect();
     let outputs: Vec<Type> =
         function.result_types().into_iter().filter(|t| t.dtype.is_float()).cloned().collect();
-    // A residual that is an operand or a result is taken as that, so that it is kept only once.
-    let position = |all: &[Value], r: &Value| all.iter().position(|v| v == r);
-    let (results, residuals) = own.forward.results().split_at(n);
-    let mut args = Vec::new();
-    for (r, &v) in residuals.iter().zip(&all[n..]) {
-        let operand = position(own.forward.parameters(), r).map(|i| x[i]);
-        args.push(operand.or_else(|| position(results, r).map(|i| all[i])).unwrap_or(v));
-    }
     let residuals = args.len();
     for (&x, d) in x.iter().zip(dx) {
         if b.ty(x).dtype.is_float() {
