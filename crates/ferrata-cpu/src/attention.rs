@@ -4,12 +4,15 @@
 //! side, so that the softmax works on whole vectors and never across one. Blocks that no query
 //! may see are skipped. Nothing of the size queries × keys exists.
 //!
-//! Map: `block` (sizes, masks, packing), `forward`, `backward`, `few` (decoding).
+//! Map: `block` (sizes, what is visible, packing), `mask` (from products to scores), `forward`,
+//! `backward`, `scores` (what the latter recomputes), `few` (decoding).
 
 use std::marker::PhantomData;
 
 use ferrata_ir::DType;
+use half::{bf16, f16};
 
+use crate::gemm::Stored;
 use crate::isa::{Isa, Kernel, Level};
 use crate::math::Math;
 use crate::pool::Pool;
@@ -19,6 +22,10 @@ mod backward;
 mod block;
 mod few;
 mod forward;
+mod mask;
+mod scores;
+
+pub use mask::{Mask, MaskGradient};
 
 #[cfg(test)]
 mod tests;
@@ -44,11 +51,11 @@ pub struct Written {
 /// What attention computes: `softmax(scale · q·kᵀ) · v` over the keys that a query may see.
 ///
 /// Query `i` sees key `j` if `j` is below its batch entry's length, and, where `causal`,
-/// `j ≤ i + offset`, and, with a window of `w`, `j > i + offset - w`. A query that sees no key
-/// gives 0.
+/// `j ≤ i + offset`, and, with a window of `w`, `j > i + offset - w`, and if a bool mask says so. A
+/// query that sees no key gives 0. f16 and bf16 are computed in f32, at full precision.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
-    /// f32 or f64, of every tensor.
+    /// f64, f32, bf16 or f16, of every tensor.
     pub dtype: DType,
     /// Batch entries.
     pub batch: usize,
@@ -76,14 +83,21 @@ pub struct Attention<'a> {
     pub softcap: Option<f64>,
     /// For every batch entry the number of keys that are valid.
     pub lengths: Option<&'a [i64]>,
+    /// What is added to the scores, or hides keys.
+    pub mask: Option<Mask>,
 }
 
 impl Attention<'_> {
     fn check(&self) -> Result<(), String> {
-        if self.dtype != DType::F32 && self.dtype != DType::F64 {
+        if !self.dtype.is_float() {
+            return Err(format!("attention of {} is not defined; cast to a float", self.dtype));
+        }
+        if let Some(mask) = &self.mask
+            && ![DType::Bool, self.dtype].contains(&mask.dtype)
+        {
             return Err(format!(
-                "no attention kernel for {} on this device; cast to f32 or f64",
-                self.dtype
+                "a mask of {} for attention of {}; cast it, or give one of bool",
+                mask.dtype, self.dtype
             ));
         }
         if self.key_heads == 0 && self.query_heads > 0
@@ -129,9 +143,9 @@ pub struct Forward {
     pub v: Input,
     /// The output: [batch, query heads, queries, value features].
     pub out: Written,
-    /// The logarithm of the sum of the exponentials of each query's scores, contiguous:
-    /// [batch, query heads, queries]; -∞ for a query that sees no key. May be null.
-    pub lse: *mut u8,
+    /// The logarithm of the sum of the exponentials of each query's scores, in the accumulator of
+    /// the dtype: [batch, query heads, queries, 1]; -∞ for a query that sees no key.
+    pub lse: Option<Written>,
 }
 
 /// The tensors of the backward computation; shapes as in [`Forward`].
@@ -146,7 +160,7 @@ pub struct Backward {
     /// The forward output.
     pub out: Input,
     /// The forward logarithms.
-    pub lse: *const u8,
+    pub lse: Input,
     /// The gradient of the output.
     pub dout: Input,
     /// The gradient of the queries.
@@ -155,12 +169,14 @@ pub struct Backward {
     pub dk: Written,
     /// The gradient of the values.
     pub dv: Written,
+    /// The gradient of a mask that is added.
+    pub dmask: Option<MaskGradient>,
 }
 
 /// Computes attention.
 ///
 /// # Errors
-/// A dtype other than f32 and f64, or sizes that do not fit each other.
+/// Dtypes that have no attention, or sizes that do not fit each other.
 ///
 /// # Safety
 /// Inputs are readable and outputs writable at every index that the sizes and strides give,
@@ -171,12 +187,7 @@ pub unsafe fn attention(
     problem: &Attention<'_>,
     tensors: &Forward,
 ) -> Result<(), String> {
-    problem.check()?;
-    match problem.dtype {
-        DType::F64 => isa.run(Run::<f64, _> { pool, problem, tensors, element: PhantomData }),
-        _ => isa.run(Run::<f32, _> { pool, problem, tensors, element: PhantomData }),
-    }
-    Ok(())
+    run(pool, isa, problem, tensors)
 }
 
 /// Computes the gradients of attention from the gradient of its output.
@@ -192,20 +203,38 @@ pub unsafe fn attention_backward(
     problem: &Attention<'_>,
     tensors: &Backward,
 ) -> Result<(), String> {
+    run(pool, isa, problem, tensors)
+}
+
+/// Runs a computation on the types of the problem's dtype.
+fn run<'a, X>(
+    pool: &'a Pool,
+    isa: Isa,
+    problem: &'a Attention<'_>,
+    tensors: &'a X,
+) -> Result<(), String>
+where
+    Run<'a, f64, X>: Kernel<Output = ()>,
+    Run<'a, f32, X>: Kernel<Output = ()>,
+    Run<'a, bf16, X>: Kernel<Output = ()>,
+    Run<'a, f16, X>: Kernel<Output = ()>,
+{
     problem.check()?;
     match problem.dtype {
         DType::F64 => isa.run(Run::<f64, _> { pool, problem, tensors, element: PhantomData }),
+        DType::BF16 => isa.run(Run::<bf16, _> { pool, problem, tensors, element: PhantomData }),
+        DType::F16 => isa.run(Run::<f16, _> { pool, problem, tensors, element: PhantomData }),
         _ => isa.run(Run::<f32, _> { pool, problem, tensors, element: PhantomData }),
     }
     Ok(())
 }
 
-/// A computation whose element type is known.
-struct Run<'a, T, X> {
+/// A computation on elements `E` in memory.
+struct Run<'a, E, X> {
     pool: &'a Pool,
     problem: &'a Attention<'a>,
     tensors: &'a X,
-    element: PhantomData<T>,
+    element: PhantomData<E>,
 }
 
 macro_rules! runs {
@@ -214,7 +243,7 @@ macro_rules! runs {
             type Output = ();
             #[inline(always)]
             fn run<L: Level>(self) {
-                forward::run::<L, L::$vector>(self.pool, self.problem, self.tensors);
+                forward::run::<L, L::$vector, $t>(self.pool, self.problem, self.tensors);
             }
         }
 
@@ -222,14 +251,20 @@ macro_rules! runs {
             type Output = ();
             #[inline(always)]
             fn run<L: Level>(self) {
-                backward::run::<L, L::$vector>(self.pool, self.problem, self.tensors);
+                backward::run::<L, L::$vector, $t>(self.pool, self.problem, self.tensors);
             }
         }
     };
 }
-runs!(f32, F32);
 runs!(f64, F64);
+runs!(f32, F32);
+runs!(bf16, F32);
+runs!(f16, F32);
 
-/// The vectors of an element type that has elementary functions.
-trait Vector: Simd<Elem: Math + crate::gemm::Stored<Self::Elem>> {}
-impl<V: Simd<Elem: Math + crate::gemm::Stored<V::Elem>>> Vector for V {}
+/// An element type that is computed in.
+trait Number: Math + Stored<Self> {}
+impl<T: Math + Stored<T>> Number for T {}
+
+/// The vectors of such a type.
+trait Vector: Simd<Elem: Number> {}
+impl<V: Simd<Elem: Number>> Vector for V {}

@@ -12,7 +12,7 @@
 //! | f32 function | error |
 //! |---|---|
 //! | `sqrt`, functions computed in f64 | 0.6 |
-//! | `exp`, `exp2`, `log`, `rsqrt` | 1.5 |
+//! | `exp`, `exp2`, `decay`, `log`, `rsqrt` | 1.5 |
 //! | `tanh`, `erf`, `logistic` | 2 |
 //!
 //! ```
@@ -56,6 +56,9 @@ pub trait Math: Real {
     fn exp<L: Level>(self) -> Self;
     /// 2 to the power of `self`.
     fn exp2<L: Level>(self) -> Self;
+    /// 2 to the power of `self`, which is at most about 0, as for the weights of a softmax; 0
+    /// where f32 would be subnormal.
+    fn decay<L: Level>(self) -> Self;
     /// `exp(self) - 1`, exact near 0.
     fn expm1<L: Level>(self) -> Self;
     /// The natural logarithm.
@@ -134,6 +137,7 @@ math!(
     f32, L;
     exp: exponential::exp::<L>,
     exp2: exponential::exp2::<L>,
+    decay: exponential::decay::<L>,
     expm1: exponential::expm1::<L>,
     log: logarithm::log::<L>,
     log2: logarithm::log2::<L>,
@@ -166,6 +170,7 @@ math!(
     f64, L;
     exp: f64::exp,
     exp2: f64::exp2,
+    decay: f64::exp2,
     expm1: f64::exp_m1,
     log: f64::ln,
     log2: f64::log2,

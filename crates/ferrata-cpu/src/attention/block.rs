@@ -1,9 +1,11 @@
 //! Blocks of keys × queries: their size, what is visible in them, and how operands are packed.
 
+use std::any::TypeId;
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Attention, Vector};
-use crate::gemm::{Panels, Tile};
+use super::{Attention, Number, Vector};
+use crate::gemm::{Panels, Stored, Tile};
 use crate::isa::{Kernel, Level};
 
 /// Queries and keys of a block, at most: a multiple of every tile's rows and columns.
@@ -51,6 +53,17 @@ impl Attention<'_> {
         if start < end { start..end } else { 0..0 }
     }
 
+    /// Whether any of some queries sees any of some keys.
+    pub fn meet(&self, queries: &Range<usize>, keys: &Range<usize>) -> bool {
+        let visible = self.visible_keys(queries, keys.end);
+        visible.start < keys.end && keys.start < visible.end
+    }
+
+    /// Queries that see any of some keys.
+    pub fn seeing_queries(&self, keys: &Range<usize>) -> Range<usize> {
+        self.visible_queries(keys.start).start..self.visible_queries(keys.end - 1).end
+    }
+
     /// Queries that see a key.
     fn visible_queries(&self, key: usize) -> Range<usize> {
         let own = key as isize - self.offset;
@@ -60,28 +73,40 @@ impl Attention<'_> {
     }
 
     /// Overwrites what a block's queries do not see.
-    pub fn mask<T: Copy>(
+    #[inline(always)]
+    pub fn hide<T: Copy>(
         &self,
         block: &mut [T],
         queries: &Range<usize>,
         keys: &Range<usize>,
         value: T,
     ) {
+        if self.sees_all(queries, keys) {
+            return;
+        }
         for (row, key) in block.chunks_exact_mut(SIDE).zip(keys.clone()) {
-            let visible = self.visible_queries(key);
-            let count = queries.len();
-            let start = visible.start.saturating_sub(queries.start).min(count);
-            let end = visible.end.saturating_sub(queries.start).clamp(start, count);
-            row[..start].fill(value);
-            row[end..count].fill(value);
+            let visible = within(&self.visible_queries(key), queries);
+            row[..visible.start].fill(value);
+            row[visible.end..queries.len()].fill(value);
         }
     }
 
     /// Whether every query of a block sees every key of it.
-    pub fn sees_all(&self, queries: &Range<usize>, keys: &Range<usize>) -> bool {
+    fn sees_all(&self, queries: &Range<usize>, keys: &Range<usize>) -> bool {
         let (first, last) = (self.visible_queries(keys.start), self.visible_queries(keys.end - 1));
         last.start <= queries.start && first.end >= queries.end
     }
+}
+
+/// What `range` has of `block`, counted from the block's start.
+pub fn within(range: &Range<usize>, block: &Range<usize>) -> Range<usize> {
+    let start = range.start.clamp(block.start, block.end) - block.start;
+    start..(range.end.clamp(block.start, block.end) - block.start).max(start)
+}
+
+/// `range`, counted from the start of a block, counted from 0.
+pub fn beyond(range: Range<usize>, block: &Range<usize>) -> Range<usize> {
+    range.start + block.start..(range.end + block.start).min(block.end)
 }
 
 /// The ranges of `SIDE` that cover `whole`, cut at multiples of `SIDE`.
@@ -100,7 +125,7 @@ pub fn packed_size(lines: usize, steps: usize, width: usize) -> usize {
 ///
 /// # Safety
 /// The machine has `L`; the head is readable there; `to` has room for `packed_size`.
-pub unsafe fn pack_positions<L: Level, T: Copy + Default + crate::gemm::Stored<T> + 'static>(
+pub unsafe fn pack_positions<L: Level, T: Number>(
     head: Head<T>,
     positions: Range<usize>,
     features: usize,
@@ -119,7 +144,7 @@ pub unsafe fn pack_positions<L: Level, T: Copy + Default + crate::gemm::Stored<T
 ///
 /// # Safety
 /// As [`pack_positions`].
-pub unsafe fn pack_features<L: Level, T: Copy + Default + crate::gemm::Stored<T> + 'static>(
+pub unsafe fn pack_features<L: Level, T: Number>(
     head: Head<T>,
     positions: Range<usize>,
     features: usize,
@@ -134,8 +159,77 @@ pub unsafe fn pack_features<L: Level, T: Copy + Default + crate::gemm::Stored<T>
     }
 }
 
-/// `C[rows, columns] (+)= A·B` for one block.
-pub struct Product<V: Vector> {
+/// Elements that [`widened`] needs.
+pub fn widened_size<E: 'static, T: 'static>(positions: usize, features: usize) -> usize {
+    if TypeId::of::<E>() == TypeId::of::<T>() { 0 } else { positions * features }
+}
+
+/// Some positions of a head in the type that is computed in: as they are, or copied.
+///
+/// # Safety
+/// The machine has `L`; the head is readable there; `to` has room for `widened_size`.
+pub unsafe fn widened<L: Level, E: Stored<T>, T: Number>(
+    head: Head<E>,
+    positions: Range<usize>,
+    features: usize,
+    to: *mut T,
+) -> Head<T> {
+    if TypeId::of::<E>() == TypeId::of::<T>() {
+        return Head { data: head.data.cast(), position: head.position, feature: head.feature };
+    }
+    // SAFETY: passed on.
+    unsafe { L::call(Widen { head, positions: positions.clone(), features, to }) };
+    let data = to.wrapping_sub(positions.start * features).cast_const();
+    Head { data, position: features as isize, feature: 1 }
+}
+
+struct Widen<E, T> {
+    head: Head<E>,
+    positions: Range<usize>,
+    features: usize,
+    to: *mut T,
+}
+
+impl<E: Stored<T>, T: Number> Kernel for Widen<E, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        for (i, position) in self.positions.enumerate() {
+            // SAFETY: `widened`'s contract.
+            unsafe {
+                let from = self.head.data.offset(position as isize * self.head.position);
+                let to = self.to.add(i * self.features);
+                let step = self.head.feature;
+                write_row(to, 1, self.features, |j| from.offset(j as isize * step).read().widen());
+            }
+        }
+    }
+}
+
+/// Writes `count` features, `step` elements apart.
+///
+/// # Safety
+/// They are writable.
+#[inline(always)]
+pub unsafe fn write_row<E: Stored<T>, T>(
+    to: *mut E,
+    step: isize,
+    count: usize,
+    value: impl Fn(usize) -> T,
+) {
+    // SAFETY: passed on. The first loop is the one that becomes vector code.
+    unsafe {
+        if step == 1 {
+            (0..count).for_each(|j| to.add(j).write(E::narrow(value(j))));
+        } else {
+            (0..count).for_each(|j| to.offset(j as isize * step).write(E::narrow(value(j))));
+        }
+    }
+}
+
+/// `C[rows, columns] (+)= A·B` for one block, as far as it is needed.
+pub struct Product<V: Vector, F> {
     pub rows: usize,
     pub columns: usize,
     pub depth: usize,
@@ -148,7 +242,10 @@ pub struct Product<V: Vector> {
     pub b_panel: usize,
     pub c: *mut V::Elem,
     pub ld: usize,
-    pub accumulate: bool,
+    /// For some rows, the columns that are wanted (where `a` is packed; others may be left as they
+    /// are), or the steps that count (where it is a block, whose products are added to `c`).
+    pub needed: F,
+    pub vector: PhantomData<V>,
 }
 
 /// How a left operand lies in memory.
@@ -162,37 +259,75 @@ pub enum Layout {
     Rows,
 }
 
-impl<V: Vector> Kernel for Product<V> {
+impl<V: Vector, F: Fn(Range<usize>) -> Range<usize>> Kernel for Product<V, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
         let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        let (a_stride, panel) = match self.layout {
-            Layout::Packed => (mr, self.depth * mr),
-            Layout::Columns => (SIDE, mr),
-            Layout::Rows => (SIDE, mr * SIDE),
-        };
-        for i in (0..self.rows).step_by(mr) {
-            for j in (0..self.columns).step_by(nr) {
-                // SAFETY: whoever makes a product gives operands of its sizes.
-                unsafe {
-                    let tile = Tile {
-                        depth: self.depth,
-                        a: self.a.add(i / mr * panel),
-                        a_stride,
-                        b: self.b.add(j / nr * self.b_panel),
-                        c: self.c.add(i * self.ld + j),
-                        ld: self.ld,
-                        rows: (self.rows - i).min(mr),
-                        cols: (self.columns - j).min(nr),
-                        accumulate: self.accumulate,
-                    };
-                    match self.layout {
-                        Layout::Rows => tile.compute_rows::<L, V>(),
-                        Layout::Packed | Layout::Columns => tile.compute::<L, V>(),
+        // SAFETY: whoever makes a product gives operands of its sizes.
+        unsafe {
+            match self.layout {
+                Layout::Packed => {
+                    // A panel of `b` is used for all rows while it is near.
+                    for j in (0..self.columns).step_by(nr) {
+                        for i in (0..self.rows).step_by(mr) {
+                            let wanted = (self.needed)(i..(i + mr).min(self.rows));
+                            if wanted.start < j + nr && j < wanted.end {
+                                let a = self.a.add(i * self.depth);
+                                self.tile(i, j, 0..self.depth, a, mr).compute::<L, V>();
+                            }
+                        }
                     }
                 }
+                Layout::Columns | Layout::Rows => {
+                    let rows = matches!(self.layout, Layout::Rows);
+                    let (line, step) = if rows { (SIDE, 1) } else { (1, SIDE) };
+                    for i in (0..self.rows).step_by(mr) {
+                        let steps = (self.needed)(i..(i + mr).min(self.rows));
+                        if steps.is_empty() {
+                            continue;
+                        }
+                        let a = self.a.add(i * line + steps.start * step);
+                        for j in (0..self.columns).step_by(nr) {
+                            let tile = self.tile(i, j, steps.clone(), a, SIDE);
+                            if rows {
+                                tile.compute_rows::<L, V>();
+                            } else {
+                                tile.compute::<L, V>();
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<V: Vector, F> Product<V, F> {
+    /// The tile at row `i` and column `j` over some steps, the first of which `a` points to.
+    #[inline(always)]
+    unsafe fn tile(
+        &self,
+        i: usize,
+        j: usize,
+        steps: Range<usize>,
+        a: *const V::Elem,
+        a_stride: usize,
+    ) -> Tile<V::Elem> {
+        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
+        // SAFETY: passed on.
+        unsafe {
+            Tile {
+                depth: steps.len(),
+                a,
+                a_stride,
+                b: self.b.add(j / nr * self.b_panel + steps.start * nr),
+                c: self.c.add(i * self.ld + j),
+                ld: self.ld,
+                rows: (self.rows - i).min(mr),
+                cols: (self.columns - j).min(nr),
+                accumulate: !matches!(self.layout, Layout::Packed),
             }
         }
     }

@@ -1,12 +1,13 @@
 //! Few queries against many keys, as in decoding: bound by reading keys and values, which happens
 //! once, in place, for all the queries of a key head together.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::block::{Carve, Head, head, head_mut};
-use super::forward::scale_scores;
-use super::{Attention, Forward, Vector};
+use super::block::{Carve, Head, head, head_mut, write_row};
+use super::{Attention, Forward, Number, Vector};
+use crate::gemm::Stored;
 use crate::isa::{Kernel, Level, Real};
 use crate::math::Math;
 use crate::pool::Pool;
@@ -28,11 +29,15 @@ struct Shared<'a, T>(&'a Attention<'a>, &'a Forward, *mut T);
 unsafe impl<T> Sync for Shared<'_, T> {}
 
 /// Computes attention on the pool: parts of the keys first, then the parts are joined in order.
-pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &Forward) {
+pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
+    pool: &Pool,
+    problem: &Attention<'_>,
+    tensors: &Forward,
+) {
     let heads = problem.batch * problem.key_heads;
     let rows = problem.queries * problem.group();
     let parts = problem.keys.div_ceil(KEYS).max(1);
-    // Of every row: the largest score, the sum of exponentials, the sum of values.
+    // Of every row: the largest score, the sum of powers of 2, the sum of values.
     let width = 2 + problem.value_features;
     let bytes = heads * parts * rows * width * size_of::<V::Elem>();
     pool.with_scratch(pool.worker(), bytes, |scratch| {
@@ -53,7 +58,7 @@ pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &
                 // SAFETY: `attention`'s contract; the scratch holds what was reserved; the
                 // results of this task are its own.
                 unsafe {
-                    L::call(Part::<V> {
+                    L::call(Part::<V, E> {
                         problem,
                         tensors,
                         batch,
@@ -63,7 +68,7 @@ pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &
                         scores: at_offset(scores_at),
                         row: at_offset(row_at),
                         results: results.add(task * rows * width),
-                        vector: PhantomData,
+                        types: PhantomData,
                     });
                 }
             });
@@ -75,7 +80,7 @@ pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &
                 // SAFETY: the parts of this head, and its rows of the output.
                 unsafe {
                     let first = results.add((at * parts * rows + r) * width);
-                    join::<L, V>(problem, tensors, at, r, first, parts, rows * width);
+                    join::<L, V, E>(problem, tensors, at, r, first, parts, rows * width);
                 }
             }
         });
@@ -83,7 +88,7 @@ pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &
 }
 
 /// Some keys of one key head.
-struct Part<'a, V: Vector> {
+struct Part<'a, V: Vector, E> {
     problem: &'a Attention<'a>,
     tensors: &'a Forward,
     batch: usize,
@@ -94,26 +99,31 @@ struct Part<'a, V: Vector> {
     /// A row of keys or values whose features are not neighbours in memory is copied here.
     row: *mut V::Elem,
     results: *mut V::Elem,
-    vector: PhantomData<V>,
+    types: PhantomData<(V, E)>,
 }
 
-/// `count` neighbouring features of a position.
+/// `count` features of a position, as neighbours of the type that is computed in: in place, or
+/// copied.
 #[inline(always)]
-unsafe fn row<T: Copy>(head: Head<T>, position: usize, count: usize, copy: *mut T) -> *const T {
+unsafe fn row<E: Stored<T>, T: Number>(
+    head: Head<E>,
+    position: usize,
+    count: usize,
+    copy: *mut T,
+) -> *const T {
     // SAFETY: the position exists, and `copy` has room for `count`.
     unsafe {
         let from = head.data.offset(position as isize * head.position);
-        if head.feature == 1 {
-            return from;
-        }
-        for i in 0..count {
-            copy.add(i).write(from.offset(i as isize * head.feature).read());
+        match head.feature {
+            1 if TypeId::of::<E>() == TypeId::of::<T>() => return from.cast(),
+            1 => write_row(copy, 1, count, |i| from.add(i).read().widen()),
+            step => write_row(copy, 1, count, |i| from.offset(i as isize * step).read().widen()),
         }
         copy
     }
 }
 
-impl<V: Vector> Kernel for Part<'_, V> {
+impl<V: Vector, E: Stored<V::Elem>> Kernel for Part<'_, V, E> {
     type Output = ();
 
     #[inline(always)]
@@ -125,14 +135,14 @@ impl<V: Vector> Kernel for Part<'_, V> {
         unsafe {
             for r in 0..rows {
                 let query_head = self.key_head * p.group() + r / p.queries;
-                let from: Head<V::Elem> = head(&self.tensors.q, self.batch, query_head);
+                let from: Head<E> = head(&self.tensors.q, self.batch, query_head);
                 let to = self.q.add(r * p.features);
                 let x = row(from, r % p.queries, p.features, to);
                 if !std::ptr::eq(x, to) {
                     to.copy_from_nonoverlapping(x, p.features);
                 }
             }
-            let k: Head<V::Elem> = head(&self.tensors.k, self.batch, self.key_head);
+            let k: Head<E> = head(&self.tensors.k, self.batch, self.key_head);
             for (j, key) in self.keys.clone().enumerate() {
                 let k = row(k, key, p.features, self.row);
                 for r in 0..rows {
@@ -143,18 +153,22 @@ impl<V: Vector> Kernel for Part<'_, V> {
             for r in 0..rows {
                 let scores = std::slice::from_raw_parts_mut(self.scores.add(r * KEYS), KEYS);
                 let scores = &mut scores[..self.keys.len()];
-                scale_scores::<L, V::Elem>(p, scores);
-                let visible = p.visible_keys(&(r % p.queries..r % p.queries + 1), self.keys.end);
+                let (query_head, query) =
+                    (self.key_head * p.group() + r / p.queries, r % p.queries);
+                let (heads, query) = ([self.batch, query_head], query..query + 1);
+                let factor =
+                    p.finish_scores::<L, V::Elem>((&mut *scores, 1), heads, &query, &self.keys);
+                let visible = p.visible_keys(&query, self.keys.end);
                 let infinite = V::Elem::from_f64(f64::NEG_INFINITY);
                 let mut largest = infinite;
                 for (x, key) in scores.iter_mut().zip(self.keys.clone()) {
-                    *x = if visible.contains(&key) { *x } else { infinite };
+                    *x = if visible.contains(&key) { *x * factor } else { infinite };
                     largest =
                         if *x > largest || x.partial_cmp(&x).is_none() { *x } else { largest };
                 }
                 let base = if largest == infinite { V::Elem::default() } else { largest };
                 for x in scores.iter_mut() {
-                    *x = (*x - base).exp::<L>();
+                    *x = (*x - base).exp2::<L>();
                 }
                 let sum = scores.iter().fold(V::Elem::default(), |sum, &x| sum + x);
                 let result = self.results.add(r * width);
@@ -163,7 +177,7 @@ impl<V: Vector> Kernel for Part<'_, V> {
                 std::slice::from_raw_parts_mut(result.add(2), p.value_features)
                     .fill(V::Elem::default());
             }
-            let v: Head<V::Elem> = head(&self.tensors.v, self.batch, self.key_head);
+            let v: Head<E> = head(&self.tensors.v, self.batch, self.key_head);
             for (j, key) in self.keys.clone().enumerate() {
                 let v = row(v, key, p.value_features, self.row);
                 for r in 0..rows {
@@ -212,7 +226,7 @@ unsafe fn add<V: Vector>(to: *mut V::Elem, factor: V::Elem, x: *const V::Elem, c
 }
 
 /// Joins the parts of one row, `stride` elements apart, and writes its output.
-unsafe fn join<L: Level, V: Vector>(
+unsafe fn join<L: Level, V: Vector, E: Stored<V::Elem>>(
     problem: &Attention<'_>,
     tensors: &Forward,
     at: usize,
@@ -236,13 +250,13 @@ unsafe fn join<L: Level, V: Vector>(
         let mut sum = V::Elem::default();
         for part in 0..parts {
             let part = first.add(part * stride);
-            let factor = (*part - base).exp::<L>();
+            let factor = (*part - base).exp2::<L>();
             sum = sum + *part.add(1) * factor;
             part.write(factor);
         }
         let inverse = V::Elem::from_f64(1.0) / sum;
         let inverse = if sum == V::Elem::default() { sum } else { inverse };
-        let out = head_mut::<V::Elem>(&tensors.out, batch, query_head);
+        let out = head_mut::<E>(&tensors.out, batch, query_head);
         let out_row = out.data.offset(query as isize * out.position);
         for j in 0..problem.value_features {
             let mut x = V::Elem::default();
@@ -250,11 +264,13 @@ unsafe fn join<L: Level, V: Vector>(
                 let part = first.add(part * stride);
                 x = x + *part.add(2 + j) * *part;
             }
-            out_row.offset(j as isize * out.feature).write(x * inverse);
+            out_row.offset(j as isize * out.feature).write(E::narrow(x * inverse));
         }
-        if !tensors.lse.is_null() {
-            let row = (batch * problem.query_heads + query_head) * problem.queries + query;
-            tensors.lse.cast::<V::Elem>().add(row).write(largest + sum.log::<L>());
+        if let Some(lse) = &tensors.lse {
+            let unit = V::Elem::from_f64(std::f64::consts::LN_2);
+            let to = head_mut::<V::Elem>(lse, batch, query_head);
+            let to = to.data.offset(query as isize * to.position);
+            to.write(L::mul_add(largest, unit, sum.log::<L>()));
         }
     }
 }

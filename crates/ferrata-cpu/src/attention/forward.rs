@@ -4,10 +4,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block::{
-    Carve, Head, HeadMut, Layout, Product, SIDE, blocks, head, head_mut, pack_features,
-    pack_positions, packed_size,
+    Carve, Head, HeadMut, Layout, Product, SIDE, beyond, blocks, head, head_mut, pack_features,
+    pack_positions, packed_size, widened, widened_size, within, write_row,
 };
-use super::{Attention, Forward, Vector, few};
+use super::{Attention, Forward, Number, Vector, few};
+use crate::gemm::Stored;
 use crate::isa::{Kernel, Level, Real};
 use crate::math::Math;
 use crate::pool::Pool;
@@ -21,14 +22,19 @@ struct Shared<'a>(&'a Attention<'a>, &'a Forward);
 // SAFETY: inputs are only read; every task writes its own queries, by `attention`'s contract.
 unsafe impl Sync for Shared<'_> {}
 
-/// Computes attention on the pool. The machine has `L` (the caller runs at it).
-pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &Forward) {
+/// Computes attention on the pool, on elements `E` in memory. The machine has `L` (the caller runs
+/// at it).
+pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
+    pool: &Pool,
+    problem: &Attention<'_>,
+    tensors: &Forward,
+) {
     let heads = problem.batch * problem.key_heads;
     if heads == 0 || problem.queries == 0 {
         return;
     }
     if few::applies(problem) {
-        few::run::<L, V>(pool, problem, tensors);
+        few::run::<L, V, E>(pool, problem, tensors);
         return;
     }
     let parts = TASKS.div_ceil(heads).min(problem.queries.div_ceil(SIDE));
@@ -41,7 +47,7 @@ pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &
         if queries.is_empty() {
             return;
         }
-        let task = Task::<L, V> {
+        let task = Task::<L, V, E> {
             problem,
             tensors,
             batch: at / problem.key_heads,
@@ -54,16 +60,16 @@ pub fn run<L: Level, V: Vector>(pool: &Pool, problem: &Attention<'_>, tensors: &
 }
 
 /// Some queries of the heads that share a key head.
-struct Task<'a, L, V> {
+struct Task<'a, L, V, E> {
     problem: &'a Attention<'a>,
     tensors: &'a Forward,
     batch: usize,
     key_head: usize,
     queries: Range<usize>,
-    types: PhantomData<(L, V)>,
+    types: PhantomData<(L, V, E)>,
 }
 
-impl<L: Level, V: Vector> Task<'_, L, V> {
+impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
     fn run(&self, pool: &Pool, worker: usize) {
         let p = self.problem;
         let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
@@ -77,30 +83,35 @@ impl<L: Level, V: Vector> Task<'_, L, V> {
         let scores_at = carve.take::<V::Elem>(SIDE * SIDE);
         let ld = p.value_features.next_multiple_of(nr);
         let sums_at = carve.take::<V::Elem>(SIDE * ld);
+        let features = p.features.max(p.value_features);
+        let wide_at =
+            carve.take::<V::Elem>(widened_size::<E, V::Elem>(keys.len().max(SIDE), features));
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
             let at = |offset: usize| base.wrapping_add(offset).cast::<V::Elem>();
-            let (k, v) = (at(k_at), at(v_at));
-            let key_head: Head<V::Elem> = head(&self.tensors.k, self.batch, self.key_head);
-            let value_head: Head<V::Elem> = head(&self.tensors.v, self.batch, self.key_head);
+            let (k, v, wide) = (at(k_at), at(v_at), at(wide_at));
+            let key_head: Head<E> = head(&self.tensors.k, self.batch, self.key_head);
+            let value_head: Head<E> = head(&self.tensors.v, self.batch, self.key_head);
             // SAFETY: `attention`'s contract; the scratch has room for what is packed.
             unsafe {
-                pack_positions::<L, _>(key_head, keys.clone(), p.features, mr, k);
-                pack_features::<L, _>(value_head, keys.clone(), p.value_features, nr, v);
+                let from = widened::<L, _, _>(key_head, keys.clone(), p.features, wide);
+                pack_positions::<L, _>(from, keys.clone(), p.features, mr, k);
+                let from = widened::<L, _, _>(value_head, keys.clone(), p.value_features, wide);
+                pack_features::<L, _>(from, keys.clone(), p.value_features, nr, v);
             }
             for i in 0..p.group() {
                 let query_head = self.key_head * p.group() + i;
                 for queries in blocks(self.queries.clone()) {
                     let (q, scores, sums) = (at(q_at), at(scores_at), at(sums_at));
-                    let from: Head<V::Elem> = head(&self.tensors.q, self.batch, query_head);
-                    let row = (self.batch * p.query_heads + query_head) * p.queries;
-                    let lse = self.tensors.lse.cast::<V::Elem>();
+                    let from: Head<E> = head(&self.tensors.q, self.batch, query_head);
                     // SAFETY: as above; the block's queries are this task's alone.
                     unsafe {
+                        let from = widened::<L, _, _>(from, queries.clone(), p.features, wide);
                         pack_positions::<L, _>(from, queries.clone(), p.features, nr, q);
-                        L::call(Block::<V> {
+                        L::call(Block::<V, E> {
                             problem: p,
-                            length: p.length(self.batch),
+                            batch: self.batch,
+                            query_head,
                             packed: keys.clone(),
                             queries: queries.clone(),
                             k,
@@ -110,7 +121,7 @@ impl<L: Level, V: Vector> Task<'_, L, V> {
                             sums,
                             ld,
                             out: head_mut(&self.tensors.out, self.batch, query_head),
-                            lse: if lse.is_null() { lse } else { lse.add(row + queries.start) },
+                            lse: self.tensors.lse.map(|t| head_mut(&t, self.batch, query_head)),
                         });
                     }
                 }
@@ -120,9 +131,10 @@ impl<L: Level, V: Vector> Task<'_, L, V> {
 }
 
 /// A block of queries against all their keys.
-struct Block<'a, V: Vector> {
+struct Block<'a, V: Vector, E> {
     problem: &'a Attention<'a>,
-    length: usize,
+    batch: usize,
+    query_head: usize,
     /// The keys that are packed.
     packed: Range<usize>,
     queries: Range<usize>,
@@ -134,19 +146,11 @@ struct Block<'a, V: Vector> {
     /// Sums of values: queries × `ld`.
     sums: *mut V::Elem,
     ld: usize,
-    out: HeadMut<V::Elem>,
-    lse: *mut V::Elem,
+    out: HeadMut<E>,
+    lse: Option<HeadMut<V::Elem>>,
 }
 
-/// The softmax of every query of a block so far.
-struct Softmax<T> {
-    /// The largest score.
-    largest: [T; SIDE],
-    /// The sum of the exponentials of scores less the largest.
-    sum: [T; SIDE],
-}
-
-impl<V: Vector> Kernel for Block<'_, V> {
+impl<V: Vector, E: Stored<V::Elem>> Kernel for Block<'_, V, E> {
     type Output = ();
 
     #[inline(always)]
@@ -156,28 +160,29 @@ impl<V: Vector> Kernel for Block<'_, V> {
             Softmax { largest: [V::Elem::from_f64(f64::NEG_INFINITY); SIDE], sum: [zero; SIDE] };
         // SAFETY: the sums have a row of `ld` for each of `SIDE` queries.
         unsafe { self.sums.write_bytes(0, SIDE * self.ld) };
-        let visible = self.problem.visible_keys(&self.queries, self.length);
+        let length = self.problem.length(self.batch);
+        let visible = self.problem.visible_keys(&self.queries, length);
         for keys in blocks(visible.start / SIDE * SIDE..visible.end) {
-            self.add::<L>(keys, &mut softmax);
+            self.add::<L>(keys, length, &mut softmax);
         }
         self.finish::<L>(&softmax);
     }
 }
 
-impl<V: Vector> Block<'_, V> {
+impl<V: Vector, E: Stored<V::Elem>> Block<'_, V, E> {
     /// Adds some keys.
     #[inline(always)]
-    fn add<L: Level>(&mut self, keys: Range<usize>, softmax: &mut Softmax<V::Elem>) {
+    fn add<L: Level>(&mut self, keys: Range<usize>, length: usize, softmax: &mut Softmax<V::Elem>) {
         let p = self.problem;
         let nr = V::TILE_VECTORS * V::LANES;
         let first = keys.start - self.packed.start;
-        let infinite = V::Elem::from_f64(f64::NEG_INFINITY);
+        let queries = self.queries.clone();
         // SAFETY: packed panels and buffers have the sizes that the task reserved; the machine
         // has `L`, as this runs at it.
         unsafe {
-            L::call(Product::<V> {
+            L::call(Product::<V, _> {
                 rows: keys.len(),
-                columns: self.queries.len(),
+                columns: queries.len(),
                 depth: p.features,
                 a: self.k.add(first * p.features),
                 layout: Layout::Packed,
@@ -185,22 +190,27 @@ impl<V: Vector> Block<'_, V> {
                 b_panel: p.features * nr,
                 c: self.scores.as_mut_ptr(),
                 ld: SIDE,
-                accumulate: false,
+                needed: |rows| within(&p.seeing_queries(&beyond(rows, &keys)), &queries),
+                vector: PhantomData,
             });
             let scores = &mut self.scores[..keys.len() * SIDE];
-            scale_scores::<L, V::Elem>(p, scores);
-            if !p.sees_all(&self.queries, &keys) {
-                p.mask(scores, &self.queries, &keys, infinite);
-            }
-            let factors = softmax.add::<L>(scores);
-            for (i, &factor) in factors.iter().enumerate().take(self.queries.len()) {
+            let heads = [self.batch, self.query_head];
+            let factor =
+                p.finish_scores::<L, V::Elem>((&mut *scores, SIDE), heads, &queries, &keys);
+            let infinite = V::Elem::from_f64(f64::NEG_INFINITY);
+            p.hide(scores, &queries, &keys, infinite);
+            let factors = softmax.add::<L>(scores, factor);
+            let one = V::Elem::from_f64(1.0);
+            let smaller =
+                factors.iter().enumerate().take(queries.len()).filter(|(_, f)| **f != one);
+            for (i, &factor) in smaller {
                 let row = std::slice::from_raw_parts_mut(self.sums.add(i * self.ld), self.ld);
                 for x in row {
                     *x = *x * factor;
                 }
             }
-            L::call(Product::<V> {
-                rows: self.queries.len(),
+            L::call(Product::<V, _> {
+                rows: queries.len(),
                 columns: p.value_features,
                 depth: keys.len(),
                 a: self.scores.as_ptr(),
@@ -209,7 +219,8 @@ impl<V: Vector> Block<'_, V> {
                 b_panel: self.packed.len() * nr,
                 c: self.sums,
                 ld: self.ld,
-                accumulate: true,
+                needed: |rows| within(&p.visible_keys(&beyond(rows, &queries), length), &keys),
+                vector: PhantomData,
             });
         }
     }
@@ -218,6 +229,7 @@ impl<V: Vector> Block<'_, V> {
     #[inline(always)]
     fn finish<L: Level>(&self, softmax: &Softmax<V::Elem>) {
         let zero = V::Elem::default();
+        let unit = V::Elem::from_f64(std::f64::consts::LN_2);
         for (i, query) in self.queries.clone().enumerate() {
             let sum = softmax.sum[i];
             let factor = if sum == zero { zero } else { V::Elem::from_f64(1.0) / sum };
@@ -225,67 +237,66 @@ impl<V: Vector> Block<'_, V> {
             unsafe {
                 let row = self.sums.add(i * self.ld);
                 let out = self.out.data.offset(query as isize * self.out.position);
-                for j in 0..self.problem.value_features {
-                    out.offset(j as isize * self.out.feature).write(*row.add(j) * factor);
-                }
-                if !self.lse.is_null() {
-                    self.lse.add(i).write(softmax.largest[i] + sum.log::<L>());
+                let value = |j: usize| row.add(j).read() * factor;
+                write_row(out, self.out.feature, self.problem.value_features, value);
+                if let Some(lse) = &self.lse {
+                    let to = lse.data.offset(query as isize * lse.position);
+                    to.write(L::mul_add(softmax.largest[i], unit, sum.log::<L>()));
                 }
             }
         }
     }
 }
 
-/// Scales scores, and caps them.
-#[inline(always)]
-pub fn scale_scores<L: Level, T: Math>(problem: &Attention<'_>, scores: &mut [T]) {
-    let scale = T::from_f64(problem.scale);
-    match problem.softcap {
-        None => {
-            for x in scores {
-                *x = *x * scale;
-            }
-        }
-        Some(cap) => {
-            let (scale, cap) = (T::from_f64(problem.scale / cap), T::from_f64(cap));
-            for x in scores {
-                *x = cap * (*x * scale).tanh::<L>();
-            }
-        }
-    }
+/// The softmax of every query of a block so far, to the base 2.
+struct Softmax<T> {
+    /// The largest score.
+    largest: [T; SIDE],
+    /// The sum of the exponentials of scores less the largest.
+    sum: [T; SIDE],
 }
 
-impl<T: Math> Softmax<T> {
-    /// Adds rows of scores, which become exponentials; what earlier sums must be multiplied with.
+/// Queries whose softmax is kept in registers over the keys of a block.
+const STRIP: usize = 32;
+
+impl<T: Number> Softmax<T> {
+    /// Adds rows of scores, which are still to be multiplied by `factor` and become exponentials;
+    /// what earlier sums must be multiplied with.
     #[inline(always)]
-    fn add<L: Level>(&mut self, scores: &mut [T]) -> [T; SIDE] {
-        let mut largest = self.largest;
-        for row in scores.chunks_exact(SIDE) {
-            for (m, &x) in largest.iter_mut().zip(row) {
-                *m = if x > *m { x } else { *m };
-            }
-        }
+    fn add<L: Level>(&mut self, scores: &mut [T], factor: T) -> [T; SIDE] {
+        const { assert!(SIDE.is_multiple_of(STRIP)) };
         let infinite = T::from_f64(f64::NEG_INFINITY);
-        let mut base = largest;
-        for m in &mut base {
-            // Queries that have seen nothing yet: -∞ less itself would be NaN.
-            *m = if *m == infinite { T::default() } else { *m };
-        }
         let mut factors = [T::default(); SIDE];
-        for ((f, &old), &m) in factors.iter_mut().zip(&self.largest).zip(&base) {
-            *f = (old - m).exp::<L>();
-        }
-        for (sum, &f) in self.sum.iter_mut().zip(&factors) {
-            *sum = *sum * f;
-        }
-        for row in scores.chunks_exact_mut(SIDE) {
-            for ((x, &m), sum) in row.iter_mut().zip(&base).zip(&mut self.sum) {
-                let e = (*x - m).exp::<L>();
-                *x = e;
-                *sum = *sum + e;
+        for start in (0..SIDE).step_by(STRIP) {
+            let mut top = [infinite; STRIP];
+            for row in scores.chunks_exact(SIDE) {
+                for (m, &x) in top.iter_mut().zip(&row[start..start + STRIP]) {
+                    let old = *m;
+                    *m = if x > old { x } else { old };
+                }
             }
+            let mut base = top;
+            let mut sums = [T::default(); STRIP];
+            for i in 0..STRIP {
+                let (x, old) = (top[i] * factor, self.largest[start + i]);
+                let largest = if x > old { x } else { old };
+                // Queries that have seen nothing yet: -∞ less itself would be NaN.
+                base[i] = if largest == infinite { T::default() } else { largest };
+                let kept = (old - base[i]).decay::<L>();
+                factors[start + i] = kept;
+                sums[i] = self.sum[start + i] * kept;
+                self.largest[start + i] = largest;
+            }
+            for row in scores.chunks_exact_mut(SIDE) {
+                let row = &mut row[start..start + STRIP];
+                for ((x, &b), sum) in row.iter_mut().zip(&base).zip(&mut sums) {
+                    let e = L::mul_add(*x, factor, -b).decay::<L>();
+                    *x = e;
+                    *sum = *sum + e;
+                }
+            }
+            self.sum[start..start + STRIP].copy_from_slice(&sums);
         }
-        self.largest = largest;
         factors
     }
 }

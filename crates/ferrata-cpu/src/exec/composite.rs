@@ -3,7 +3,7 @@
 use super::Context;
 use super::tile::steps::{Block, Steps};
 use crate::attention::{
-    Attention, Backward, Forward, Input, Written, attention, attention_backward,
+    Attention, Backward, Forward, Input, Mask, MaskGradient, Written, attention, attention_backward,
 };
 use crate::isa::Isa;
 use ferrata_compiler::kernel::View;
@@ -12,11 +12,8 @@ use ferrata_ir::{Composite, DType, Error, Result, Type};
 
 /// Whether there is a kernel for this composite on operands of these types.
 pub(crate) fn claims(composite: &Composite, inputs: &[&Type]) -> bool {
-    let Some(plan) = Plan::of(composite) else { return false };
-    let mine = matches!(composite.name, "attention_forward" | "attention_backward");
-    let dtype = inputs.first().map(|t| t.dtype);
-    mine && !plan.mask
-        && matches!(dtype, Some(DType::F32 | DType::F64))
+    Plan::of(composite).is_some()
+        && matches!(composite.name, "attention_forward" | "attention_backward")
         && inputs.iter().all(|t| !t.shape.contains(&0))
 }
 
@@ -44,12 +41,15 @@ impl CompositeKernel {
         let unknown = || Error::new(format!("this device has no kernel for `{}`", composite.name));
         let plan = Plan::of(composite).ok_or_else(unknown)?;
         let forward = composite.name == "attention_forward";
-        let base = 3 + usize::from(plan.lengths);
-        let (want, results) = if forward { (base, 2) } else { (base + 3, 3) };
-        if plan.mask || inputs.len() != want || outputs.len() != results {
+        let base = base(&plan);
+        let added = plan.mask && inputs.len() > 3 && inputs[3].dtype != DType::Bool;
+        let (want, results) = if forward { (base, 2) } else { (base + 3, 3 + usize::from(added)) };
+        if inputs.len() != want || outputs.len() != results {
             return Err(unknown());
         }
-        let ranked = inputs[..3].iter().all(|v| v.shape.len() == 4 && v.strides.len() == 4);
+        let ranked = inputs[..3 + usize::from(plan.mask)]
+            .iter()
+            .all(|v| v.shape.len() == 4 && v.strides.len() == 4);
         if !ranked {
             return Err(unknown());
         }
@@ -57,11 +57,9 @@ impl CompositeKernel {
         Ok(CompositeKernel { isa, plan, forward, inputs, outputs })
     }
 
-    /// Bytes of workspace that a run needs: lengths and logarithms, side by side.
+    /// Bytes of workspace that a run needs: for lengths, side by side.
     pub fn workspace(&self) -> usize {
-        let lengths = 8 * self.inputs[0].shape[0];
-        let lse: usize = self.inputs[0].shape[..3].iter().product();
-        lengths.next_multiple_of(64) + lse * self.inputs[0].dtype.size()
+        if self.plan.lengths { 8 * self.inputs[0].shape[0] } else { 0 }
     }
 
     /// Runs the composite.
@@ -70,12 +68,12 @@ impl CompositeKernel {
     /// As for [`super::Prepared::run`].
     pub unsafe fn run(&self, cx: &Context<'_>, operands: &[*mut u8]) -> Result<()> {
         let (q, k, v) = (&self.inputs[0], &self.inputs[1], &self.inputs[2]);
-        let base = 3 + usize::from(self.plan.lengths);
+        let base = base(&self.plan);
         let batch = q.shape[0];
         let lengths = self.plan.lengths.then(|| {
-            // SAFETY: the workspace begins with room for the lengths.
+            // SAFETY: the workspace has room for the lengths.
             unsafe {
-                pack(&self.inputs[3], operands, cx.workspace);
+                pack(&self.inputs[base - 1], operands, cx.workspace);
                 std::slice::from_raw_parts(cx.workspace.cast::<i64>(), batch)
             }
         });
@@ -95,29 +93,37 @@ impl CompositeKernel {
             window: settings.window,
             softcap: settings.softcap,
             lengths,
+            mask: self.plan.mask.then(|| {
+                let view = &self.inputs[3];
+                let data = start(view, operands).cast_const();
+                Mask { data, dtype: view.dtype, strides: repeating(view) }
+            }),
         };
         let input = |view: &View| Input { data: start(view, operands), strides: strides(view) };
         let written = |view: &View| Written { data: start(view, operands), strides: strides(view) };
+        let dmask = self.outputs.get(3).map(|view| MaskGradient {
+            to: written(view),
+            shape: std::array::from_fn(|d| view.shape[d]),
+        });
         let (q, k, v) = (input(q), input(k), input(v));
         // SAFETY: passed on.
         let done = unsafe {
             if self.forward {
-                let lse = start(&self.outputs[1], operands);
+                let lse = Some(written(&self.outputs[1]));
                 let tensors = Forward { q, k, v, out: written(&self.outputs[0]), lse };
                 attention(cx.pool, self.isa, &problem, &tensors)
             } else {
-                let lse = cx.workspace.add((8 * batch).next_multiple_of(64));
-                pack(&self.inputs[base + 1], operands, lse);
                 let tensors = Backward {
                     q,
                     k,
                     v,
                     out: input(&self.inputs[base]),
-                    lse,
+                    lse: input(&self.inputs[base + 1]),
                     dout: input(&self.inputs[base + 2]),
                     dq: written(&self.outputs[0]),
                     dk: written(&self.outputs[1]),
                     dv: written(&self.outputs[2]),
+                    dmask,
                 };
                 attention_backward(cx.pool, self.isa, &problem, &tensors)
             }
@@ -126,12 +132,23 @@ impl CompositeKernel {
     }
 }
 
+/// Operands of the forward composite.
+fn base(plan: &Plan) -> usize {
+    3 + usize::from(plan.mask) + usize::from(plan.lengths)
+}
+
 fn start(view: &View, operands: &[*mut u8]) -> *mut u8 {
     operands[view.operand].wrapping_add(view.offset * view.dtype.size())
 }
 
+/// The strides of the leading dimensions; further ones have one element.
 fn strides(view: &View) -> [isize; 4] {
-    std::array::from_fn(|d| view.strides[d])
+    std::array::from_fn(|d| view.strides.get(d).copied().unwrap_or(0))
+}
+
+/// The strides of a view that repeats along dimensions of one element.
+fn repeating(view: &View) -> [isize; 4] {
+    std::array::from_fn(|d| if view.shape[d] == 1 { 0 } else { view.strides[d] })
 }
 
 /// Copies a view's elements one behind the other.

@@ -66,6 +66,16 @@ pub fn exp2<L: Level>(x: f32) -> f32 {
     scale(L::mul_add(r, polynomial::<L, f32, 6>(r, EXP2), 1.0), exponent)
 }
 
+/// 2^x for x of at most about 0; 0 where that would be subnormal.
+#[inline(always)]
+pub fn decay<L: Level>(x: f32) -> f32 {
+    // At -127 the power below is 0.
+    let x = if x < -127.0 { -127.0 } else { x };
+    let (n, exponent) = round32(x);
+    let r = x - n;
+    L::mul_add(r, polynomial::<L, f32, 6>(r, EXP2), 1.0) * power32(exponent)
+}
+
 /// exp(x) as `(scale, rest)` with exp(x) = scale · (1 + rest), to some 40 bits, where exp(x) is a
 /// normal f64.
 #[inline(always)]

@@ -1,10 +1,11 @@
 //! Attention, which the device runs with a kernel of its own.
 
-use crate::support::{check, program, small, ty};
+use crate::support::{check, devices, f32s, program, small, ty};
+use ferrata_compiler::{Kernel, compile};
 use ferrata_ir::composite::{Attention, attention};
 use ferrata_ir::testing::Random;
 use ferrata_ir::transform::vjp;
-use ferrata_ir::{DType, Type};
+use ferrata_ir::{DType, Function, Type};
 use std::sync::Arc;
 
 #[test]
@@ -18,7 +19,7 @@ fn forward_and_backward() {
         Attention { softcap: Some(5.0), scale: Some(0.7), ..plain },
     ];
     for settings in all {
-        for dtype in [DType::F32, DType::F64, DType::BF16] {
+        for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16] {
             for lengths in [false, true] {
                 let mut types = vec![
                     ty(dtype, &[2, 4, 9, 8]),
@@ -28,24 +29,93 @@ fn forward_and_backward() {
                 if lengths {
                     types.push(ty(DType::I64, &[2]));
                 }
-                one(&types, &settings, dtype, lengths);
+                one(&types, &settings, false, lengths);
             }
         }
     }
 }
 
-fn one(types: &[Type], settings: &Attention, dtype: DType, lengths: bool) {
+#[test]
+fn masks() {
+    let plain = Attention::default();
+    let causal = Attention { causal: true, offset: 2, ..plain };
+    let capped = Attention { softcap: Some(5.0), ..plain };
+    let mut n = 0;
+    for (settings, keys) in [(plain, 12), (causal, 12), (capped, 12), (causal, 110)] {
+        for shape in [[1, 1, 9, keys], [2, 4, 9, keys], [2, 1, 1, keys], [1, 4, 9, 1]] {
+            let dtypes = [DType::F32, DType::F64, DType::BF16, DType::F16];
+            let dtype = dtypes[n % dtypes.len()];
+            let lengths = n % 3 == 0;
+            n += 1;
+            for mask in [dtype, DType::Bool] {
+                let mut types = vec![
+                    ty(dtype, &[2, 4, 9, 8]),
+                    ty(dtype, &[2, 2, keys, 8]),
+                    ty(dtype, &[2, 2, keys, 6]),
+                    ty(mask, &shape),
+                ];
+                if lengths {
+                    types.push(ty(DType::I64, &[2]));
+                }
+                one(&types, &settings, true, lengths);
+            }
+        }
+    }
+}
+
+/// Checks attention of these types and its gradients.
+fn one(types: &[Type], settings: &Attention, mask: bool, lengths: bool) {
     let f = program(types, |b, x| {
-        vec![attention(b, x[0], x[1], x[2], None, lengths.then(|| x[3]), settings)]
+        let lengths = lengths.then(|| x[x.len() - 1]);
+        vec![attention(b, x[0], x[1], x[2], mask.then(|| x[3]), lengths, settings)]
     });
     let random = &mut Random::new(3);
     let mut args: Vec<_> = types.iter().map(|t| small(random, t)).collect();
-    let what = format!("{settings:?} {dtype} lengths {lengths}");
+    let what = format!("{settings:?} of {types:?}");
     check(&f, &args, 100.0, 1.0, &what);
-    let mut wrt = vec![true; 3];
-    wrt.extend(vec![false; types.len() - 3]);
+    let wrt: Vec<bool> = types.iter().map(|t| t.dtype.is_float()).collect();
     let g = Arc::new(vjp(&f, &wrt).unwrap());
     let rest: Vec<Type> = g.parameter_types()[types.len()..].iter().map(|&t| t.clone()).collect();
     args.extend(rest.iter().map(|t| small(random, t)));
     check(&g, &args, 200.0, 4.0, &what);
+}
+
+/// Attention between two projections, as in a GPT: `x [batch, time, width]`, then the weights.
+fn layer(batch: usize, time: usize, heads: usize, size: usize) -> Function {
+    let width = heads * size;
+    let types = [f32s(&[batch, time, width]), f32s(&[width, 3 * width]), f32s(&[width, width])];
+    let f = program(&types, |b, x| {
+        let all = b.dot(x[0], x[1], (&[], &[]), (&[2], &[0]));
+        let [q, k, v] = [0, 1, 2].map(|i| {
+            let part = b.slice_dim(all, 2, i * width, (i + 1) * width);
+            let part = b.reshape(part, &[batch, time, heads, size]);
+            b.transpose(part, &[0, 2, 1, 3])
+        });
+        let causal = Attention { causal: true, ..Attention::default() };
+        let y = attention(b, q, k, v, None, None, &causal);
+        let y = b.transpose(y, &[0, 2, 1, 3]);
+        let y = b.reshape(y, &[batch, time, width]);
+        let y = b.dot(y, x[2], (&[], &[]), (&[2], &[0]));
+        vec![b.add(y, x[0])]
+    });
+    Arc::unwrap_or_clone(f)
+}
+
+#[test]
+fn a_layer_reads_and_writes_heads_in_place() {
+    let layer = Arc::new(layer(2, 5, 2, 4));
+    let types: Vec<Type> = layer.parameter_types().into_iter().cloned().collect();
+    let f = program(&types, |b, x| {
+        let y = b.call(&layer, x)[0];
+        let y = b.call(&layer, &[y, x[1], x[2]])[0];
+        vec![y]
+    });
+    let gradient = Arc::new(vjp(&f, &[true; 3]).unwrap());
+    let random = &mut Random::new(4);
+    let types = gradient.parameter_types();
+    let args: Vec<_> = types.iter().map(|t| small(random, t)).collect();
+    check(&gradient, &args, 400.0, 4.0, "two layers");
+    let plan = compile(&gradient, &[false; 4], &devices()[0]).unwrap();
+    let copies = |k: &&Arc<Kernel>| matches!(&***k, Kernel::Loop(l) if l.body.len() == 1);
+    assert_eq!(plan.kernels.iter().filter(copies).count(), 0, "{plan}");
 }
