@@ -2,7 +2,8 @@
 
 use crate::kernel::{Access, Contract, Instruction, Kernel, Loop, View};
 use crate::plan::{Plan, Step};
-use ferrata_ir::Type;
+use ferrata_ir::composite::attention;
+use ferrata_ir::{DType, Type};
 
 /// Work of a kernel, a schedule or a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -49,20 +50,21 @@ fn points(loops: &[usize]) -> f64 {
     loops.iter().map(|&n| n as f64).product()
 }
 
-fn operations(body: &[Instruction]) -> f64 {
+/// Scalar operations of a body at one point.
+pub(crate) fn operations(body: &[Instruction]) -> usize {
     let counts = |x: &&Instruction| {
         matches!(x, Instruction::Apply { .. } | Instruction::ReduceColumns { .. })
     };
-    body.iter().filter(counts).count() as f64
+    body.iter().filter(counts).count()
 }
 
 impl Loop {
     /// Every instruction counted at every point, though some are the same for a whole row.
     pub fn cost(&self) -> Cost {
         let loops: Vec<usize> = self.rows.iter().chain(&self.columns).copied().collect();
-        let combines = self.stores.iter().filter(|s| s.combine.is_some()).count() as f64;
+        let combines = self.stores.iter().filter(|s| s.combine.is_some()).count();
         Cost {
-            flops: points(&loops) * (operations(&self.body) + combines),
+            flops: points(&loops) * (operations(&self.body) + combines) as f64,
             read: self.loads.iter().map(|l| footprint(l, &loops)).sum(),
             written: self.stores.iter().map(|s| footprint(&s.access, &loops)).sum(),
         }
@@ -81,7 +83,7 @@ impl Contract {
             written: footprint(&self.out, &out),
         };
         if let Some(epilogue) = &self.epilogue {
-            cost.flops += points(&out) * operations(&epilogue.body);
+            cost.flops += points(&out) * operations(&epilogue.body) as f64;
             cost.read += epilogue.loads.iter().map(|l| footprint(l, &out)).sum::<f64>();
             cost.written += epilogue.stores.iter().map(|s| footprint(&s.access, &out)).sum::<f64>();
         }
@@ -90,8 +92,9 @@ impl Contract {
 }
 
 impl Kernel {
-    /// Least work; for primitives and composites operations are those of the loop nest if there
-    /// is one, else one for each element of the results.
+    /// Least work. Operations of attention are those of its matrix products; of other primitives
+    /// and composites those of the loop nest if there is one, else one for each element of the
+    /// results.
     pub fn cost(&self) -> Cost {
         let moved = |inputs: &[View], outputs: &[View], flops: f64| Cost {
             flops,
@@ -102,13 +105,31 @@ impl Kernel {
         match self {
             Kernel::Loop(l) => l.cost(),
             Kernel::Contract(c) => c.cost(),
-            Kernel::Composite { inputs, outputs, .. } => moved(inputs, outputs, elements(outputs)),
+            Kernel::Composite { composite, inputs, outputs } => {
+                let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.shape[..]).collect();
+                let products = attention::flops(composite, &shapes);
+                moved(inputs, outputs, products.unwrap_or_else(|| elements(outputs)))
+            }
             Kernel::Primitive { op, inputs, outputs } => {
                 let types: Vec<Type> =
                     inputs.iter().map(|v| Type::new(v.dtype, v.shape.clone())).collect();
                 let loops = op.rules().loops(&types.iter().collect::<Vec<_>>());
                 moved(inputs, outputs, loops.map_or(elements(outputs), |l| l.flops()))
             }
+        }
+    }
+}
+
+impl Kernel {
+    /// The dtype that most of the work is in: that of the operands of a product, else that of the
+    /// results, which decides how fast the machine can be.
+    pub fn dtype(&self) -> DType {
+        let of = |views: &[View]| views.first().map_or(DType::F32, |v| v.dtype);
+        match self {
+            Kernel::Loop(l) => l.stores.first().map_or(DType::F32, |s| s.access.dtype),
+            Kernel::Contract(c) => c.left.dtype,
+            Kernel::Composite { inputs, .. } => of(inputs),
+            Kernel::Primitive { outputs, .. } => of(outputs),
         }
     }
 }

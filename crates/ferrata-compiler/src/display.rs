@@ -1,7 +1,9 @@
 //! Plans and kernels as text, for people.
 
+use crate::cost::operations;
 use crate::kernel::{Access, Contract, Instruction, Kernel, Loop, Store, View};
 use crate::plan::{Place, Plan, Step};
+use ferrata_ir::DType;
 use std::fmt::{self, Display, Formatter};
 
 /// A list with separators.
@@ -110,6 +112,62 @@ impl Display for Kernel {
             Kernel::Primitive { op, inputs, outputs } => (op.name(), inputs, outputs),
         };
         writeln!(f, "{name}({}) -> {}", List(inputs, ", "), List(outputs, ", "))
+    }
+}
+
+impl Kernel {
+    /// What kind of kernel it is: `contract`, `loop`, `composite` or `primitive`.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Kernel::Loop(_) => "loop",
+            Kernel::Contract(_) => "contract",
+            Kernel::Composite { .. } => "composite",
+            Kernel::Primitive { .. } => "primitive",
+        }
+    }
+
+    /// One line: class, sizes and dtypes.
+    pub fn summary(&self) -> String {
+        format!("{} {}", self.class(), self.shape())
+    }
+
+    /// Sizes and dtypes, and for composites and primitives the name.
+    pub fn shape(&self) -> String {
+        let named = |name: &str, inputs: &[View]| {
+            let shown = |v: &View| format!("{}[{}]", v.dtype, List(&v.shape, ","));
+            format!("{name} {}", List(&inputs.iter().map(shown).collect::<Vec<_>>(), " "))
+        };
+        match self {
+            Kernel::Loop(l) => {
+                let dtypes = |mut all: Vec<DType>| {
+                    all.dedup();
+                    List(&all, ",").to_string()
+                };
+                format!(
+                    "[{}]x[{}] {}->{} {} operations",
+                    List(&l.rows, ","),
+                    List(&l.columns, ","),
+                    dtypes(l.loads.iter().map(|a| a.dtype).collect()),
+                    dtypes(l.stores.iter().map(|s| s.access.dtype).collect()),
+                    operations(&l.body)
+                )
+            }
+            Kernel::Contract(c) => {
+                let batch = match c.batch.is_empty() {
+                    true => String::new(),
+                    false => format!("[{}]x", List(&c.batch, ",")),
+                };
+                let behind = c.epilogue.as_ref().map(|e| operations(&e.body)).unwrap_or_default();
+                let behind = match behind {
+                    0 => String::new(),
+                    n => format!(" +{n} operations"),
+                };
+                let (left, out) = (c.left.dtype, c.out.dtype);
+                format!("{batch}{}x{}x{} {left}->{out}{behind}", c.m, c.n, c.k)
+            }
+            Kernel::Composite { composite, inputs, .. } => named(composite.name, inputs),
+            Kernel::Primitive { op, inputs, .. } => named(op.name(), inputs),
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ferrata_compiler::plan::{Place, Step};
-use ferrata_compiler::{Executable, Kernel, Plan};
+use ferrata_compiler::{Executable, Plan};
+use ferrata_ir::composite::attention;
 use ferrata_ir::{Function, Primitive, Result, Type};
 
 use crate::device::Device;
@@ -72,8 +73,8 @@ impl Inspection {
         nodes
     }
 
-    /// Scalar operations of one run, from the loop factors of its primitives. Of a branch the more
-    /// expensive side counts.
+    /// Scalar operations of one run, from the loop factors of its primitives; of attention those of
+    /// its matrix products on pairs that see each other. Of a branch the more expensive side counts.
     pub fn flops(&self) -> f64 {
         flops(&self.program, &mut HashMap::new())
     }
@@ -96,7 +97,7 @@ impl Inspection {
         let Some(plan) = &self.plan else { return Vec::new() };
         let mut uses = vec![0; plan.kernels.len()];
         count(&plan.steps, 1, &mut uses);
-        plan.kernels.iter().map(|kernel| describe(kernel)).zip(uses).collect()
+        plan.kernels.iter().map(|kernel| kernel.summary()).zip(uses).collect()
     }
 
     /// A line for each step: kernel, operands, scope and user line.
@@ -116,6 +117,10 @@ fn flops(function: &Arc<Function>, known: &mut HashMap<*const Function, f64>) ->
     let mut sum = 0.0;
     for node in function.nodes() {
         let inputs: Vec<&Type> = node.inputs.iter().map(|&value| function.ty(value)).collect();
+        if let Some(products) = attention_flops(&node.op, &inputs) {
+            sum += products;
+            continue;
+        }
         let inner = node.op.functions().into_iter().map(|callee| flops(callee, known));
         sum += match &node.op {
             Primitive::Scan(scan) => inner.sum::<f64>() * scan.length as f64,
@@ -128,6 +133,12 @@ fn flops(function: &Arc<Function>, known: &mut HashMap<*const Function, f64>) ->
     }
     known.insert(Arc::as_ptr(function), sum);
     sum
+}
+
+fn attention_flops(op: &Primitive, inputs: &[&Type]) -> Option<f64> {
+    let Primitive::Call(call) = op else { return None };
+    let shapes: Vec<&[usize]> = inputs.iter().map(|ty| &ty.shape[..]).collect();
+    attention::flops(call.function.composite.as_ref()?, &shapes)
 }
 
 fn count(steps: &[Step], times: usize, uses: &mut [usize]) {
@@ -143,53 +154,13 @@ fn count(steps: &[Step], times: usize, uses: &mut [usize]) {
     }
 }
 
-fn describe(kernel: &Kernel) -> String {
-    match kernel {
-        Kernel::Loop(nest) => format!(
-            "loop {} x {}: {} loads, {} instructions, {} stores",
-            sizes(&nest.rows),
-            sizes(&nest.columns),
-            nest.loads.len(),
-            nest.body.len(),
-            nest.stores.len()
-        ),
-        Kernel::Contract(product) => {
-            let epilogue = product.epilogue.as_ref();
-            let behind = epilogue
-                .map(|epilogue| format!(", {} instructions behind it", epilogue.body.len()));
-            format!(
-                "product {} x [{} x {} x {}] {}{}",
-                sizes(&product.batch),
-                product.m,
-                product.k,
-                product.n,
-                product.out.dtype,
-                behind.unwrap_or_default()
-            )
-        }
-        Kernel::Composite { composite, inputs, .. } => {
-            let shapes: Vec<String> = inputs.iter().map(|view| sizes(&view.shape)).collect();
-            format!("composite {} of {}", composite.name, shapes.join(", "))
-        }
-        Kernel::Primitive { op, inputs, .. } => {
-            let shapes: Vec<String> = inputs.iter().map(|view| sizes(&view.shape)).collect();
-            format!("{} of {}", op.name(), shapes.join(", "))
-        }
-    }
-}
-
-fn sizes(loops: &[usize]) -> String {
-    let text: Vec<String> = loops.iter().map(usize::to_string).collect();
-    format!("[{}]", text.join(" "))
-}
-
 fn list(steps: &[Step], plan: &Plan, depth: usize, lines: &mut Vec<String>) {
     let indent = "  ".repeat(depth);
     for step in steps {
         match step {
             Step::Run { kernel, operands, origin } => {
                 let places: Vec<String> = operands.iter().map(place).collect();
-                let what = plan.kernels.get(*kernel).map(|kernel| describe(kernel));
+                let what = plan.kernels.get(*kernel).map(|kernel| kernel.summary());
                 let location = origin.location.as_ref();
                 let location = location.map(|place| format!("  {}:{}", place.file, place.line));
                 lines.push(format!(
@@ -233,6 +204,17 @@ fn place(place: &Place) -> String {
 mod tests {
     use super::*;
     use crate::{DType, Tensor, compile};
+
+    #[test]
+    fn attention_costs_the_products_of_pairs_that_see_each_other() {
+        let causal = crate::Attention { causal: true, ..crate::Attention::default() };
+        let f = compile(move |q: Tensor| q.attention(&q, &q, &causal));
+        let argument = || Tensor::ones([2, 3, 8, 4], DType::F32);
+        let (program, executable) =
+            (f.program(argument()).unwrap(), f.executable(argument()).unwrap());
+        let inspection = Inspection::new(program, &*executable, &Device::default()).unwrap();
+        assert_eq!(inspection.flops(), (2 * 2 * 3 * (8 * 9 / 2) * (4 + 4)) as f64);
+    }
 
     #[test]
     fn a_product_costs_two_operations_per_point() {

@@ -140,6 +140,18 @@ impl Plan {
         })
     }
 
+    /// How many pairs of a query and a key see each other, before `mask` and `lengths` hide some.
+    pub fn pairs(&self, queries: usize, keys: usize) -> usize {
+        let keys = keys as i64;
+        let seen = |query: usize| {
+            let position = query as i64 + self.settings.offset;
+            let end = if self.settings.causal { keys.min(position + 1) } else { keys };
+            let first = self.settings.window.map_or(0, |window| position - window as i64 + 1);
+            (end - first.max(0)).max(0) as usize
+        };
+        (0..queries).map(seen).sum()
+    }
+
     fn scale(&self) -> f64 {
         self.settings.scale.unwrap_or(1.0)
     }
@@ -156,6 +168,25 @@ impl Plan {
             ("lengths", Attribute::Bool(self.lengths)),
         ]
     }
+}
+
+/// Scalar operations of the matrix products of one of the three composites, given its inputs'
+/// shapes; a multiplication and an addition count as two. Only pairs that see each other count,
+/// and the backward pass computes the scores again. `None` for any other composite.
+pub fn flops(composite: &Composite, inputs: &[&[usize]]) -> Option<f64> {
+    let plan = Plan::of(composite)?;
+    let &[&[batch, heads, queries, size], &[_, _, keys, _], &[_, _, _, value_size]] =
+        inputs.get(..3)?
+    else {
+        return None;
+    };
+    let each = match composite.name {
+        // q k^T, dq = ds k, dk = ds^T q; dv = p^T dout, dp = dout v^T.
+        "attention_backward" => 3 * size + 2 * value_size,
+        // q k^T; p v.
+        _ => size + value_size,
+    };
+    Some(2.0 * (batch * heads * plan.pairs(queries, keys)) as f64 * each as f64)
 }
 
 fn build(

@@ -1,8 +1,8 @@
 use crate::check::{bools, build, check, ints, random, run};
-use ferrata_ir::composite::attention::Plan;
+use ferrata_ir::composite::attention::{Plan, flops};
 use ferrata_ir::composite::{Attention, attention};
 use ferrata_ir::primitive::Primitive;
-use ferrata_ir::{Builder, DType, Literal, Type};
+use ferrata_ir::{Builder, Composite, DType, Literal, Type};
 
 fn qkv(q: [usize; 4], groups: usize, keys: usize, value: usize) -> Vec<Literal> {
     vec![
@@ -132,4 +132,34 @@ fn wrong_operands_are_errors() {
     assert!(e.contains("the key is f32[1,2,4,2], but must have shape [1, 2, 4, 3]"), "{e}");
     let e = error([1, 2, 4, 2], [1, 2, 4, 2], Attention { window: Some(0), ..plain });
     assert!(e.contains("window and softcap must be above 0"), "{e}");
+}
+
+/// Against counting every pair of every head, with the products of forward and backward spelt out.
+#[test]
+fn operations_are_those_of_the_products_of_pairs_that_see_each_other() {
+    let (batch, heads, queries, keys, size, value) = (2, 4, 5, 7, 3, 6);
+    for (causal, offset, window) in
+        [(false, 0, None), (true, 0, None), (true, 2, Some(3)), (false, -1, Some(2))]
+    {
+        let settings = Attention { causal, offset, window, ..Attention::default() };
+        let sees = |i: i64, j: i64| {
+            (!causal || j <= i + offset) && window.is_none_or(|w| j > i + offset - w as i64)
+        };
+        let all = (0..queries as i64).flat_map(|i| (0..keys as i64).map(move |j| (i, j)));
+        let pairs = batch * heads * all.filter(|&(i, j)| sees(i, j)).count();
+        let f = build(&qkv([batch, heads, queries, size], 2, keys, value), |b, x| {
+            vec![attention(b, x[0], x[1], x[2], None, None, &settings)]
+        });
+        let [q, k, v] = [0, 1, 2].map(|i| &f.parameter_types()[i].shape[..]);
+        let Primitive::Call(call) = &f.nodes()[0].op else { panic!("{f}") };
+        let composite = call.function.composite.clone().unwrap();
+        let scores = 2 * pairs * size;
+        let values = 2 * pairs * value;
+        let forward = flops(&composite, &[q, k, v]);
+        assert_eq!(forward, Some((scores + values) as f64), "{settings:?}");
+        let backward = Composite { name: "attention_backward", ..composite };
+        let (dv, dp, dq, dk) = (values, values, scores, scores);
+        let want = (scores + dv + dp + dq + dk) as f64;
+        assert_eq!(flops(&backward, &[q, k, v, q, &[], q]), Some(want), "{settings:?}");
+    }
 }
