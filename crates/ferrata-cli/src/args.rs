@@ -19,6 +19,8 @@ Examples:
   ferrata generate runs/quickstart --prompt 'fn main'
   ferrata eval runs/quickstart --text book.txt
   ferrata inspect runs/quickstart
+  ferrata profile                                where the time of a step goes
+  ferrata bench                                  how fast this machine and its kernels are
 
 Exit codes: 0 done, or stopped with Ctrl-C after saving; 2 wrong input or an error (one line on
 stderr says cause and remedy); 130 stopped by a second Ctrl-C.";
@@ -30,6 +32,8 @@ pub enum Command {
     Eval(Eval),
     Run(Run),
     Inspect(Inspect),
+    Profile(Profile),
+    Bench(Bench),
     /// Show what this machine has and which path each kernel takes
     Devices,
 }
@@ -51,16 +55,8 @@ Examples:
   ferrata train recipes/shakespeare.toml --text tinyshakespeare.txt --dry-run
   ferrata train tune.toml --init gpt2/ --replay batches.safetensors --out runs/replay")]
 pub struct Train {
-    /// Configuration file (TOML); without it the built-in recipe "quickstart", or with --resume
-    /// the configuration in the output folder
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub config: Option<PathBuf>,
-    /// Text files or folders to learn from, in place of those in the configuration
-    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
-    pub text: Vec<PathBuf>,
-    /// Set a value of the configuration, such as train.steps=500; can be repeated
-    #[arg(long, value_name = "SECTION.KEY=VALUE")]
-    pub set: Vec<String>,
+    #[command(flatten)]
+    pub recipe: Recipe,
     /// Output folder [default: runs/NAME, with a number if there is such a run already]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
@@ -70,13 +66,32 @@ pub struct Train {
     /// Check data, shapes, memory and disk space, report them, and stop before the first step
     #[arg(long)]
     pub dry_run: bool,
-    /// Start from the weights of this model directory instead of random ones
-    #[arg(long, value_name = "MODEL_DIR", value_hint = ValueHint::DirPath)]
-    pub init: Option<PathBuf>,
+    /// Show where the time of N steps goes, after two that do not count; leaves profile.json and
+    /// trace.json in the output folder
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub profile: Option<u64>,
     /// Train on recorded batches: a safetensors file with input_ids and targets, I64 [steps,
     /// batch, sequence]; one step per entry, in order; no data, evaluation or checkpoints
     #[arg(long, value_name = "FILE", requires = "init", conflicts_with_all = ["text", "resume"])]
     pub replay: Option<PathBuf>,
+}
+
+/// What to train, and on what
+#[derive(Args, Debug)]
+pub struct Recipe {
+    /// Configuration file (TOML); without it the built-in recipe "quickstart", or with
+    /// `train --resume` the configuration in the output folder
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Text files or folders to learn from, in place of those in the configuration
+    #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
+    pub text: Vec<PathBuf>,
+    /// Set a value of the configuration, such as train.steps=500; can be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Start from the weights of this model directory instead of random ones
+    #[arg(long, value_name = "MODEL_DIR", value_hint = ValueHint::DirPath)]
+    pub init: Option<PathBuf>,
 }
 
 /// Continue a prompt with a trained model
@@ -188,4 +203,61 @@ pub struct Inspect {
     /// Print the schedule with the places in memory
     #[arg(long)]
     pub schedule: bool,
+}
+
+/// Show where the time of a training step goes, kernel by kernel
+///
+/// Takes a few steps of a training run that leaves nothing behind, and shows for each kernel its
+/// time and how near it comes to what this machine was measured to do: the larger of its
+/// operations against the peak of their dtype and its bytes against the bandwidth of memory. A
+/// kernel that finds its operands in a cache can exceed 100 %.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata profile
+  ferrata profile recipes/shakespeare.toml --text tinyshakespeare.txt --set train.dtype=bf16
+  ferrata profile recipes/gpt2-124m.toml --text notes/ --steps 3 --trace trace.json")]
+pub struct Profile {
+    #[command(flatten)]
+    pub recipe: Recipe,
+    /// Steps to measure, after two that do not count
+    #[arg(long, short = 'n', default_value_t = 5, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub steps: u64,
+    /// Kernels to show
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    pub top: usize,
+    /// Print everything as JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Write the course of the steps as a Chrome trace, which Perfetto opens
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub trace: Option<PathBuf>,
+}
+
+/// Measure this machine, and how near kernels and training steps come to what it can do
+///
+/// Measures the peaks of arithmetic and the bandwidths of caches and memory, then matrix products,
+/// elementwise kernels, reductions, attention, the optimiser and whole training steps: the median
+/// time, the range of the middle half of the times, and the share of the limit, which is the larger
+/// of operations against the peak of their dtype and bytes against the bandwidth of memory. Takes
+/// about a minute; leave the machine alone meanwhile.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata bench
+  ferrata bench matmul-bf16 attention
+  ferrata bench gpt2-124m --seconds 20 --json")]
+pub struct Bench {
+    /// Measure only the cases whose names hold one of these, and not the machine
+    pub names: Vec<String>,
+    /// Time for each case; three runs are always taken
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub seconds: f64,
+    /// Threads; 0 means one per core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
 }

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Profile(args) => commands::profile::run(args),
+        Command::Bench(args) => commands::bench::run(args),
         Command::Devices => commands::devices::run(),
     };
     match result {

@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::commands::profile;
 use ferrata::train::{Event, StepRecord, in_bytes, process_memory};
 
 /// Writes what happens during training.
@@ -20,6 +21,8 @@ pub struct Progress<W: Write> {
 const REWRITE: Duration = Duration::from_millis(100);
 /// Plain lines come at most this often.
 const PLAIN: Duration = Duration::from_secs(2);
+/// So many kernels of a profile are shown.
+const PROFILED: usize = 30;
 /// Used where the width of the terminal is not known.
 const WIDTH: usize = 80;
 
@@ -65,6 +68,10 @@ impl<W: Write> Progress<W> {
                     self.line(&format!("  | {}", printable(line)))?;
                 }
                 Ok(())
+            }
+            Event::Profile { profile, path } => {
+                profile::lines(profile, PROFILED).iter().try_for_each(|line| self.line(line))?;
+                self.line(&format!("profile: {}, and its trace beside it", path.display()))
             }
             Event::Checkpoint { step, path } => {
                 self.line(&format!("step {step}: saved {}", path.display()))

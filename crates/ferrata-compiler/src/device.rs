@@ -1,5 +1,6 @@
 //! The interface of devices.
 
+use crate::watch::{Level, Limits, Watch};
 use ferrata_ir::{Composite, DType, Function, Result, Type};
 use std::any::Any;
 use std::fmt;
@@ -82,4 +83,16 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// Names the node that the device cannot run, with its scope and user line.
     fn compile(&self, program: &Arc<Function>, donated: &[bool]) -> Result<Arc<dyn Executable>>;
+
+    /// Has everything that later runs do reported; `None` ends it. A device without kernels
+    /// reports whole programs at most.
+    fn watch(&self, watch: Option<Watch>);
+
+    /// What the machine can do at best, measured by the first call, which takes a moment; `None`
+    /// for devices that are no machine.
+    fn limits(&self) -> Option<Limits>;
+
+    /// The speed of each cache and of memory, the fastest first, measured by each call, which takes
+    /// some seconds; none for devices that are no machine.
+    fn levels(&self) -> Vec<Level>;
 }

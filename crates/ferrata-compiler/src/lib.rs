@@ -23,6 +23,7 @@
 //! | `cost` | operations and bytes of kernels and plans |
 //! | `plan` | a schedule of kernels over statically planned memory |
 //! | `device` | the interface of devices: buffers, executables |
+//! | `watch` | what a watched device tells of its runs; the limits of its machine |
 //! | `reference` | the device that runs the reference evaluator, the oracle of all others |
 
 mod body;
@@ -47,6 +48,7 @@ mod simplify;
 mod strided;
 mod support;
 pub mod testing;
+pub mod watch;
 
 pub use compile::{Trace, compile, trace};
 pub use cost::Cost;

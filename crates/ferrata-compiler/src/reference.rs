@@ -1,6 +1,7 @@
 //! The device that runs the reference evaluator: the oracle of the conformance suite.
 
 use crate::device::{Argument, Buffer, Device, Executable, Memory};
+use crate::watch::{Level, Limits, Watch};
 use ferrata_ir::{Composite, DType, Error, Evaluator, Function, Literal, Precision, Result, Type};
 use std::any::Any;
 use std::sync::Arc;
@@ -68,5 +69,15 @@ impl Device for ReferenceDevice {
 
     fn compile(&self, program: &Arc<Function>, _: &[bool]) -> Result<Arc<dyn Executable>> {
         Ok(Arc::new(Interpreted(program.clone())))
+    }
+
+    fn watch(&self, _: Option<Watch>) {}
+
+    fn limits(&self) -> Option<Limits> {
+        None
+    }
+
+    fn levels(&self) -> Vec<Level> {
+        Vec::new()
     }
 }

@@ -2,14 +2,16 @@
 
 use crate::exec::{self, Machine, Program};
 use crate::isa::Isa;
+use crate::limits;
 use crate::memory::{Heap, MemoryUse};
 use crate::pool::Pool;
+use ferrata_compiler::watch::{Level, Limits, Watch};
 use ferrata_compiler::{Buffer, Device, Executable};
 use ferrata_ir::{Composite, DType, Error, Function, Result, Type};
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-pub use crate::exec::{Show, Step, Watch};
+pub use crate::exec::Show;
 
 /// Settings of a [`CpuDevice`].
 #[derive(Clone, Default)]
@@ -78,6 +80,7 @@ impl CpuDevice {
             heap: Arc::new(Heap::default()),
             show: options.show,
             watch: RwLock::new(None),
+            limits: OnceLock::new(),
         };
         Ok(CpuDevice { machine: Arc::new(machine) })
     }
@@ -95,11 +98,6 @@ impl CpuDevice {
     /// How much memory the device holds.
     pub fn memory(&self) -> MemoryUse {
         self.machine.heap.usage()
-    }
-
-    /// Has every step of every later run reported; `None` ends it.
-    pub fn watch(&self, watch: Option<Watch>) {
-        *self.machine.watch.write().unwrap_or_else(PoisonError::into_inner) = watch;
     }
 
     /// Which path each class of kernels takes, as (class, path).
@@ -168,5 +166,19 @@ impl Device for CpuDevice {
     fn compile(&self, program: &Arc<Function>, donated: &[bool]) -> Result<Arc<dyn Executable>> {
         let plan = ferrata_compiler::compile(program, donated, self)?;
         Ok(Arc::new(Program::new(self.machine.clone(), plan)?))
+    }
+
+    fn watch(&self, watch: Option<Watch>) {
+        self.machine.pool.watch(watch.is_some());
+        *self.machine.watch.write().unwrap_or_else(PoisonError::into_inner) = watch;
+    }
+
+    fn limits(&self) -> Option<Limits> {
+        let (limits, isa) = (&self.machine.limits, self.isa());
+        Some(limits.get_or_init(|| limits::limits(self.threads(), isa)).clone())
+    }
+
+    fn levels(&self) -> Vec<Level> {
+        limits::levels(self.threads(), self.isa())
     }
 }

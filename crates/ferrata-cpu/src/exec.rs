@@ -11,7 +11,6 @@ mod tile;
 
 pub(crate) use composite::claims;
 pub(crate) use run::{Machine, Program, host};
-pub use run::{Step, Watch};
 
 use crate::isa::Isa;
 use crate::pool::Pool;

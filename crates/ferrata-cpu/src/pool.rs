@@ -10,6 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
+
+use ferrata_compiler::watch::Busy;
 
 mod scratch;
 pub use scratch::Scratch;
@@ -43,6 +46,9 @@ struct Shared {
     sleep: Mutex<()>,
     wake: Condvar,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whether threads note when they are busy.
+    watched: AtomicBool,
+    busy: Mutex<Vec<Busy>>,
     stop: AtomicBool,
 }
 
@@ -82,6 +88,8 @@ impl Pool {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
             panic: Mutex::new(None),
+            watched: AtomicBool::new(false),
+            busy: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
         });
         let mut handles = Vec::new();
@@ -128,17 +136,26 @@ impl Pool {
         let _turn = lock(&self.turn);
         let _inside = Inside::enter(self.address(), 0);
         if tasks == 1 || self.handles.is_empty() {
-            for index in 0..tasks {
-                task(index, 0);
-            }
+            self.shared.noted(0, || (0..tasks).for_each(|index| task(index, 0)));
             return;
         }
         self.shared.open(task, tasks);
-        self.shared.claim(task, tasks, 0);
+        self.shared.noted(0, || self.shared.claim(task, tasks, 0));
         self.shared.close();
         if let Some(payload) = lock(&self.shared.panic).take() {
             resume_unwind(payload);
         }
+    }
+
+    /// Whether threads note when they are busy from now on.
+    pub fn watch(&self, watched: bool) {
+        self.shared.watched.store(watched, Ordering::Relaxed);
+        lock(&self.shared.busy).clear();
+    }
+
+    /// What threads have noted since the last call, while the pool is watched.
+    pub fn take_busy(&self) -> Vec<Busy> {
+        std::mem::take(&mut *lock(&self.shared.busy))
     }
 
     /// Lends `worker` a buffer of at least `bytes` bytes, aligned to 64 bytes, with arbitrary
@@ -227,6 +244,15 @@ impl Shared {
         }
     }
 
+    /// Runs `work` of a thread, noting when if the pool is watched.
+    fn noted(&self, thread: usize, work: impl FnOnce()) {
+        let start = self.watched.load(Ordering::Relaxed).then(Instant::now);
+        work();
+        if let Some(start) = start {
+            lock(&self.busy).push(Busy { thread, start, end: Instant::now() });
+        }
+    }
+
     /// Runs tasks that nobody has claimed until none is left.
     fn claim(&self, task: &Task<'_>, tasks: usize, worker: usize) {
         loop {
@@ -257,7 +283,8 @@ impl Shared {
                 let job = unsafe { *self.job.get() };
                 if let Some(run) = job.run {
                     // SAFETY: as above: `run` returns only after `close` has seen this worker go.
-                    self.claim(unsafe { &*run }, job.tasks, worker);
+                    let task = unsafe { &*run };
+                    self.noted(worker, || self.claim(task, job.tasks, worker));
                 }
             }
             self.active.fetch_sub(1, Ordering::SeqCst);
@@ -365,6 +392,32 @@ mod tests {
             });
             assert_eq!(count.load(Ordering::SeqCst), 8);
         }
+    }
+
+    #[test]
+    fn a_watched_pool_says_when_which_thread_was_busy() {
+        let pool = Pool::new(2);
+        let both = std::sync::Barrier::new(2);
+        let run = || {
+            pool.run(2, &|_, _| {
+                both.wait();
+            })
+        };
+        run();
+        assert!(pool.take_busy().is_empty());
+        pool.watch(true);
+        let start = Instant::now();
+        run();
+        pool.run(1, &|_, _| ());
+        let end = Instant::now();
+        let busy = pool.take_busy();
+        let mut threads: Vec<usize> = busy.iter().map(|b| b.thread).collect();
+        threads.sort_unstable();
+        assert_eq!(threads, [0, 0, 1]);
+        assert!(busy.iter().all(|b| start <= b.start && b.start <= b.end && b.end <= end));
+        pool.watch(false);
+        run();
+        assert!(pool.take_busy().is_empty());
     }
 
     #[test]

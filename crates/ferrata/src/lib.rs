@@ -16,11 +16,14 @@
 //! | `nn/` | layers, their context, initial values, repeated blocks |
 //! | `models/` | GPT-2 and Llama: forward, loss, generation, files |
 //! | `inspect` | what a compiled program costs and how it runs |
+//! | `bench` | how near kernels and steps come to what this machine can do |
+//! | `profile` | where the time of steps goes, against what the machine can do |
 //! | `device` | devices as run-time values, the cache of compiled programs |
 
 // Derived code names this crate.
 extern crate self as ferrata;
 
+pub mod bench;
 pub mod data;
 pub mod device;
 pub mod inspect;
@@ -29,6 +32,7 @@ pub mod module;
 pub mod nn;
 mod ops;
 pub mod optim;
+pub mod profile;
 mod random;
 mod tensor;
 pub mod train;

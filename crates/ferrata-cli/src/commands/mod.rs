@@ -1,8 +1,10 @@
 //! One file for each command.
 
+pub mod bench;
 pub mod devices;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+pub mod profile;
 pub mod run;
 pub mod train;

@@ -8,7 +8,7 @@ use ferrata::Device;
 use ferrata::train::config::{Override, Source};
 use ferrata::train::{self, Config, Facts, Language, Learner, Result, Summary, Trainer, in_bytes};
 
-use crate::args::Train;
+use crate::args::{Recipe, Train};
 use crate::interrupt;
 use crate::progress::{Progress, count, duration, say};
 
@@ -17,7 +17,7 @@ const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
 
 /// Checks everything, trains, and says what to do next.
 pub fn run(args: Train) -> Result<()> {
-    let mut config = load(&args)?;
+    let mut config = load(&args.recipe, args.out.as_deref().filter(|_| args.resume))?;
     let out = output_folder(&args)?;
     ferrata::set_default_device(&Device::cpu_with_threads(config.train.threads)?);
     let mut learner = match &args.replay {
@@ -27,7 +27,8 @@ pub fn run(args: Train) -> Result<()> {
     let facts = learner.facts().clone();
     let trainer = Trainer::new(&mut learner, &config, &out)
         .resume(args.resume)
-        .checkpoints(args.replay.is_none());
+        .checkpoints(args.replay.is_none())
+        .profile(args.profile.unwrap_or_default());
     trainer.check()?;
     introduce(&facts, config.train.steps);
     if args.dry_run {
@@ -43,21 +44,21 @@ pub fn run(args: Train) -> Result<()> {
     Ok(())
 }
 
-fn load(args: &Train) -> Result<Config> {
+/// The configuration that a recipe asks for, or that of the run to continue.
+pub fn load(recipe: &Recipe, resumed: Option<&Path>) -> Result<Config> {
     let mut overrides = Vec::new();
-    if !args.text.is_empty() {
-        overrides.push(Override::paths("data", "text", &args.text));
+    if !recipe.text.is_empty() {
+        overrides.push(Override::paths("data", "text", &recipe.text));
         overrides.push(Override::flag("data", "cargo_sources", false));
     }
-    if let Some(init) = &args.init {
+    if let Some(init) = &recipe.init {
         overrides.push(Override::path("train", "init", init));
     }
-    for text in &args.set {
+    for text in &recipe.set {
         overrides.push(Override::parse(text)?);
     }
-    let own = args.out.as_ref().map(|out| out.join(train::CONFIG));
-    let own = own.filter(|own| args.resume && own.is_file());
-    let source = match (&args.config, &own) {
+    let own = resumed.map(|out| out.join(train::CONFIG)).filter(|own| own.is_file());
+    let source = match (&recipe.config, &own) {
         (Some(file), _) => Source::File(file),
         (None, Some(own)) => Source::File(own),
         (None, None) => Source::Text { name: "quickstart.toml", text: QUICKSTART },
@@ -70,7 +71,8 @@ fn output_folder(args: &Train) -> Result<PathBuf> {
     if let Some(out) = &args.out {
         return Ok(out.clone());
     }
-    let name = args.config.as_deref().and_then(Path::file_stem).unwrap_or("quickstart".as_ref());
+    let name =
+        args.recipe.config.as_deref().and_then(Path::file_stem).unwrap_or("quickstart".as_ref());
     let wanted = Path::new("runs").join(name);
     match args.resume {
         true => train::last_used(&wanted),

@@ -1,6 +1,7 @@
 //! The program from outside, as a user meets it.
 
 mod common;
+mod instruments;
 mod killed;
 mod training;
 mod wrong_input;

@@ -5,28 +5,11 @@ use crate::isa::Isa;
 use crate::memory::{Heap, HostMemory};
 use crate::pool::Pool;
 use ferrata_compiler::plan::{Place, Step as PlanStep};
-use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
+use ferrata_compiler::watch::{Activity, Event, Limits, Watch};
+use ferrata_compiler::{Argument, Buffer, Executable, Plan};
 use ferrata_ir::{Error, Origin, Result, Type};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
-
-/// A step that has run, as a profile sees it.
-#[derive(Debug)]
-pub struct Step<'a> {
-    /// What ran; `None` for a copy.
-    pub kernel: Option<&'a Kernel>,
-    /// Its index in [`Plan::kernels`].
-    pub index: usize,
-    /// Scope and user line.
-    pub origin: &'a Origin,
-    /// When it began.
-    pub start: Instant,
-    /// How long it took.
-    pub time: Duration,
-}
-
-/// Is told of every step that has run.
-pub type Watch = Arc<dyn Fn(&Step<'_>) + Send + Sync>;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 /// What a device shares with its programs.
 pub(crate) struct Machine {
@@ -35,6 +18,7 @@ pub(crate) struct Machine {
     pub heap: Arc<Heap>,
     pub show: Option<Show>,
     pub watch: RwLock<Option<Watch>>,
+    pub limits: OnceLock<Limits>,
 }
 
 /// A compiled program.
@@ -221,6 +205,8 @@ fn locate(plan: &Plan, isa: Isa, error: Error) -> Error {
 
 impl Executable for Program {
     fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+        let watch = self.machine.watch.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let start = watch.as_ref().map(|_| Instant::now());
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.is_none() {
             let heap = &self.machine.heap;
@@ -228,17 +214,17 @@ impl Executable for Program {
         }
         let Some([arena, workspace]) = &*memory else { return Ok(Vec::new()) };
         let (inputs, results) = self.bind(arguments)?;
-        let start = |b: &Buffer| host(b).map(HostMemory::as_ptr);
+        let base = |b: &Buffer| host(b).map(HostMemory::as_ptr);
         let bases = Bases {
-            inputs: inputs.iter().map(start).collect::<Result<_>>()?,
-            results: results.iter().map(start).collect::<Result<_>>()?,
+            inputs: inputs.iter().map(base).collect::<Result<_>>()?,
+            results: results.iter().map(base).collect::<Result<_>>()?,
             constants: self.constants.iter().map(HostMemory::as_ptr).collect(),
             arena: arena.as_ptr(),
             workspace: workspace.as_ptr(),
         };
-        let watch = self.machine.watch.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut run = Run { program: self, bases, watch, operands: Vec::new() };
         run.steps(&self.plan.steps)?;
+        run.tell(start, Activity::Program);
         Ok(results)
     }
 
@@ -273,15 +259,7 @@ impl Run<'_> {
                 PlanStep::Run { kernel, operands, origin } => {
                     self.kernel(*kernel, operands, origin)?;
                 }
-                PlanStep::Copy { from, to, bytes } => {
-                    let start = self.watch.as_ref().map(|_| Instant::now());
-                    self.copy((from, 0), (to, 0), *bytes);
-                    if let (Some(watch), Some(start)) = (&self.watch, start) {
-                        let origin = &Origin::default();
-                        let time = start.elapsed();
-                        watch(&Step { kernel: None, index: 0, origin, start, time });
-                    }
-                }
+                PlanStep::Copy { from, to, bytes } => self.copy((from, 0), (to, 0), *bytes),
                 PlanStep::Repeat { length, reverse, load, body, store } => {
                     for turn in 0..*length {
                         let index = if *reverse { length - 1 - turn } else { turn };
@@ -304,11 +282,26 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// The time now, if anybody wants to know.
+    fn now(&self) -> Option<Instant> {
+        self.watch.as_ref().map(|_| Instant::now())
+    }
+
+    /// Tells of what began at `start`.
+    fn tell(&self, start: Option<Instant>, activity: Activity<'_>) {
+        if let (Some(watch), Some(start)) = (&self.watch, start) {
+            let memory = self.program.machine.heap.usage().live;
+            watch(&Event { activity, start, end: Instant::now(), memory });
+        }
+    }
+
     fn copy(&self, from: (&Place, usize), to: (&Place, usize), bytes: usize) {
+        let start = self.now();
         let from = self.at(from.0).wrapping_add(from.1);
         let to = self.at(to.0).wrapping_add(to.1);
         // SAFETY: `check` saw that both places have the bytes.
         unsafe { std::ptr::copy(from.cast_const(), to, bytes) };
+        self.tell(start, Activity::Copy { bytes });
     }
 
     fn kernel(&mut self, kernel: usize, operands: &[Place], origin: &Origin) -> Result<()> {
@@ -323,16 +316,16 @@ impl Run<'_> {
             show: machine.show.as_ref(),
             workspace: self.bases.workspace,
         };
-        let start = self.watch.as_ref().map(|_| Instant::now());
+        let start = self.now();
         let prepared = &self.program.kernels[kernel];
         // SAFETY: `check` saw that the kernel stays inside of its operands; the plan orders steps
         // so that nothing else uses what they write.
         let done = unsafe { prepared.run(&cx, &self.operands) };
         done.map_err(|e| e.at("kernel", &[], origin))?;
-        if let (Some(watch), Some(start)) = (&self.watch, start) {
-            let time = start.elapsed();
-            let kernel_of = Some(&*self.program.plan.kernels[kernel]);
-            watch(&Step { kernel: kernel_of, index: kernel, origin, start, time });
+        if start.is_some() {
+            let busy = &machine.pool.take_busy();
+            let kernel = &self.program.plan.kernels[kernel];
+            self.tell(start, Activity::Kernel { kernel, origin, busy });
         }
         Ok(())
     }

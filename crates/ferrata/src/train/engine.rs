@@ -14,6 +14,7 @@ use crate::data::{Batch, HostArray, HostData};
 
 use crate::nn::Context;
 use crate::optim::{self, Optimizer, Rates};
+use crate::profile;
 use crate::tree;
 use crate::{Classes, Compiled, Key, Module, Reduction, Tensor, Tree, compile, value_and_grad};
 
@@ -220,11 +221,10 @@ impl<M: LanguageModel> Engine<M> {
         batches: &[Batch],
         keep: bool,
     ) -> Result<(f64, f64)> {
-        let microbatches: Vec<Microbatch> = batches
-            .iter()
-            .enumerate()
-            .map(|(i, batch)| self.microbatch(step, i, batch))
-            .collect::<Result<_>>()?;
+        let microbatches: Vec<Microbatch> = profile::host("input", || {
+            let all = batches.iter().enumerate();
+            all.map(|(i, batch)| self.microbatch(step, i, batch)).collect::<Result<_>>()
+        })?;
         let rates = self.settings.optimizer.rates(step, lr);
         let state = self.state.take();
         let Some(state) = state else { return Err(self.state().err().unwrap_or_else(lost)) };
@@ -370,7 +370,7 @@ fn lost() -> Error {
 }
 
 fn number(tensor: &Tensor) -> Result<f64> {
-    Ok(tensor.cast(DType::F64).item::<f64>()?)
+    profile::host("results", || Ok(tensor.cast(DType::F64).item::<f64>()?))
 }
 
 /// A host array as a tensor.

@@ -13,6 +13,10 @@ use super::{Error, Result};
 pub const CONFIG: &str = "config.toml";
 /// The trained model, in the folder of its run.
 pub const FINAL: &str = "final";
+/// Where the time of profiled steps went, as JSON.
+pub const PROFILE: &str = "profile.json";
+/// The course of profiled steps as a Chrome trace.
+pub const TRACE: &str = "trace.json";
 
 /// Checks that a run that needs `bytes` can be written to `folder`; leaves nothing behind.
 ///

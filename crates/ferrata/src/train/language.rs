@@ -19,6 +19,7 @@ use crate::device::Device;
 use crate::inspect::Inspection;
 use crate::models::{GenerateOptions, Model};
 use crate::optim::Schedule;
+use crate::profile;
 use crate::{Key, Module};
 
 /// The files of a checkpoint; its folder is a Hugging Face directory too.
@@ -324,7 +325,7 @@ fn device() -> String {
 
 impl Learner for Language {
     fn step(&mut self, step: u64) -> Result<Progress> {
-        let batches = self.batches(step)?;
+        let batches = profile::host("data", || self.batches(step))?;
         let tokens = batches.iter().map(|batch| Ok(batch.integers("targets")?.len() as u64));
         let tokens = tokens.sum::<Result<u64>>()?;
         let lr = self.schedule.at(step);

@@ -10,9 +10,11 @@ use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::folder::{self, CONFIG, FINAL};
+use super::folder::{self, CONFIG, FINAL, PROFILE, TRACE};
 use super::metrics::{EvaluationRecord, Metrics, StepRecord};
 use super::{Config, Error, Learner, Progress, Result};
+use crate::Device;
+use crate::profile::{self, Profile, Recorder, WARM_UP};
 
 /// What happens during training, told to the caller as it happens.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +48,13 @@ pub enum Event {
         step: u64,
         /// What came out.
         text: String,
+    },
+    /// The steps that were to be profiled are done.
+    Profile {
+        /// Where their time went.
+        profile: Box<Profile>,
+        /// The file that holds it as JSON, beside its trace.
+        path: PathBuf,
     },
     /// A checkpoint is complete.
     Checkpoint {
@@ -105,6 +114,7 @@ pub struct Trainer<'a, L> {
     stop: Arc<AtomicBool>,
     resume: bool,
     checkpoints: bool,
+    profile: u64,
 }
 
 /// The state of a run under way.
@@ -114,6 +124,9 @@ struct Run<'a, L> {
     folder: &'a Path,
     stop: &'a AtomicBool,
     checkpoints: bool,
+    /// Steps to profile.
+    profile: u64,
+    recorder: Option<Recorder>,
     report: &'a mut dyn FnMut(&Event),
     /// Completed steps.
     step: u64,
@@ -136,6 +149,7 @@ impl<'a, L: Learner> Trainer<'a, L> {
             stop: Arc::default(),
             resume: false,
             checkpoints: true,
+            profile: 0,
         }
     }
 
@@ -149,6 +163,13 @@ impl<'a, L: Learner> Trainer<'a, L> {
     /// Whether checkpoints are written; without them a run ends with its model only.
     pub fn checkpoints(mut self, checkpoints: bool) -> Self {
         self.checkpoints = checkpoints;
+        self
+    }
+
+    /// Profiles so many steps, after [`WARM_UP`] that do not count, and writes `profile.json` and
+    /// `trace.json` into the folder. The learner must work on the default device.
+    pub fn profile(mut self, steps: u64) -> Self {
+        self.profile = steps;
         self
     }
 
@@ -190,6 +211,8 @@ impl<'a, L: Learner> Trainer<'a, L> {
             folder: &self.folder,
             stop: &self.stop,
             checkpoints: self.checkpoints,
+            profile: self.profile,
+            recorder: None,
             report,
             step: 0,
             state: LoopState::default(),
@@ -288,25 +311,55 @@ impl<L: Learner> Run<'_, L> {
     fn steps(&mut self) -> Result<bool> {
         let settings = &self.config.train;
         let mut clock = Clock::new(settings.steps - self.step);
+        let profiled = self.step + WARM_UP;
+        if self.profile > 0 && profiled + self.profile > settings.steps {
+            let needed = profiled + self.profile;
+            return Err(Error::new(
+                format!("a profile of {} steps does not fit into the run", self.profile),
+                format!("set train.steps to {needed} or more"),
+            ));
+        }
         while self.step < settings.steps {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(true);
+            }
+            if self.profile > 0 && self.step == profiled {
+                self.recorder = Some(Recorder::start(&Device::default()));
             }
             let progress = self.learner.step(self.step)?;
             self.check_finite(&progress)?;
             self.step += 1;
             self.last_loss = Some(progress.loss);
             let record = clock.record(self.step, &progress);
-            let metrics = self.metrics()?;
-            if due(record.step, settings.log_every) || record.step == settings.steps {
-                metrics.step(&record)?;
-            }
+            profile::host("metrics", || {
+                let metrics = self.metrics()?;
+                match due(record.step, settings.log_every) || record.step == settings.steps {
+                    true => metrics.step(&record),
+                    false => Ok(()),
+                }
+            })?;
             let remaining = clock.remaining();
             (self.report)(&Event::Step { record, remaining });
             self.between_steps()?;
+            self.record_step()?;
             clock.pause_ended();
         }
         Ok(false)
+    }
+
+    /// Ends a step of the profile, and the profile with its last step.
+    fn record_step(&mut self) -> Result<()> {
+        let Some(mut recorder) = self.recorder.take() else { return Ok(()) };
+        if recorder.step() < self.profile {
+            self.recorder = Some(recorder);
+            return Ok(());
+        }
+        let profile = Box::new(recorder.finish());
+        let path = self.folder.join(PROFILE);
+        atomic::write_bytes(&path, profile.to_json().as_bytes())?;
+        profile.write_trace(&self.folder.join(TRACE))?;
+        (self.report)(&Event::Profile { profile, path });
+        Ok(())
     }
 
     fn check_finite(&mut self, progress: &Progress) -> Result<()> {
@@ -354,17 +407,17 @@ impl<L: Learner> Run<'_, L> {
         let last = self.step == settings.steps;
         let mut improved = false;
         if due(self.step, settings.eval_every) || last {
-            improved = self.evaluate()?;
+            improved = profile::host("evaluation", || self.evaluate())?;
         }
         if due(self.step, settings.sample_every)
-            && let Some(text) = self.learner.sample(self.step)?
+            && let Some(text) = profile::host("sample", || self.learner.sample(self.step))?
         {
             (self.report)(&Event::Sample { step: self.step, text });
         }
         let regular = due(self.step, settings.checkpoint_every);
         // A better model is kept even between regular checkpoints.
         if self.checkpoints && (regular || last || (improved && settings.checkpoint_every > 0)) {
-            self.save()?;
+            profile::host("checkpoint", || self.save())?;
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! The public API from outside.
 
+mod bench;
 mod compiled;
 mod errors;
 mod lazy;
 mod modules;
+mod profile;
 mod transforms;
 
 use ferrata::{DType, Key, Tensor};
