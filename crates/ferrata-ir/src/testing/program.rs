@@ -8,6 +8,7 @@ use crate::literal::{Literal, Scalar};
 use crate::primitive::{Dense, Primitive};
 use crate::program::{Builder, Function, Value};
 use crate::types::Type;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// What random programs are made of.
@@ -89,7 +90,8 @@ pub(super) fn random_function(
 ) -> Function {
     let mut b = Builder::new(name);
     let pool = b.parameters(parameters);
-    let mut maker = Maker { random, b, pool };
+    let unused = pool.iter().copied().collect();
+    let mut maker = Maker { random, b, pool, unused };
     let names: Vec<&str> =
         Primitive::names().into_iter().filter(|n| !options.without.contains(n)).collect();
     let mut made = 0;
@@ -104,6 +106,7 @@ pub(super) fn random_function(
         let args: Vec<Value> =
             case.operands.iter().map(|(ty, domain)| maker.operand(ty, *domain)).collect();
         let outputs = maker.b.emit(case.op, &args);
+        maker.unused.extend(&outputs);
         maker.pool.extend(outputs);
         made += 1;
     }
@@ -119,6 +122,7 @@ struct Maker<'a> {
     random: &'a mut Random,
     b: Builder,
     pool: Vec<Value>,
+    unused: HashSet<Value>,
 }
 
 impl Maker<'_> {
@@ -130,14 +134,16 @@ impl Maker<'_> {
             kind(have.dtype) == kind(ty.dtype) && (have.elements() > 0 || ty.elements() == 0)
         };
         let candidates: Vec<Value> = self.pool.iter().filter(fits).copied().collect();
-        // Recent values are taken more often, so that programs get deep.
-        let recent = &candidates[candidates.len().saturating_sub(4)..];
-        let from = if self.random.one_in(2) { recent } else { &candidates };
-        if from.is_empty() {
+        if candidates.is_empty() {
             let value = domain.literal(ty, self.random);
             return self.dense(value);
         }
-        let v = *self.random.pick(from);
+        // Values that nobody uses yet are taken first, so that most nodes count in the results.
+        let unused: Vec<Value> =
+            candidates.iter().filter(|v| self.unused.contains(v)).copied().collect();
+        let first = !unused.is_empty() && !self.random.one_in(4);
+        let v = *self.random.pick(if first { &unused } else { &candidates });
+        self.unused.remove(&v);
         let v = self.b.cast(v, ty.dtype);
         let v = self.fit(v, &ty.shape);
         self.confine(v, domain)
