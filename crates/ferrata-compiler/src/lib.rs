@@ -17,7 +17,7 @@
 //! | `lower/` | loop nests and products become kernels |
 //! | `fragment`, `flatten` | functions compiled once; the schedule of the whole program |
 //! | `memory` | in-place reuse, donated inputs, offsets in the arena |
-//! | `testing` | a slow interpreter of plans |
+//! | `testing/` | a slow interpreter of plans; random programs against the evaluator |
 //! | `kernel` | the kernel language: what a device has to run |
 //! | `display` | plans and kernels as text |
 //! | `cost` | operations and bytes of kernels and plans |

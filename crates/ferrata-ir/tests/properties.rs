@@ -2,7 +2,7 @@
 
 use ferrata_ir::testing::{
     Difference, Options, Random, check_batch, check_gradient, check_second_derivative, evaluate,
-    function_of, random_arguments, random_program,
+    function_of, property_programs, random_arguments, random_program,
 };
 use ferrata_ir::text::parse;
 use ferrata_ir::transform::{prune, value_and_grad, vmap};
@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 fn count() -> u64 {
-    std::env::var("FERRATA_PROPERTY_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+    property_programs(300)
 }
 
 fn each(options: &Options, check: impl Fn(&Arc<Function>, &[Literal], u64) -> Result<(), Error>) {

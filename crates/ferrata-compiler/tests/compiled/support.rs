@@ -1,6 +1,6 @@
 //! Compiling, interpreting and comparing.
 
-use ferrata_compiler::testing::interpret;
+use ferrata_compiler::testing::{difference, interpret};
 use ferrata_compiler::{Plan, ReferenceDevice, compile};
 use ferrata_ir::{Evaluator, Function, Literal, Precision, Scalar};
 use std::sync::Arc;
@@ -33,24 +33,9 @@ pub fn check_donated(f: &Arc<Function>, donated: &[bool]) -> Plan {
     let plan = compile(f, donated, &ReferenceDevice).unwrap();
     let got = interpret(&plan, &args).unwrap();
     for (r, (want, got)) in want.iter().zip(&got).enumerate() {
-        close(r, want, got);
+        if let Some(difference) = difference(want, got, 0.0) {
+            panic!("result {r}, {difference}");
+        }
     }
     plan
-}
-
-fn close(r: usize, want: &Literal, got: &Literal) {
-    if let Some(difference) = difference(want, got) {
-        panic!("result {r}, {difference}");
-    }
-}
-
-/// The first element that differs by more than rounding explains.
-pub fn difference(want: &Literal, got: &Literal) -> Option<String> {
-    assert_eq!(want.ty, got.ty);
-    let (w, g) = (want.to_f64(), got.to_f64());
-    let largest = w.iter().filter(|x| x.is_finite()).fold(0.0f64, |a, x| a.max(x.abs()));
-    let allowed = 64.0 * want.ty.dtype.epsilon() * (largest + 1e-3);
-    let same = |w: f64, g: f64| w == g || (w.is_nan() && g.is_nan()) || (w - g).abs() <= allowed;
-    let at = w.iter().zip(&g).position(|(w, g)| !same(*w, *g))?;
-    Some(format!("element {at}: {} instead of {}", g[at], w[at]))
 }

@@ -5,7 +5,7 @@ use ferrata_compiler::{Kernel, compile};
 use ferrata_ir::composite::{Attention, attention};
 use ferrata_ir::testing::Random;
 use ferrata_ir::transform::vjp;
-use ferrata_ir::{DType, Function, Type};
+use ferrata_ir::{Builder, DType, Function, Literal, Scalar, Type};
 use std::sync::Arc;
 
 #[test]
@@ -21,15 +21,65 @@ fn forward_and_backward() {
     for settings in all {
         for dtype in [DType::F32, DType::F64, DType::BF16, DType::F16] {
             for lengths in [false, true] {
-                let mut types = vec![
-                    ty(dtype, &[2, 4, 9, 8]),
-                    ty(dtype, &[2, 2, 12, 8]),
-                    ty(dtype, &[2, 2, 12, 6]),
-                ];
-                if lengths {
-                    types.push(ty(DType::I64, &[2]));
+                for [queries, keys, features] in [[9, 12, 8], [1, 1, 1], [1, 12, 8]] {
+                    let mut types = vec![
+                        ty(dtype, &[2, 4, queries, features]),
+                        ty(dtype, &[2, 2, keys, features]),
+                        ty(dtype, &[2, 2, keys, 6]),
+                    ];
+                    if lengths {
+                        types.push(ty(DType::I64, &[2]));
+                    }
+                    one(&types, &settings, false, lengths);
                 }
-                one(&types, &settings, false, lengths);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_nothing() {
+    for [batch, queries, keys] in [[0, 3, 3], [1, 0, 3], [1, 3, 0]] {
+        let types = [[queries, 4], [keys, 4], [keys, 6]].map(|[n, d]| f32s(&[batch, 2, n, d]));
+        one(&types, &Attention::default(), false, false);
+    }
+}
+
+/// Queries, keys and values side by side in one matrix that begins at an odd place, as a model
+/// projects them; a NaN in a query, an infinity and denormals in the values.
+#[test]
+fn operands_at_odd_places_and_special_values() {
+    let (time, heads, width) = (37, 3, 8);
+    for dtype in [DType::F32, DType::F64] {
+        for causal in [false, true] {
+            let types = [ty(dtype, &[2, time + 1, 3 * heads * width + 1])];
+            let f = program(&types, |b, x| {
+                let start = b.slice_dim(x[0], 1, 1, time + 1);
+                let part = |b: &mut Builder, i: usize| {
+                    let from = 1 + i * heads * width;
+                    let y = b.slice_dim(start, 2, from, from + heads * width);
+                    let y = b.reshape(y, &[2, time, heads, width]);
+                    b.transpose(y, &[0, 2, 1, 3])
+                };
+                let [q, k, v] = [0, 1, 2].map(|i| part(b, i));
+                let settings = Attention { causal, ..Attention::default() };
+                let y = attention(b, q, k, v, None, None, &settings);
+                vec![b.transpose(y, &[0, 2, 1, 3])]
+            });
+            let plain = small(&mut Random::new(3), &types[0]);
+            let what = format!("{dtype} causal {causal}");
+            check(&f, std::slice::from_ref(&plain), 100.0, 1.0, &what);
+            let row = 3 * heads * width + 1;
+            // The last position, so that where it is not finite does not depend on masking.
+            let last = time * row;
+            let special = Literal::build(types[0].clone(), |i| match i.checked_sub(last) {
+                Some(1) => Scalar::Float(f64::NAN),
+                Some(at) if at == 1 + 2 * heads * width => Scalar::Float(f64::INFINITY),
+                Some(at) if at == 2 + 2 * heads * width => Scalar::Float(1e-320),
+                _ => plain.get(i),
+            });
+            if !causal {
+                check(&f, &[special.rounded()], 100.0, 1.0, &what);
             }
         }
     }

@@ -5,6 +5,7 @@ mod attention;
 mod contract;
 mod elementwise;
 mod primitives;
+mod random;
 mod reduce;
 mod support;
 mod threads;

@@ -1,15 +1,38 @@
 //! What the tests of this suite share: devices of every path, inputs, comparison.
 
-use ferrata_compiler::{Argument, Device};
+use ferrata_compiler::{Argument, Buffer, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions, Isa};
 use ferrata_ir::testing::Random;
-use ferrata_ir::{Builder, DType, Evaluator, Function, Literal, Precision, Scalar, Type, Value};
+use ferrata_ir::{
+    Builder, DType, Error, Evaluator, Function, Literal, Precision, Result, Scalar, Type, Value,
+};
+use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
-/// A device for each instruction-set path of this machine, with two threads.
+/// The instruction-set paths to test: the one that `FERRATA_ISA` names, else all. One that this
+/// machine lacks is reported as not run.
+pub fn paths() -> &'static [Isa] {
+    static PATHS: OnceLock<Vec<Isa>> = OnceLock::new();
+    PATHS.get_or_init(|| {
+        let forced = std::env::var("FERRATA_ISA").ok().filter(|name| !name.is_empty());
+        let asked = |isa: &Isa| forced.as_ref().is_none_or(|name| name == isa.name());
+        let asked: Vec<Isa> = Isa::ALL.into_iter().filter(asked).collect();
+        assert!(!asked.is_empty(), "FERRATA_ISA={forced:?} is no path");
+        let (run, lacking): (Vec<Isa>, Vec<Isa>) =
+            asked.into_iter().partition(|&isa| isa <= Isa::detect());
+        for isa in lacking {
+            // Not by `eprintln!`, which the harness hides.
+            writeln!(std::io::stderr(), "conformance of {isa}: NOT RUN, this machine lacks it")
+                .unwrap();
+        }
+        run
+    })
+}
+
+/// A device for each path to test, with two threads.
 pub fn devices() -> &'static [CpuDevice] {
     static DEVICES: OnceLock<Vec<CpuDevice>> = OnceLock::new();
-    DEVICES.get_or_init(|| Isa::available().map(|isa| device(isa, 2)).collect())
+    DEVICES.get_or_init(|| paths().iter().map(|&isa| device(isa, 2)).collect())
 }
 
 /// A device of a path with so many threads.
@@ -37,7 +60,8 @@ pub fn program(
     Arc::new(b.finish(&results).unwrap())
 }
 
-/// Numbers of all sizes and signs, small integers among them; about 1 in 30 is special.
+/// Numbers of both signs, small integers among them; if `special`, about one in five is a NaN, an
+/// infinity, a zero or a denormal.
 pub fn literal(random: &mut Random, ty: &Type, special: bool) -> Literal {
     let integer = |random: &mut Random| {
         let wide = random.one_in(4);
@@ -51,18 +75,31 @@ pub fn literal(random: &mut Random, ty: &Type, special: bool) -> Literal {
         if !ty.dtype.is_float() {
             return Scalar::Int(integer(random));
         }
+        let denormal = 37.0 * least(ty.dtype);
         let x = match random.below(30) {
             0 if special => f64::NAN,
             1 if special => f64::INFINITY,
             2 if special => f64::NEG_INFINITY,
-            3 => 0.0,
-            4 if special => 1e-40,
-            5..9 => random.between(0, 8) as f64 - 4.0,
+            3 if special => -0.0,
+            4 if special => denormal,
+            5 if special => -denormal,
+            6 => 0.0,
+            7..11 => random.between(0, 8) as f64 - 4.0,
             _ => random.float(-3.0, 3.0),
         };
         Scalar::Float(x)
     })
     .rounded()
+}
+
+/// The smallest positive number of a float dtype.
+fn least(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => f64::from_bits(1),
+        DType::F32 => f64::from(f32::from_bits(1)),
+        DType::F16 => 2f64.powi(-24),
+        _ => 2f64.powi(-133),
+    }
 }
 
 /// Numbers from -1 to 1, or small integers.
@@ -80,23 +117,26 @@ pub fn run(
     device: &CpuDevice,
     program: &Arc<Function>,
     args: &[Literal],
-    donated: bool,
-) -> Vec<Literal> {
-    let executable = device.compile(program, &vec![donated; args.len()]).unwrap();
+    donated: &[bool],
+) -> Result<Vec<Literal>> {
+    let executable = device.compile(program, donated)?;
     let mut last = Vec::new();
     // Twice: the second run finds memory that the first one has used.
     for _ in 0..2 {
-        let buffers = args.iter().map(|x| device.upload(x.ty.clone(), &x.to_bytes()).unwrap());
-        let wrap = if donated { Argument::Donated } else { Argument::Shared };
-        let results = executable.run(buffers.map(wrap).collect()).unwrap();
-        let read = |b: &ferrata_compiler::Buffer| {
-            Literal::from_bytes(b.ty.clone(), &device.download(b).unwrap()).unwrap()
+        let argument = |(x, &donated): (&Literal, &bool)| {
+            let buffer = device.upload(x.ty.clone(), &x.to_bytes())?;
+            Ok(if donated { Argument::Donated(buffer) } else { Argument::Shared(buffer) })
         };
-        let now: Vec<Literal> = results.iter().map(read).collect();
-        assert!(last.is_empty() || bits(&last) == bits(&now), "two runs differ");
+        let arguments = args.iter().zip(donated).map(argument).collect::<Result<_>>()?;
+        let results = executable.run(arguments)?;
+        let read = |b: &Buffer| Literal::from_bytes(b.ty.clone(), &device.download(b)?);
+        let now = results.iter().map(read).collect::<Result<Vec<Literal>>>()?;
+        if !last.is_empty() && bits(&last) != bits(&now) {
+            return Err(Error::new("two runs differ"));
+        }
         last = now;
     }
-    last
+    Ok(last)
 }
 
 pub fn bits(x: &[Literal]) -> Vec<Vec<u8>> {
@@ -110,7 +150,8 @@ pub fn check(program: &Arc<Function>, args: &[Literal], units: f64, scale: f64, 
     let want = Evaluator::new(Precision::Typed).call(program, &inputs).unwrap();
     for device in devices() {
         for donated in [false, true] {
-            let got = run(device, program, args, donated);
+            let got = run(device, program, args, &vec![donated; args.len()]);
+            let got = got.unwrap_or_else(|e| panic!("{what}, {}: {e}", device.isa()));
             for (r, (got, want)) in got.iter().zip(&want).enumerate() {
                 let what = format!("{what}, {}, result {r}", device.isa());
                 compare(got, want, units, scale, &what);
@@ -125,9 +166,8 @@ pub fn compare(got: &Literal, want: &Literal, units: f64, scale: f64, what: &str
     for i in 0..want.ty.elements() {
         match (got.get(i), want.get(i)) {
             (Scalar::Float(g), Scalar::Float(w)) => {
-                // The smallest step of the dtype, and what flushes to zero in none of them.
-                let tiny = if want.ty.dtype == DType::F16 { 6e-8 } else { 1e-37 };
-                let tolerance = units * epsilon * w.abs().max(scale) + units * tiny;
+                let tiny = units * least(want.ty.dtype);
+                let tolerance = units * epsilon * w.abs().max(scale) + tiny;
                 let same = g == w || (g.is_nan() && w.is_nan()) || (g - w).abs() <= tolerance;
                 let ty = &want.ty;
                 assert!(same, "{what}: element {i} of {ty} is {g:e}, not {w:e} ± {tolerance:e}");

@@ -15,7 +15,7 @@ pub use case::{Case, Domain, case};
 pub use check::{
     Difference, check_batch, check_gradient, check_second_derivative, evaluate, function_of,
 };
-pub use program::{Options, random_arguments, random_program};
+pub use program::{Options, property_programs, random_arguments, random_program};
 
 use crate::DType;
 use crate::literal::{Literal, Scalar};

@@ -18,6 +18,8 @@ pub struct Options {
     pub nodes: usize,
     /// Dtypes of parameters and, where a primitive does not say otherwise, of operands.
     pub dtypes: Vec<DType>,
+    /// Sizes of dimensions; those that stand here more often are drawn more often.
+    pub sizes: Vec<usize>,
     /// How deep calls, loops and branches may stand in one another.
     pub depth: usize,
     /// Primitives that must not appear, by name.
@@ -25,11 +27,13 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Twelve nodes of all dtypes, f64 more often than others; control flow two deep.
+    /// Twelve nodes of all dtypes, f64 more often than others; sizes mostly 2 or 3, sometimes 1,
+    /// rarely 0; control flow two deep.
     fn default() -> Self {
         let mut dtypes = DType::ALL.to_vec();
         dtypes.extend([DType::F64; 8]);
-        Options { nodes: 12, dtypes, depth: 2, without: vec![] }
+        let sizes = vec![2, 3, 2, 3, 2, 3, 1, 1, 1, 0];
+        Options { nodes: 12, dtypes, sizes, depth: 2, without: vec![] }
     }
 }
 
@@ -57,7 +61,7 @@ pub fn random_program(seed: u64, options: &Options) -> Arc<Function> {
     let random = &mut Random::new(seed);
     let ty = |random: &mut Random| {
         let rank = random.between(0, 2);
-        let shape: Vec<usize> = (0..rank).map(|_| random.between(1, 3)).collect();
+        let shape: Vec<usize> = (0..rank).map(|_| (*random.pick(&options.sizes)).max(1)).collect();
         Type::new(*random.pick(&options.dtypes), shape)
     };
     let mut parameters: Vec<Type> = (0..random.between(1, 3)).map(|_| ty(random)).collect();
@@ -72,6 +76,13 @@ pub fn random_program(seed: u64, options: &Options) -> Arc<Function> {
     }
     let name = format!("random_{seed}");
     Arc::new(random_function(random, options, &name, &parameters, &results))
+}
+
+/// How many random programs a property test tries: what `FERRATA_PROPERTY_PROGRAMS` says, else
+/// `default`.
+pub fn property_programs(default: u64) -> u64 {
+    let asked = std::env::var("FERRATA_PROPERTY_PROGRAMS").ok().and_then(|n| n.parse().ok());
+    asked.unwrap_or(default)
 }
 
 /// Random arguments that keep the values of a random program finite and smooth.

@@ -207,7 +207,7 @@ pub(super) unsafe fn scatter(
     let to = Addressed::new(output, op.batch, op.indexed, op.bad, &inputs[1]);
     let updates = Steps::new(&inputs[2].shape, &inputs[2].strides);
     let work = to.positions * size;
-    let part = (TASK / work.max(1)).next_multiple_of(64).min(to.elements.max(1));
+    let part = (TASK / work.max(1)).max(1).next_multiple_of(64).min(to.elements.max(1));
     let shared = Operands(operands);
     let workspace = Operands(std::slice::from_ref(&cx.workspace));
     // Registers of a part: the update, and for halves two of them widened.

@@ -406,9 +406,12 @@ impl<'a> Worker<'a> {
         let (rows, columns) = r.extent(tile);
         macro_rules! fill {
             ($t:ty) => {
+                fill!($t, |index| index as $t)
+            };
+            ($t:ty, $of:expr) => {
                 for i in 0..rows * columns {
                     // SAFETY: the slot has an element for each row or column.
-                    unsafe { *to.data.cast::<$t>().add(i) = steps.at(first + i) as $t };
+                    unsafe { *to.data.cast::<$t>().add(i) = $of(steps.at(first + i)) };
                 }
             };
         }
@@ -420,7 +423,8 @@ impl<'a> Worker<'a> {
             Kind::U32 => fill!(u32),
             Kind::I16 => fill!(i16),
             Kind::I8 => fill!(i8),
-            Kind::U8 | Kind::Bool => fill!(u8),
+            Kind::U8 => fill!(u8),
+            Kind::Bool => fill!(u8, |index| u8::from(index != 0)),
         }
     }
 
