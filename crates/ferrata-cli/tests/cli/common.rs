@@ -65,11 +65,16 @@ pub fn succeed(folder: &Path, arguments: &[&str]) -> String {
 /// holds cause and remedy; gives that line.
 #[track_caller]
 pub fn refuse(folder: &Path, arguments: &[&str]) -> String {
-    let output = run(folder, arguments);
-    let errors = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?} says {errors}");
+    refused(&run(folder, arguments), &format!("{arguments:?}"))
+}
+
+/// The line of a refusal; see [`refuse`].
+#[track_caller]
+pub fn refused(output: &Output, what: &str) -> String {
+    let errors = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{what} says {errors}");
     let line = errors.strip_suffix('\n').unwrap_or_default().to_owned();
-    assert!(!line.is_empty() && !line.contains('\n'), "{arguments:?} says {errors:?}");
+    assert!(!line.is_empty() && !line.contains('\n'), "{what} says {errors:?}");
     assert!(line.starts_with("error: ") && line.contains("; "), "{line}");
     line
 }
