@@ -3,4 +3,5 @@
 mod cases;
 mod gpt;
 mod random;
+mod snapshots;
 mod support;
