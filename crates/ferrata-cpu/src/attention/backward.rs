@@ -1,8 +1,9 @@
 //! The gradients, from the forward output and logarithms.
 //!
-//! A task owns some keys of one key head. It walks all query blocks that see them, recomputes
-//! their probabilities, and adds to the gradients of its keys and values, and to the queries' in
-//! a buffer of its own; the buffers of the tasks of one head are summed in order at the end.
+//! A task owns the keys of one key head, or some of them where heads are few. For every block of
+//! queries it recomputes the probabilities and adds to the gradients of its keys and values; the
+//! queries' it finishes block by block, or, if it has only some keys, leaves them in a buffer of
+//! its own: those of the tasks of one head are then summed in order.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -37,12 +38,13 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
     if heads == 0 {
         return;
     }
-    let parts = TASKS.div_ceil(heads).min(problem.keys.div_ceil(SIDE)).max(1);
+    let parts = (TASKS / heads).min(problem.keys.div_ceil(SIDE)).max(1);
     let part = problem.keys.div_ceil(parts).next_multiple_of(SIDE);
     // For every part the gradients of the queries of all heads of the group.
     let rows = problem.group() * problem.queries;
     let size = rows * problem.features;
-    let bytes = heads * parts * size * size_of::<V::Elem>();
+    let whole = parts == 1;
+    let bytes = if whole { 0 } else { heads * parts * size * size_of::<V::Elem>() };
     pool.with_scratch(pool.worker(), bytes, |scratch| {
         let shared = Shared(problem, tensors, scratch.as_mut_ptr::<V::Elem>());
         pool.run(heads * parts, &|task, worker| {
@@ -56,11 +58,14 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
                 key_head: at % problem.key_heads,
                 keys: keys.start.min(keys.end)..keys.end,
                 // SAFETY: the buffer has `size` elements for every task.
-                dq: unsafe { sums.add(task * size) },
+                dq: (!whole).then(|| unsafe { sums.add(task * size) }),
                 types: PhantomData,
             };
             task.run(pool, worker);
         });
+        if whole {
+            return;
+        }
         let shared = &shared;
         pool.run(heads * problem.group(), &|row, _| {
             let Shared(problem, tensors, sums) = shared;
@@ -133,8 +138,8 @@ struct Task<'a, L, V: Vector, E> {
     batch: usize,
     key_head: usize,
     keys: Range<usize>,
-    /// This part's gradients of the queries of the group's heads.
-    dq: *mut V::Elem,
+    /// This part's gradients of the queries of the group's heads, where there are several parts.
+    dq: Option<*mut V::Elem>,
     types: PhantomData<(L, V, E)>,
 }
 
@@ -144,64 +149,92 @@ impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
         let (features, values) = (p.features, p.value_features);
         let length = p.length(self.batch);
         let valid = self.keys.start..self.keys.end.min(length).max(self.keys.start);
-        // The queries that see any of them, from the start of a block on.
-        let seeing = if valid.is_empty() { 0..0 } else { p.seeing_queries(&valid) };
-        let seeing = seeing.start.min(p.queries)..seeing.end.min(p.queries);
-        let queries = seeing.start / SIDE * SIDE..seeing.end;
         let mut carve = Carve::new();
-        let operands = Operands::<V>::reserve::<E>(&mut carve, p, valid.len(), queries.len(), true);
+        let operands = Operands::<V>::reserve::<E>(&mut carve, p, valid.len(), true);
         let dk = carve.take::<V::Elem>(self.keys.len() * features);
         let dv = carve.take::<V::Elem>(self.keys.len() * values);
+        let dq = carve.take::<V::Elem>(SIDE * features);
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
-            let [dk, dv] = [dk, dv].map(|at| base.wrapping_add(at).cast::<V::Elem>());
+            let [dk, dv, dq] = [dk, dv, dq].map(|at| base.wrapping_add(at).cast::<V::Elem>());
             let mut operands = operands.at(base);
             // SAFETY: `attention_backward`'s contract; the scratch has room for all of this.
             unsafe {
                 dk.write_bytes(0, self.keys.len() * features);
                 dv.write_bytes(0, self.keys.len() * values);
-                self.dq.write_bytes(0, p.group() * p.queries * features);
                 operands.keys::<L, E>(p, self.tensors, [self.batch, self.key_head], valid.clone());
                 for i in 0..p.group() {
                     let heads = [self.batch, self.key_head * p.group() + i];
-                    operands.queries::<L, E>(p, self.tensors, heads, queries.clone());
-                    for keys in blocks(valid.clone()) {
-                        let first = keys.start - self.keys.start;
-                        for queries in blocks(queries.clone()) {
-                            if !p.meet(&queries, &keys) {
-                                continue;
-                            }
-                            L::call(Block {
-                                scores: Scores {
-                                    problem: p,
-                                    heads,
-                                    operands: &operands,
-                                    keys: keys.clone(),
-                                    queries,
-                                    of_products: true,
-                                },
-                                dk: dk.add(first * features),
-                                dv: dv.add(first * values),
-                                dq: self.dq.add(i * p.queries * features),
-                            });
+                    let out = head_mut::<E>(&self.tensors.dq, heads[0], heads[1]);
+                    for queries in blocks(0..p.queries) {
+                        let of_part = |all: *mut V::Elem| {
+                            all.wrapping_add((i * p.queries + queries.start) * features)
+                        };
+                        let to = self.dq.map_or(dq, of_part);
+                        to.write_bytes(0, queries.len() * features);
+                        self.queries(&mut operands, heads, &queries, [dk, dv, to]);
+                        if self.dq.is_none() {
+                            write::<L, E, _>(out, &queries, to, features);
                         }
                     }
                 }
-                self.write(head_mut(&self.tensors.dk, self.batch, self.key_head), dk, features);
-                self.write(head_mut(&self.tensors.dv, self.batch, self.key_head), dv, values);
+                let [out_k, out_v] = [&self.tensors.dk, &self.tensors.dv]
+                    .map(|t| head_mut::<E>(t, self.batch, self.key_head));
+                write::<L, E, _>(out_k, &self.keys, dk, features);
+                write::<L, E, _>(out_v, &self.keys, dv, values);
             }
         });
     }
 
-    /// Writes the gradient of the task's keys or values.
-    unsafe fn write(&self, to: HeadMut<E>, from: *const V::Elem, features: usize) {
-        let start = self.keys.start as isize * to.position;
-        let out = HeadMut { data: to.data.wrapping_offset(start), ..to };
-        let positions = self.keys.len();
-        // SAFETY: the task's own positions.
-        unsafe {
-            L::call(Sum { out, first: from, parts: 1, stride: 0, positions, features });
+    /// Adds what a block of queries gives to the gradients of keys, values and these queries.
+    unsafe fn queries(
+        &self,
+        operands: &mut Operands<V>,
+        heads: [usize; 2],
+        queries: &Range<usize>,
+        [dk, dv, dq]: [*mut V::Elem; 3],
+    ) {
+        let p = self.problem;
+        let valid = operands.keys.clone();
+        if valid.is_empty() || !p.meet(queries, &valid) {
+            return;
         }
+        // SAFETY: `run`'s buffers.
+        unsafe {
+            operands.queries::<L, E>(p, self.tensors, heads, queries.clone());
+            for keys in blocks(valid).filter(|keys| p.meet(queries, keys)) {
+                let first = keys.start - self.keys.start;
+                let (problem, operands, of_products) = (p, &*operands, true);
+                L::call(Block {
+                    scores: Scores {
+                        problem,
+                        heads,
+                        operands,
+                        keys,
+                        queries: queries.clone(),
+                        of_products,
+                    },
+                    dk: dk.add(first * p.features),
+                    dv: dv.add(first * p.value_features),
+                    dq,
+                });
+            }
+        }
+    }
+}
+
+/// Writes the gradient of some positions of a head.
+unsafe fn write<L: Level, E: Stored<T>, T: Number>(
+    head: HeadMut<E>,
+    positions: &Range<usize>,
+    first: *const T,
+    features: usize,
+) {
+    let start = positions.start as isize * head.position;
+    let out = HeadMut { data: head.data.wrapping_offset(start), ..head };
+    // SAFETY: passed on.
+    unsafe {
+        L::call(Sum { out, first, parts: 1, stride: 0, positions: positions.len(), features });
     }
 }
 
@@ -211,7 +244,7 @@ struct Block<'a, V: Vector> {
     /// Gradients of the block's keys and values.
     dk: *mut V::Elem,
     dv: *mut V::Elem,
-    /// Gradients of the head's queries, from the first on.
+    /// Gradients of the block's queries.
     dq: *mut V::Elem,
 }
 
@@ -223,7 +256,7 @@ impl<V: Vector> Kernel for Block<'_, V> {
         let Scores { problem: p, operands: b, .. } = self.scores;
         let (keys, queries) = (&self.scores.keys.clone(), &self.scores.queries.clone());
         let nr = V::TILE_VECTORS * V::LANES;
-        let (first, query) = (keys.start - b.keys.start, queries.start - b.queries.start);
+        let first = keys.start - b.keys.start;
         let vector = PhantomData::<V>;
         let seeing = |rows| within(&p.seeing_queries(&beyond(rows, keys)), queries);
         // SAFETY: the task's buffers have room for every block; the machine has `L`.
@@ -237,8 +270,8 @@ impl<V: Vector> Kernel for Block<'_, V> {
                     depth: queries.len(),
                     a,
                     layout: Layout::Rows,
-                    b: right.add(query * nr),
-                    b_panel: b.queries.len() * nr,
+                    b: right,
+                    b_panel: queries.len() * nr,
                     c,
                     ld: columns,
                     needed: seeing,
@@ -255,7 +288,7 @@ impl<V: Vector> Kernel for Block<'_, V> {
                 layout: Layout::Columns,
                 b: b.k_features.add(first * nr),
                 b_panel: b.keys.len() * nr,
-                c: self.dq.add(queries.start * p.features),
+                c: self.dq,
                 ld: p.features,
                 needed: |rows| within(&p.visible_keys(&beyond(rows, queries), b.keys.end), keys),
                 vector,

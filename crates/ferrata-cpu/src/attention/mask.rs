@@ -162,7 +162,7 @@ impl Part<'_> {
         let p = self.problem;
         let [batches, heads, all_queries, all_keys] = self.ranges.clone();
         let mut carve = Carve::new();
-        let operands = Operands::<V>::reserve::<E>(&mut carve, p, SIDE, SIDE, false);
+        let operands = Operands::<V>::reserve::<E>(&mut carve, p, SIDE, false);
         let sums = carve.take::<V::Elem>(SIDE * SIDE);
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();

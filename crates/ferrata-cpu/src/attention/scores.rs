@@ -12,11 +12,11 @@ use crate::gemm::Stored;
 use crate::isa::{Kernel, Level, Real};
 use crate::math::Math;
 
-/// The packed operands of some keys and some queries of one head, and room for a block.
+/// The packed operands of some keys and a block of queries of one head, and room for a block of
+/// scores.
 pub struct Operands<V: Vector> {
-    /// The keys and queries that are packed.
+    /// The keys that are packed.
     pub keys: Range<usize>,
-    pub queries: Range<usize>,
     /// Keys and values as rows of left operands.
     k: *mut V::Elem,
     v: *mut V::Elem,
@@ -46,40 +46,34 @@ pub struct Reserved<V> {
 }
 
 impl<V: Vector> Operands<V> {
-    /// Reserves room for so many keys and queries; `products` if blocks are multiplied with them.
+    /// Reserves room for so many keys; `products` if blocks are multiplied with them.
     pub fn reserve<E: 'static>(
         carve: &mut Carve,
         p: &Attention<'_>,
         keys: usize,
-        queries: usize,
         products: bool,
     ) -> Reserved<V> {
         let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
         let (features, values) = (p.features, p.value_features);
-        // Panels of a block may be read to their end.
-        let whole = queries.next_multiple_of(SIDE);
         let mut take = |count: usize| carve.take::<V::Elem>(count);
         let of_features = |lines: usize, steps: usize| {
             if products { packed_size(lines, steps, nr) } else { 0 }
         };
-        let of_features = [
-            of_features(features, keys),
-            of_features(features, queries),
-            of_features(values, queries),
-        ];
+        let of_features =
+            [of_features(features, keys), of_features(features, SIDE), of_features(values, SIDE)];
         let parts = [
             take(packed_size(keys, features, mr)),
             take(packed_size(keys, values, mr)),
-            take(packed_size(whole, features, nr)),
-            take(packed_size(whole, values, nr)),
+            take(packed_size(SIDE, features, nr)),
+            take(packed_size(SIDE, values, nr)),
             take(of_features[0]),
             take(of_features[1]),
             take(of_features[2]),
-            take(whole),
-            take(whole),
+            take(SIDE),
+            take(SIDE),
             take(SIDE * SIDE),
             take(SIDE * SIDE),
-            take(widened_size::<E, V::Elem>(queries.max(keys), features.max(values))),
+            take(widened_size::<E, V::Elem>(keys.max(SIDE), features.max(values))),
         ];
         Reserved { parts, products, vector: PhantomData }
     }
@@ -112,8 +106,7 @@ impl<V: Vector> Operands<V> {
         self.keys = keys;
     }
 
-    /// Packs queries and gradients of outputs, of batch entry and query head `heads`. The first
-    /// query is that of a block.
+    /// Packs a block of queries and gradients of outputs, of batch entry and query head `heads`.
     ///
     /// # Safety
     /// As [`Operands::keys`].
@@ -144,13 +137,12 @@ impl<V: Vector> Operands<V> {
                 out: head(&tensors.out, batch, query_head),
                 dout,
                 lse: head(&tensors.lse, batch, query_head),
-                queries: queries.clone(),
+                queries,
                 features: values,
                 exponents: self.exponents,
                 sums: self.delta,
             });
         }
-        self.queries = queries;
     }
 }
 
@@ -174,7 +166,6 @@ impl<V: Vector> Reserved<V> {
         let wanted = |p: *mut V::Elem| if self.products { p } else { std::ptr::null_mut() };
         Operands {
             keys: 0..0,
-            queries: 0..0,
             k,
             v,
             q,
@@ -277,7 +268,7 @@ impl<V: Vector> Kernel for Scores<'_, V> {
         let (p, b) = (self.problem, self.operands);
         let (keys, queries) = (&self.keys, &self.queries);
         let nr = V::TILE_VECTORS * V::LANES;
-        let (first, query) = (keys.start - b.keys.start, queries.start - b.queries.start);
+        let first = keys.start - b.keys.start;
         // SAFETY: the operands have room for every block; the machine has `L`.
         unsafe {
             let product = |depth: usize, a: *const V::Elem, b: *const V::Elem, c| {
@@ -287,7 +278,7 @@ impl<V: Vector> Kernel for Scores<'_, V> {
                     depth,
                     a: a.add(first * depth),
                     layout: Layout::Packed,
-                    b: b.add(query * depth),
+                    b,
                     b_panel: depth * nr,
                     c,
                     ld: SIDE,
@@ -299,8 +290,8 @@ impl<V: Vector> Kernel for Scores<'_, V> {
             product(p.value_features, b.v, b.dout, b.dscores);
             let scores = std::slice::from_raw_parts_mut(b.scores, keys.len() * SIDE);
             let dscores = std::slice::from_raw_parts_mut(b.dscores, keys.len() * SIDE);
-            let exponents = std::slice::from_raw_parts(b.exponents.add(query), SIDE);
-            let delta = std::slice::from_raw_parts(b.delta.add(query), SIDE);
+            let exponents = std::slice::from_raw_parts(b.exponents, SIDE);
+            let delta = std::slice::from_raw_parts(b.delta, SIDE);
             self.softmax::<L>(scores, dscores, exponents, delta);
         }
     }

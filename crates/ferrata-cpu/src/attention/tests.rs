@@ -257,8 +257,10 @@ fn wrong_problems_are_errors() {
     let case = case::<f32>(&mut Random(15), DType::F32, [1, 2, 1, 1, 1, 1, 1], &[1]);
     let p = Attention { lengths: None, ..case.problem };
     assert!(p.check().is_ok());
+    let mask = Mask { data: std::ptr::null(), dtype: DType::I32, strides: [0; 4] };
     let wrong = [
         (Attention { dtype: DType::I32, ..p }, "attention of i32 is not defined"),
+        (Attention { mask: Some(mask), ..p }, "a mask of i32 for attention of f32"),
         (Attention { query_heads: 3, ..p }, "3 query heads and 2 key heads"),
         (Attention { lengths: Some(&[1, 2]), ..p }, "1 batch entries with 2 lengths"),
     ];
