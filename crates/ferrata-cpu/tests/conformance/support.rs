@@ -20,10 +20,10 @@ pub fn paths() -> &'static [Isa] {
         assert!(!asked.is_empty(), "FERRATA_ISA={forced:?} is no path");
         let (run, lacking): (Vec<Isa>, Vec<Isa>) =
             asked.into_iter().partition(|&isa| isa <= Isa::detect());
+        // Not by `eprintln!`, which the harness hides.
+        let mut errors = std::io::stderr();
         for isa in lacking {
-            // Not by `eprintln!`, which the harness hides.
-            writeln!(std::io::stderr(), "conformance of {isa}: NOT RUN, this machine lacks it")
-                .unwrap();
+            writeln!(errors, "conformance of {isa}: NOT RUN, this machine lacks it").unwrap();
         }
         run
     })
