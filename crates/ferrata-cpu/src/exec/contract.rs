@@ -241,7 +241,8 @@ fn prepared(isa: Isa, kernel: &Contract, accumulator: DType) -> Result<Epilogue>
         code: &body,
         indices: (0..rank + 2).map(index).collect(),
         product: Some(accumulator),
-        outputs: std::iter::once(result).chain(beside).collect(),
+        // The result may replace the product in memory, so it is stored last.
+        outputs: beside.chain([result]).collect(),
     };
     Epilogue::new(isa, &source, kernel.m)
 }

@@ -23,7 +23,7 @@ pub(crate) struct Epilogue {
 }
 
 impl Epilogue {
-    /// Prepares a body without reductions whose first store is the result; products have `rows`
+    /// Prepares a body without reductions whose last store is the result; products have `rows`
     /// rows.
     ///
     /// # Errors
@@ -40,7 +40,7 @@ impl Epilogue {
         self.body.loads.iter().map(|l| &l.reach)
     }
 
-    /// What is written, the result first.
+    /// What is written, the result last.
     pub fn stores(&self) -> impl Iterator<Item = &Reach> {
         self.body.stores.iter().map(|s| &s.reach)
     }
@@ -61,7 +61,7 @@ impl Epilogue {
         in_place: bool,
     ) {
         let mut direct = [apart; DIRECT];
-        direct[0] = apart && !in_place;
+        direct[self.body.stores.len() - 1] = apart && !in_place;
         let (body, layout) = (&self.body, &self.layout);
         let shared = Shared { body, layout, operands, direct: &direct, kept: &[] };
         pool.with_scratch(pool.worker(), self.layout.bytes, |scratch| {
