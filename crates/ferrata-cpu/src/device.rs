@@ -102,14 +102,24 @@ impl CpuDevice {
 
     /// Which path each class of kernels takes, as (class, path).
     pub fn paths(&self) -> Vec<(&'static str, String)> {
-        let vector = |what: &str| format!("{what}, {}", self.isa());
+        let isa = self.isa();
+        let vector = |what: &str| format!("{what}, {}", isa.vectors());
+        let dots = |dots: bool, other: &str| {
+            if dots { format!("packed, dot instructions, {isa}") } else { vector(other) }
+        };
         vec![
             ("loop f32, f64, i32, bool", vector("tile interpreter")),
             ("loop f16, bf16", vector("tile interpreter in f32")),
             ("loop i64, i16, i8, u8, u32", "tile interpreter, portable".into()),
             ("contract f32, f64", vector("packed")),
-            ("contract f16, bf16", vector("packed in f32")),
-            ("contract integers", vector("packed")),
+            ("contract bf16", dots(isa >= Isa::Avx512Bf16, "packed in f32")),
+            ("contract f16", vector("packed in f32")),
+            ("contract i8, u8", dots(isa >= Isa::Avx512Vnni, "packed in i32")),
+            ("contract i16, i32, u32, i64", vector("packed, no wider than 256 bits")),
+            (
+                "contract, 8 rows or columns or fewer",
+                vector("in place, in the accumulator's dtype"),
+            ),
             ("attention", vector("flash")),
             ("gather, scatter, sort, random bits", "portable".into()),
         ]

@@ -11,7 +11,7 @@ use half::{bf16, f16};
 
 use crate::isa::{Isa, Kernel, Level};
 use crate::pool::Pool;
-use crate::simd::{Simd, VectorI32, VectorI64};
+use crate::simd::{Dot, Fma, Simd, VectorI32, VectorI64};
 
 mod element;
 mod pack;
@@ -22,7 +22,7 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use element::Stored;
+pub use element::{Pack, Stored};
 pub(crate) use pack::Panels;
 use packed::Product;
 pub(crate) use tile::Tile;
@@ -126,27 +126,27 @@ pub unsafe fn gemm(pool: &Pool, isa: Isa, problem: &Gemm<'_>) -> Result<(), Stri
         return Err("a product that accumulates needs an output".into());
     }
     macro_rules! run {
-        ($in:ty, $out:ty, $acc:ty, $vector:ident) => {{
-            let marker = PhantomData::<($in, $out, $acc)>;
-            isa.run($vector { pool, problem, marker });
+        ($in:ty, $out:ty, $runner:ident, $run:ident) => {{
+            let marker = PhantomData::<($in, $out)>;
+            isa.$run($runner { pool, problem, marker });
             Ok(())
         }};
     }
     match (problem.dtype, out) {
-        (DType::F64, DType::F64) => run!(f64, f64, f64, RunF64),
-        (DType::F32, DType::F32) => run!(f32, f32, f32, RunF32),
-        (DType::F16, DType::F32) => run!(f16, f32, f32, RunF32),
-        (DType::F16, DType::F16) => run!(f16, f16, f32, RunF32),
-        (DType::BF16, DType::F32) => run!(bf16, f32, f32, RunF32),
-        (DType::BF16, DType::BF16) => run!(bf16, bf16, f32, RunF32),
-        (DType::I64, DType::I64) => run!(i64, i64, i64, RunI64),
-        (DType::I32, DType::I32) | (DType::U32, DType::U32) => run!(i32, i32, i32, RunI32),
-        (DType::I16, DType::I32) => run!(i16, i32, i32, RunI32),
-        (DType::I16, DType::I16) => run!(i16, i16, i32, RunI32),
-        (DType::I8, DType::I32) => run!(i8, i32, i32, RunI32),
-        (DType::I8, DType::I8) => run!(i8, i8, i32, RunI32),
-        (DType::U8, DType::I32) => run!(u8, i32, i32, RunI32),
-        (DType::U8, DType::U8) => run!(u8, u8, i32, RunI32),
+        (DType::F64, DType::F64) => run!(f64, f64, RunF64, run),
+        (DType::F32, DType::F32) => run!(f32, f32, RunF32, run),
+        (DType::F16, DType::F32) => run!(f16, f32, RunF32, run),
+        (DType::F16, DType::F16) => run!(f16, f16, RunF32, run),
+        (DType::BF16, DType::F32) => run!(bf16, f32, RunBf16, run_dots),
+        (DType::BF16, DType::BF16) => run!(bf16, bf16, RunBf16, run_dots),
+        (DType::I64, DType::I64) => run!(i64, i64, RunI64, run),
+        (DType::I32, DType::I32) | (DType::U32, DType::U32) => run!(i32, i32, RunI32, run),
+        (DType::I16, DType::I32) => run!(i16, i32, RunI32, run),
+        (DType::I16, DType::I16) => run!(i16, i16, RunI32, run),
+        (DType::I8, DType::I32) => run!(i8, i32, RunI8, run_dots),
+        (DType::I8, DType::I8) => run!(i8, i8, RunI8, run_dots),
+        (DType::U8, DType::I32) => run!(u8, i32, RunU8, run_dots),
+        (DType::U8, DType::U8) => run!(u8, u8, RunU8, run_dots),
         (dtype, out) => Err(format!(
             "no matrix product of {dtype} into {out} on this device; cast the operands, or give \
              an output of {dtype} or {}",
@@ -155,40 +155,39 @@ pub unsafe fn gemm(pool: &Pool, isa: Isa, problem: &Gemm<'_>) -> Result<(), Stri
     }
 }
 
-/// A problem whose types are known; one for each family of vectors.
+/// A problem whose types are known; one for each kind of dot instruction.
 macro_rules! runner {
-    ($name:ident, $acc:ty, $vector:ty) => {
+    ($name:ident, [$($generic:tt)*] $in:ty, $acc:ty, |$l:ident| $dot:ty) => {
         struct $name<'a, T> {
             pool: &'a Pool,
             problem: &'a Gemm<'a>,
             marker: PhantomData<T>,
         }
 
-        impl<In, Out> Kernel for $name<'_, (In, Out, $acc)>
-        where
-            In: Stored<$acc>,
-            Out: Stored<$acc>,
-        {
+        impl<$($generic)* Out: Stored<$acc>> Kernel for $name<'_, ($in, Out)> {
             type Output = ();
 
             #[inline(always)]
-            fn run<L: Level>(self) {
-                batched::<L, $vector, In, Out, $acc>(self.pool, self.problem);
+            fn run<$l: Level>(self) {
+                batched::<$l, $dot, $in, Out, $acc>(self.pool, self.problem);
             }
         }
     };
 }
-runner!(RunF64, f64, L::F64);
-runner!(RunF32, f32, L::F32);
-runner!(RunI64, i64, VectorI64);
-runner!(RunI32, i32, VectorI32);
+runner!(RunF64, [] f64, f64, |L| Fma<L::F64>);
+runner!(RunF32, [In: Stored<f32>,] In, f32, |L| Fma<L::F32>);
+runner!(RunBf16, [] bf16, f32, |L| L::Bf16);
+runner!(RunI64, [] i64, i64, |L| Fma<VectorI64>);
+runner!(RunI32, [In: Stored<i32>,] In, i32, |L| Fma<VectorI32>);
+runner!(RunI8, [] i8, i32, |L| L::Int8);
+runner!(RunU8, [] u8, i32, |L| L::Int8);
 
 /// Runs every product of the batch.
-fn batched<L, V, In, Out, A>(pool: &Pool, problem: &Gemm<'_>)
+fn batched<L, D, In, Out, A>(pool: &Pool, problem: &Gemm<'_>)
 where
     L: Level,
-    V: Simd<Elem = A>,
-    A: Copy + Default + Send + Sync + 'static,
+    D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
+    A: Copy + Default + skinny::Sum + Send + Sync + 'static,
     In: Stored<A>,
     Out: Stored<A>,
 {
@@ -201,9 +200,8 @@ where
         let product = shared.product::<In, Out, A>(index);
         // SAFETY: `gemm`'s contract, and `Isa::run` chose `L` by what the machine has.
         unsafe {
-            let done = product.same().is_some_and(|p| p.multiply_skinny::<L, V>(pool));
-            if !done {
-                product.multiply::<L, V>(pool);
+            if !product.multiply_skinny::<L, D::Acc>(pool) {
+                product.multiply::<L, D>(pool);
             }
         }
     };
@@ -257,7 +255,6 @@ impl<'a> Shared<'a> {
             c: out,
             c_row: g.c.map_or(0, |o| o.row_stride),
             accumulate: g.accumulate,
-            direct: std::any::TypeId::of::<Out>() == std::any::TypeId::of::<A>(),
             batch: index,
             epilogue: g.epilogue,
             marker: PhantomData,

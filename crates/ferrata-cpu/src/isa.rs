@@ -7,6 +7,9 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use half::bf16;
+
+use crate::gemm::Pack;
 use crate::simd::{self, Dot, Fma, Simd, VectorI32};
 
 /// A path through the kernels. Each is deterministic on its own; they differ in rounding.
@@ -111,6 +114,12 @@ impl Isa {
         }
     }
 
+    /// The path that has this one's vectors and no dot instructions: what kernels other than
+    /// matrix products take.
+    pub fn vectors(self) -> Isa {
+        self.min(Isa::Avx512)
+    }
+
     /// Runs `kernel`, compiled for this path's vectors; its dot instructions stay unused, so that
     /// kernels without need for them are not compiled again. A path that this machine lacks runs
     /// the best it has.
@@ -196,9 +205,9 @@ pub trait Level: Copy + Send + Sync + 'static {
     /// Vectors of f64.
     type F64: Simd<Elem = f64>;
     /// Products of bf16, in f32: dot instructions, or [`Level::F32`] over widened numbers.
-    type Bf16: Dot<Acc = Self::F32>;
+    type Bf16: Dot<Acc = Self::F32, Left: Pack<bf16>, Right: Pack<bf16>>;
     /// Products of 8-bit integers, in i32: dot instructions, or vectors over widened numbers.
-    type Int8: Dot<Acc: Simd<Elem = i32>>;
+    type Int8: Dot<Acc: Simd<Elem = i32>, Left: Pack<i8> + Pack<u8>, Right: Pack<i8> + Pack<u8>>;
 
     /// `a·b + c`: rounded once where the path has the instruction, twice on the portable path.
     #[inline(always)]

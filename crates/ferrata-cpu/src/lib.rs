@@ -1,12 +1,13 @@
 //! The CPU device: kernels for x86-64 and arm64, chosen at run time, and the pool they run on.
 //!
 //! Must not know models or files. Map: `device` and `memory` (what programs and buffers see),
-//! `exec` (runs plans), `isa` (what the machine has), `peak` (how fast it is), `limits` (that, as
-//! the device tells it), `pool` (threads and scratch memory), `gemm` (matrix products),
+//! `exec` (runs plans), `isa` and `cache` (what the machine has), `peak` (how fast it is), `limits`
+//! (that, as the device tells it), `pool` (threads and scratch memory), `gemm` (matrix products),
 //! `attention`, `math` (elementary functions), `simd` (vectors that the hand-written kernels are
 //! made of).
 
 pub mod attention;
+mod cache;
 pub mod device;
 mod exec;
 pub mod gemm;

@@ -32,6 +32,19 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn splat(x: Self::Elem) -> Self;
     /// `LANES` elements.
     unsafe fn load(from: *const Self::Elem) -> Self;
+    /// `LANES` elements of 32 bits whose upper halves lie in memory and whose lower halves are 0:
+    /// f32 from bf16.
+    #[inline(always)]
+    unsafe fn load_high(from: *const u16) -> Self {
+        const { assert!(size_of::<Self::Elem>() != 4 || Self::LANES <= 16) };
+        let mut wide = [0u32; 16];
+        for (i, x) in wide.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller gives `LANES` halves.
+            *x = u32::from(unsafe { from.add(i).read() }) << 16;
+        }
+        // SAFETY: as many elements; every number of 32 bits is one.
+        unsafe { Self::load(wide.as_ptr().cast()) }
+    }
     /// The first `n` elements, then zeros.
     unsafe fn load_first(from: *const Self::Elem, n: usize) -> Self;
     /// Writes `LANES` elements.
@@ -45,6 +58,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
         // SAFETY: passed on.
         unsafe { self.store(to) }
     }
+    /// Asks for the cache line of an address that will be needed, and may be any.
+    #[inline(always)]
+    unsafe fn prefetch(_: *const Self::Elem) {}
     /// Orders streamed writes before what follows.
     #[inline(always)]
     unsafe fn fence() {}
@@ -96,7 +112,7 @@ impl<V: Simd> Dot for Fma<V> {
     #[inline(always)]
     unsafe fn left(from: *const V::Elem) -> V {
         // SAFETY: passed on.
-        unsafe { V::splat(from.read()) }
+        unsafe { V::splat(*from) }
     }
     #[inline(always)]
     unsafe fn right(from: *const V::Elem) -> V {

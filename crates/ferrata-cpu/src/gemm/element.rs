@@ -2,16 +2,57 @@
 
 use half::{bf16, f16};
 
-/// A stored element that widens exactly to the accumulation type `A`.
-pub(crate) trait Stored<A>: Copy + Send + Sync + 'static {
+/// A stored element that widens exactly to the accumulation type or, packed, to the operand type
+/// `A` of a dot instruction.
+pub trait Stored<A>: Copy + Send + Sync + 'static {
+    /// The bits of every byte that widening flips, where it does nothing else.
+    const FLIP: Option<u8> = None;
+    /// What widening adds to a number.
+    const SHIFT: i32 = 0;
+
+    /// The same number (but for `SHIFT`) as an `A`.
     fn widen(self) -> A;
     /// Rounds (floats) or wraps (integers).
     fn narrow(x: A) -> Self;
+    /// A widened number, for the sums that correct products of shifted ones.
+    fn count(_: A) -> i32 {
+        0
+    }
+}
+
+/// An operand type of a dot instruction that numbers of type `In` are packed into: [`Stored`] seen
+/// from the other side.
+pub trait Pack<In>: Copy + Default + Send + Sync + 'static {
+    /// [`Stored::FLIP`].
+    const FLIP: Option<u8>;
+    /// [`Stored::SHIFT`].
+    const SHIFT: i32;
+
+    /// [`Stored::widen`].
+    fn pack(x: In) -> Self;
+    /// [`Stored::count`].
+    fn count(self) -> i32;
+}
+
+impl<In: Stored<P>, P: Copy + Default + Send + Sync + 'static> Pack<In> for P {
+    const FLIP: Option<u8> = In::FLIP;
+    const SHIFT: i32 = In::SHIFT;
+
+    #[inline(always)]
+    fn pack(x: In) -> P {
+        x.widen()
+    }
+    #[inline(always)]
+    fn count(self) -> i32 {
+        In::count(self)
+    }
 }
 
 macro_rules! same {
     ($($t:ty),*) => {$(
         impl Stored<$t> for $t {
+            const FLIP: Option<u8> = Some(0);
+
             #[inline(always)]
             fn widen(self) -> $t {
                 self
@@ -23,7 +64,31 @@ macro_rules! same {
         }
     )*};
 }
-same!(f64, f32, i64, i32);
+same!(f64, f32, i64, i32, bf16);
+
+/// 8-bit integers as the operands of dot instructions, whose signs are given.
+macro_rules! byte {
+    ($($from:ty => $to:ty, $flip:literal, $shift:literal);*) => {$(
+        impl Stored<$to> for $from {
+            const FLIP: Option<u8> = Some($flip);
+            const SHIFT: i32 = $shift;
+
+            #[inline(always)]
+            fn widen(self) -> $to {
+                self as $to ^ $flip as u8 as $to
+            }
+            #[inline(always)]
+            fn narrow(x: $to) -> $from {
+                x as $from ^ $flip as u8 as $from
+            }
+            #[inline(always)]
+            fn count(x: $to) -> i32 {
+                i32::from(x)
+            }
+        }
+    )*};
+}
+byte!(i8 => i8, 0, 0; u8 => u8, 0, 0; i8 => u8, 0x80, 128; u8 => i8, 0x80, -128);
 
 macro_rules! integer {
     ($($t:ty),*) => {$(
@@ -94,6 +159,18 @@ mod tests {
                 assert_eq!(wide_b.to_bits(), b.to_f32().to_bits());
                 assert_eq!(bf16::narrow(wide_b), b);
             }
+        }
+    }
+
+    #[test]
+    fn bytes_are_shifted_by_what_is_said() {
+        for bits in 0..=u8::MAX {
+            let signed: u8 = (bits as i8).widen();
+            assert_eq!(i32::from(signed), i32::from(bits as i8) + <i8 as Stored<u8>>::SHIFT);
+            assert_eq!(i8::narrow(signed), bits as i8);
+            let unsigned: i8 = bits.widen();
+            assert_eq!(i32::from(unsigned), i32::from(bits) + <u8 as Stored<i8>>::SHIFT);
+            assert_eq!(u8::narrow(unsigned), bits);
         }
     }
 

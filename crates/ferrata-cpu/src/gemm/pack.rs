@@ -1,13 +1,15 @@
 //! Packing: panels of an operand copied so that the register tile reads them in order.
 //!
 //! A panel is `width` neighbouring lines (rows of the left operand, columns of the right one); for
-//! every step of the contracted dimension it holds `width` elements, padded with zeros.
+//! every group of steps of the contracted dimension it holds a group of each line, padded with
+//! zeros. Groups have one step, or as many as a dot instruction sums.
 
-use super::element::Stored;
+use super::element::Pack;
 use crate::isa::{Kernel, Level};
+use crate::simd::Dot;
 
 /// Lines `first..first + lines` of an operand, steps `0..depth`.
-pub(crate) struct Panels<In, A> {
+pub(crate) struct Panels<In, P> {
     /// The first line's first step.
     pub from: *const In,
     /// Elements from one line to the next.
@@ -18,89 +20,117 @@ pub(crate) struct Panels<In, A> {
     pub depth: usize,
     /// Lines in a panel.
     pub width: usize,
-    pub to: *mut A,
+    pub to: *mut P,
 }
 
-impl<In, A> Panels<In, A>
+impl<In, P> Panels<In, P>
 where
-    In: Stored<A>,
-    A: Copy + Default + 'static,
+    In: Copy + 'static,
+    P: Pack<In>,
 {
-    /// Packs every panel.
+    /// Packs every panel in groups of one step.
     ///
     /// # Safety
     /// The machine has `L`; `from` is readable at every line and step; `to` is writable for
     /// `depth · width` elements per panel begun.
     pub unsafe fn pack<L: Level>(self) {
+        let panel = self.depth * self.width;
         // SAFETY: passed on.
-        unsafe { L::call(self) }
+        unsafe { L::call(Grouped::<In, P, 1> { panels: self, panel }) }
+    }
+
+    /// Packs these steps of every panel in the groups of a dot instruction; panels begin `panel`
+    /// elements apart.
+    ///
+    /// # Safety
+    /// As [`Panels::pack`], for `depth` rounded up to groups.
+    pub unsafe fn pack_for<L: Level, D: Dot>(self, panel: usize) {
+        // SAFETY: passed on.
+        unsafe {
+            match D::GROUP {
+                1 => L::call(Grouped::<In, P, 1> { panels: self, panel }),
+                2 => L::call(Grouped::<In, P, 2> { panels: self, panel }),
+                _ => L::call(Grouped::<In, P, 4> { panels: self, panel }),
+            }
+        }
     }
 }
 
-impl<In, A> Kernel for Panels<In, A>
+/// Panels in groups of `G` steps.
+struct Grouped<In, P, const G: usize> {
+    panels: Panels<In, P>,
+    /// Elements from one panel to the next.
+    panel: usize,
+}
+
+impl<In, P, const G: usize> Kernel for Grouped<In, P, G>
 where
-    In: Stored<A>,
-    A: Copy + Default + 'static,
+    In: Copy + 'static,
+    P: Pack<In>,
 {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        let whole = if self.line == 1 { self.lines / self.width } else { 0 };
+        let p = &self.panels;
+        let whole = if p.line == 1 { p.lines / p.width } else { 0 };
         // SAFETY: `pack`'s contract, for the panels that are full.
         unsafe { self.copy(whole) };
-        let mut first = whole * self.width;
-        while first < self.lines {
-            let lines = self.width.min(self.lines - first);
+        for first in (whole * p.width..p.lines).step_by(p.width) {
+            let lines = p.width.min(p.lines - first);
             // SAFETY: `pack`'s contract, for the panel that starts at line `first`.
             unsafe {
-                let from = self.from.offset(first as isize * self.line);
-                let to = self.to.add(first * self.depth);
-                if lines < self.width {
-                    to.write_bytes(0, self.width * self.depth);
+                let from = p.from.offset(first as isize * p.line);
+                let to = p.to.add(first / p.width * self.panel);
+                if lines < p.width {
+                    to.write_bytes(0, p.depth.next_multiple_of(G) * p.width);
                 }
-                if self.step == 1 {
+                if p.step == 1 {
                     self.transpose::<L>(from, to, lines);
                 } else {
-                    self.gather(from, to, 0..lines, 0..self.depth);
+                    self.gather(from, to, lines, 0..p.depth);
                 }
             }
-            first += self.width;
         }
     }
 }
 
-impl<In, A> Panels<In, A>
+impl<In, P, const G: usize> Grouped<In, P, G>
 where
-    In: Stored<A>,
-    A: Copy + Default + 'static,
+    In: Copy + 'static,
+    P: Pack<In>,
 {
-    /// The first `panels` panels, whose lines are neighbours in memory: step by step, so that
+    /// The first `panels` panels, whose lines are neighbours in memory: group by group, so that
     /// reads are long.
     #[inline(always)]
     unsafe fn copy(&self, panels: usize) {
+        let (p, size) = (&self.panels, self.panel);
         /// Panels of a constant width, so that the compiler moves whole vectors.
         macro_rules! fixed {
             ($n:literal) => {
-                for p in 0..self.depth {
+                for group in 0..p.depth / G {
                     for panel in 0..panels {
                         // SAFETY: `pack`'s contract.
                         unsafe {
-                            let from = self.from.offset(p as isize * self.step).add(panel * $n);
-                            let to = self.to.add((panel * self.depth + p) * $n);
+                            let step = |g: usize| p.step * (group * G + g) as isize;
+                            let from = p.from.add(panel * $n);
+                            let to = p.to.add(panel * size + group * G * $n);
                             // All reads before all writes: the two might alias, for all the
                             // compiler knows.
-                            let mut row = [A::default(); $n];
-                            for (line, x) in row.iter_mut().enumerate() {
-                                *x = from.add(line).read().widen();
+                            let mut row = [[P::default(); G]; $n];
+                            for g in 0..G {
+                                let from = from.offset(step(g));
+                                for (line, x) in row.iter_mut().enumerate() {
+                                    x[g] = P::pack(from.add(line).read());
+                                }
                             }
-                            to.cast::<[A; $n]>().write_unaligned(row);
+                            to.cast::<[[P; G]; $n]>().write_unaligned(row);
                         }
                     }
                 }
             };
         }
-        match self.width {
+        match p.width {
             4 => fixed!(4),
             6 => fixed!(6),
             8 => fixed!(8),
@@ -108,18 +138,24 @@ where
             16 => fixed!(16),
             _ => fixed!(32),
         }
+        for panel in 0..panels {
+            // SAFETY: `pack`'s contract.
+            unsafe {
+                let (from, to) = (p.from.add(panel * p.width), p.to.add(panel * size));
+                self.gather(from, to, p.width, p.depth / G * G..p.depth);
+            }
+        }
     }
 
     /// Lines whose steps are neighbours in memory.
     #[inline(always)]
-    unsafe fn transpose<L: Level>(&self, from: *const In, to: *mut A, lines: usize) {
+    unsafe fn transpose<L: Level>(&self, from: *const In, to: *mut P, lines: usize) {
         // SAFETY: passed on.
         let done = unsafe { self.transpose_in_registers::<L>(from, to, lines) };
-        let blocks = (done..self.depth).step_by(16);
-        for start in blocks {
-            let end = (start + 16).min(self.depth);
+        for start in (done..self.panels.depth).step_by(16) {
+            let end = (start + 16).min(self.panels.depth);
             // SAFETY: passed on.
-            unsafe { self.gather(from, to, 0..lines, start..end) };
+            unsafe { self.gather(from, to, lines, start..end) };
         }
     }
 
@@ -129,49 +165,56 @@ where
     unsafe fn transpose_in_registers<L: Level>(
         &self,
         from: *const In,
-        to: *mut A,
+        to: *mut P,
         lines: usize,
     ) -> usize {
-        use std::any::TypeId;
-        let single = TypeId::of::<f32>();
-        if L::ISA < crate::Isa::Avx2 || TypeId::of::<In>() != single || TypeId::of::<A>() != single
-        {
+        let Some(flip) = P::FLIP else { return 0 };
+        if L::ISA < crate::Isa::Avx2 || size_of::<P>() * G != size_of::<u32>() {
             return 0;
         }
-        let done = self.depth / 8 * 8;
-        for group in (0..lines).step_by(8) {
-            // SAFETY: `pack`'s contract; both types are f32; the level has AVX2.
+        let p = &self.panels;
+        let groups = p.depth / G / 8 * 8;
+        let line = p.line * size_of::<In>() as isize;
+        for first in (0..lines).step_by(8) {
+            // SAFETY: `pack`'s contract; groups have 32 bits and keep them; the level has AVX2.
             unsafe {
-                let from = from.offset(group as isize * self.line).cast::<f32>();
-                let to = to.add(group).cast::<f32>();
-                let count = (lines - group).min(8);
-                x86::transpose(from, self.line, to, self.width, count, done);
+                let from = from.offset(first as isize * p.line).cast::<u8>();
+                let to = to.add(first * G).cast::<u32>();
+                let count = (lines - first).min(8);
+                let flip = i32::from_ne_bytes([flip; 4]);
+                x86::transpose(from, line, to, p.width, count, groups, flip);
             }
         }
-        done
+        groups * G
     }
 
     /// As above, where there are no such instructions.
     #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn transpose_in_registers<L: Level>(&self, _: *const In, _: *mut A, _: usize) -> usize {
+    unsafe fn transpose_in_registers<L: Level>(&self, _: *const In, _: *mut P, _: usize) -> usize {
         0
     }
 
-    /// Any lines, one element at a time.
+    /// Any lines, one element at a time; a last group that is not full is padded.
     #[inline(always)]
     unsafe fn gather(
         &self,
         from: *const In,
-        to: *mut A,
-        lines: std::ops::Range<usize>,
+        to: *mut P,
+        lines: usize,
         steps: std::ops::Range<usize>,
     ) {
-        for line in lines {
-            for p in steps.clone() {
-                // SAFETY: `pack`'s contract.
-                unsafe {
-                    let x = from.offset(line as isize * self.line + p as isize * self.step).read();
-                    to.add(p * self.width + line).write(x.widen());
+        let p = &self.panels;
+        let padded = steps.end.next_multiple_of(G);
+        for line in 0..lines {
+            // SAFETY: `pack`'s contract.
+            unsafe {
+                let at = |step: usize| to.add((step / G * p.width + line) * G + step % G);
+                for step in steps.clone() {
+                    let x = from.offset(line as isize * p.line + step as isize * p.step).read();
+                    at(step).write(P::pack(x));
+                }
+                for step in steps.end..padded {
+                    at(step).write(P::default());
                 }
             }
         }
@@ -182,32 +225,36 @@ where
 mod x86 {
     use std::arch::x86_64::*;
 
-    /// Transposes `lines ≤ 8` lines of `steps` (a multiple of 8) elements in 8 × 8 blocks.
+    /// Transposes `lines ≤ 8` lines, `line` bytes apart, of `steps` (a multiple of 8) elements of
+    /// 32 bits, flipping the bits of `flip`, in 8 × 8 blocks.
     ///
     /// # Safety
     /// The machine has AVX2; `from` is readable for `steps` elements from each of `lines` lines,
-    /// `to` writable for `lines` elements at every step.
+    /// `to` writable for `lines` elements at every step; neither need be aligned.
     #[inline(always)]
     pub unsafe fn transpose(
-        from: *const f32,
+        from: *const u8,
         line: isize,
-        to: *mut f32,
+        to: *mut u32,
         width: usize,
         lines: usize,
         steps: usize,
+        flip: i32,
     ) {
         // SAFETY: the caller's contract; lines beyond the last are read from the last one again.
         unsafe {
-            let at = |i: usize| from.offset(i.min(lines - 1) as isize * line);
+            let at = |i: usize| from.offset(i.min(lines - 1) as isize * line).cast::<f32>();
             let source: [*const f32; 8] = std::array::from_fn(at);
             let ones = _mm256_set1_epi32(-1);
             let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
             let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lines as i32), lane);
             let mask = if lines == 8 { ones } else { mask };
+            let flip = _mm256_castsi256_ps(_mm256_set1_epi32(flip));
             for p in (0..steps).step_by(8) {
                 let columns = block(source, p);
                 for (d, column) in columns.into_iter().enumerate() {
-                    let to = to.add((p + d) * width);
+                    let to = to.add((p + d) * width).cast::<f32>();
+                    let column = _mm256_xor_ps(column, flip);
                     if lines == 8 {
                         _mm256_storeu_ps(to, column);
                     } else {

@@ -1,37 +1,47 @@
 //! The packed, blocked product of one pair of matrices.
 //!
-//! Chunks of the operands are packed once, in parallel (a left operand whose rows are contiguous
-//! is read in place); then blocks of the output, each a task, go tile by tile. The contracted dimension is cut by sizes alone, and each
-//! output element adds its chunks in order, so neither the number of threads nor the blocks
-//! change a bit.
+//! The right operand is packed chunk by chunk, in parallel, to lie in the last cache; then blocks of
+//! the output, each a task, pack their rows of the left operand (or read them in place) to lie in
+//! the second cache, and go tile by tile. The contracted dimension is cut by sizes alone, and each
+//! output element adds its parts in order, so neither the number of threads nor the blocks change
+//! a bit.
 
 use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::element::Stored;
+use super::element::{Pack, Stored};
 use super::pack::Panels;
 use super::tile::Tile;
 use super::{Epilogue, EpilogueTile};
+use crate::cache::Caches;
 use crate::isa::{Kernel, Level};
 use crate::pool::Pool;
-use crate::simd::Simd;
+use crate::simd::{Dot, Simd};
 
-/// Lines of an operand in one packed chunk, so that chunks take a few megabytes.
-const CHUNK: usize = 4096;
-/// The same where the accumulators need a chunk-sized buffer of their own.
-const BUFFERED_CHUNK: usize = 2048;
-/// Bytes of the contracted dimension in one chunk: a left panel stays in the first-level cache, a
-/// block's right panels in the second.
-const DEPTH_BYTES: usize = 2048;
-/// Output rows of one task, at most.
-const TASK_ROWS: usize = 96;
-/// Output columns of one task, at most.
-const TASK_COLUMNS: usize = 512;
-/// Lines packed by one task, at most.
-const TASK_LINES: usize = 256;
+/// Groups of steps between two visits to an output tile, at most: a left panel of them stays in
+/// the first cache.
+const DEPTH: usize = 512;
+/// Such visits in one chunk, at most.
+const VISITS: usize = 16;
+/// Bytes of a packed right chunk, at most, whatever the cache.
+const CHUNK_BYTES: usize = 16 << 20;
+/// Output columns that are finished together.
+const COLUMNS: usize = 512;
+/// Tiles of a task in either direction, at least.
+const TASK_TILES: usize = 4;
+/// Tasks that a product is split into if its size allows, so that threads end together.
+const TASKS: usize = 32;
+/// Multiplications of a task, at least.
+const TASK: usize = 1 << 21;
+/// Lines packed by one task, at most: rows of memory are read in long runs.
+const TASK_LINES: usize = 512;
+/// Groups of steps packed by one task, at most.
+const TASK_GROUPS: usize = 256;
 /// Multiplications below which waking other threads costs more than it brings.
 const SERIAL: usize = 1 << 19;
+/// Tiles in a row of the output up to which reading the left operand in place beats packing it.
+const FEW_TILES: usize = 8;
 
 /// One product `C = A·B`, all strides in elements.
 pub(super) struct Product<'a, In, Out, A> {
@@ -48,8 +58,6 @@ pub(super) struct Product<'a, In, Out, A> {
     pub c: *mut Out,
     pub c_row: usize,
     pub accumulate: bool,
-    /// Whether `Out` is the accumulation type, so that `c` can hold partial sums.
-    pub direct: bool,
     pub batch: usize,
     pub epilogue: Option<&'a Epilogue<'a>>,
     pub marker: PhantomData<A>,
@@ -59,20 +67,29 @@ pub(super) struct Product<'a, In, Out, A> {
 // writes to parts of `c` that no other task touches, by `multiply`'s contract.
 unsafe impl<In, Out, A> Sync for Product<'_, In, Out, A> {}
 
-/// Parts of one chunk step: which lines and steps, and where they lie packed.
-#[derive(Clone)]
-struct Chunk<A> {
-    rows: Range<usize>,
+type Accumulator<D> = <<D as Dot>::Acc as Simd>::Elem;
+
+/// Some columns and some groups of steps, with the right operand packed.
+struct Chunk<D: Dot> {
     columns: Range<usize>,
-    steps: Range<usize>,
-    a: *mut A,
-    b: *mut A,
-    /// Accumulators of the chunk where `c` cannot hold them, else null.
-    sums: *mut A,
+    groups: Range<usize>,
+    b: Packed<D::Right>,
+    /// The left operand where several tasks share its rows; else tasks read it in place or pack
+    /// their own.
+    a: Option<Packed<D::Left>>,
+    /// Accumulators of all rows where neither `c` nor a task can keep them, else null.
+    sums: *mut Accumulator<D>,
 }
 
-// SAFETY: tasks write disjoint parts of the packed buffers and of the sums.
-unsafe impl<A> Sync for Chunk<A> {}
+// SAFETY: tasks write disjoint parts of the sums.
+unsafe impl<D: Dot> Sync for Chunk<D> {}
+
+/// How a chunk's output is cut into tasks.
+#[derive(Clone, Copy)]
+struct Split {
+    rows: usize,
+    columns: usize,
+}
 
 /// `length` cut into the fewest equal parts of at most `most`, each a multiple of `unit`.
 fn part(length: usize, most: usize, unit: usize) -> usize {
@@ -86,74 +103,220 @@ fn piece(whole: &Range<usize>, part: usize, index: usize) -> Range<usize> {
     start..(start + part).min(whole.end)
 }
 
+/// The `index`th of `parts` parts of `whole`, whose sizes in `unit`s differ by 1 at most.
+fn share(whole: &Range<usize>, parts: usize, unit: usize, index: usize) -> Range<usize> {
+    let units = whole.len().div_ceil(unit);
+    let at = |index: usize| (whole.start + units * index / parts * unit).min(whole.end);
+    at(index)..at(index + 1)
+}
+
+/// The operand's lines and steps, cut into tasks of packing.
+struct Grid {
+    lines: usize,
+    steps: usize,
+    /// Lines and steps of one task.
+    task: [usize; 2],
+}
+
+impl Grid {
+    /// Sums of lines want all steps in one task.
+    fn new<D: Dot>(lines: usize, width: usize, steps: usize, sums: bool) -> Grid {
+        let most = if sums { steps.max(1) } else { TASK_GROUPS * D::GROUP };
+        let task = [part(lines, TASK_LINES, width), part(steps, most, D::GROUP).max(1)];
+        Grid { lines, steps, task }
+    }
+
+    fn tasks(&self) -> usize {
+        self.lines.div_ceil(self.task[0]) * self.steps.div_ceil(self.task[1])
+    }
+
+    fn task(&self, index: usize) -> (Range<usize>, Range<usize>) {
+        let down = self.steps.div_ceil(self.task[1]);
+        let lines = piece(&(0..self.lines), self.task[0], index / down);
+        (lines, piece(&(0..self.steps), self.task[1], index % down))
+    }
+}
+
+/// Parts of a buffer, each aligned to 64 bytes.
+#[derive(Default)]
+struct Room {
+    bytes: usize,
+}
+
+impl Room {
+    /// Where the next part begins.
+    fn take(&mut self, bytes: usize) -> usize {
+        let start = self.bytes;
+        self.bytes += bytes.next_multiple_of(64);
+        start
+    }
+}
+
+/// Adds up every line of packed panels of 8-bit integers.
+struct SumLines<In, P> {
+    panels: *const P,
+    lines: usize,
+    groups: usize,
+    /// Steps in a group.
+    group: usize,
+    width: usize,
+    sums: *mut i32,
+    marker: PhantomData<In>,
+}
+
+impl<In, P: Pack<In>> Kernel for SumLines<In, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        let row = self.width * self.group;
+        for first in (0..self.lines).step_by(self.width) {
+            // SAFETY: whoever makes this gives panels of all lines, and as many sums.
+            unsafe {
+                // Wide enough for the widest panel, whose lines have 4 bytes.
+                let mut sums = [0i32; 128];
+                for p in 0..self.groups {
+                    let step = self.panels.add((first * self.groups + p * self.width) * self.group);
+                    for (i, sum) in sums.iter_mut().enumerate().take(row) {
+                        *sum = sum.wrapping_add((*step.add(i)).count());
+                    }
+                }
+                for line in 0..self.width.min(self.lines - first) {
+                    let parts = &sums[line * self.group..(line + 1) * self.group];
+                    let sum = parts.iter().fold(0, |sum: i32, &x| sum.wrapping_add(x));
+                    self.sums.add(first + line).write(sum);
+                }
+            }
+        }
+    }
+}
+
+/// Lines of an operand, from a first step.
+struct Lines<In> {
+    from: *const In,
+    line: isize,
+    step: isize,
+    count: usize,
+}
+
+// SAFETY: operands are only read.
+unsafe impl<In> Sync for Lines<In> {}
+
+/// Where packed lines go, and their sums, if these are wanted.
+struct Packed<P> {
+    panels: *mut P,
+    sums: *mut i32,
+    /// Lines in a panel.
+    width: usize,
+}
+
+// SAFETY: tasks write disjoint panels and sums.
+unsafe impl<P> Sync for Packed<P> {}
+
+impl<P> Packed<P> {
+    /// Packs some lines, the first of two ranges of steps out of the second.
+    unsafe fn fill<L, D, In>(
+        &self,
+        source: &Lines<In>,
+        lines: Range<usize>,
+        steps: [Range<usize>; 2],
+    ) where
+        L: Level,
+        D: Dot,
+        P: Pack<In>,
+        In: Copy + 'static,
+    {
+        let [steps, all] = steps;
+        let (width, depth, groups) = (self.width, steps.len(), all.len().div_ceil(D::GROUP));
+        let (line, step, count) = (source.line, source.step, lines.len());
+        // SAFETY: the caller gives lines of all steps, and room for their panels and sums.
+        unsafe {
+            let from =
+                source.from.offset(lines.start as isize * line + steps.start as isize * step);
+            let panels = self.panels.add(lines.start * groups * D::GROUP);
+            let to = panels.add(steps.start * width);
+            let pack = Panels { from, line, step, lines: count, depth, width, to };
+            pack.pack_for::<L, D>(groups * D::GROUP * width);
+            if !self.sums.is_null() {
+                let (sums, group) = (self.sums.add(lines.start), D::GROUP);
+                let (panels, marker) = (panels.cast_const(), PhantomData::<In>);
+                L::call(SumLines { panels, lines: count, groups, group, width, sums, marker });
+            }
+        }
+    }
+}
+
 impl<In, Out, A> Product<'_, In, Out, A>
 where
     A: Copy + Default + Send + Sync + 'static,
-    In: Stored<A>,
+    In: Copy + Send + Sync + 'static,
     Out: Stored<A>,
 {
-    /// Computes the product with vectors `V`.
+    /// Computes the product with `D`.
     ///
     /// # Safety
-    /// The machine has `L` and `V`; operands are readable and `c` writable at every index their
+    /// The machine has `L` and `D`; operands are readable and `c` writable at every index their
     /// strides and sizes give; nobody else touches `c` meanwhile.
-    pub unsafe fn multiply<L: Level, V: Simd<Elem = A>>(&self, pool: &Pool) {
-        let size = size_of::<A>();
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        let depth = part(self.k, DEPTH_BYTES / size, 1).max(1);
-        let buffered = !self.direct || self.c.is_null();
-        let most = if buffered { BUFFERED_CHUNK } else { CHUNK };
-        let rows = part(self.m, most, mr);
-        let columns = part(self.n, most, nr);
-        let a_bytes = match self.left_in_place() {
-            None => (rows * depth * size).next_multiple_of(64),
-            Some(_) => 0,
-        };
-        let b_bytes = (columns * depth * size).next_multiple_of(64);
-        let sum_bytes = if buffered { rows * columns * size } else { 0 };
-        pool.with_scratch(pool.worker(), a_bytes + b_bytes + sum_bytes, |scratch| {
+    pub unsafe fn multiply<L, D>(&self, pool: &Pool)
+    where
+        L: Level,
+        D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
+    {
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
+        let groups = self.k.div_ceil(D::GROUP);
+        let visit = part(groups, DEPTH, 1).max(1);
+        let depth = groups.min(VISITS * visit);
+        let row_bytes = depth * D::GROUP * size_of::<D::Left>();
+        let column_bytes = depth * D::GROUP * size_of::<D::Right>();
+        let most = (Caches::get().l3 / 2).min(CHUNK_BYTES) / column_bytes.max(1);
+        let columns = part(self.n, most.max(nr) / nr * nr, nr);
+        let split = self.split(row_bytes, columns, [mr, nr]);
+        let in_place = self.left_in_place::<D>(columns);
+        let shared = split.columns > 1 && !in_place;
+        let kept = self.buffered() && depth < groups;
+        let mut room = Room::default();
+        let b = room.take(columns * column_bytes);
+        let b_sums = room.take(if D::Left::SHIFT != 0 { columns * size_of::<i32>() } else { 0 });
+        let rows = if shared { self.m.next_multiple_of(mr) } else { 0 };
+        let a = room.take(rows * row_bytes);
+        let a_sums = room.take(if D::Right::SHIFT != 0 { rows * size_of::<i32>() } else { 0 });
+        let sums = room.take(if kept { self.m * columns * size_of::<A>() } else { 0 });
+        pool.with_scratch(pool.worker(), room.bytes, |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
-            // SAFETY: within the scratch.
-            let (b, sums) = unsafe { (base.add(a_bytes), base.add(a_bytes + b_bytes)) };
-            let sums = if buffered { sums } else { std::ptr::null_mut() };
-            let whole = (0..self.m, 0..self.n, 0..self.k);
+            let wanted = |wanted: bool, at: usize| {
+                if wanted { base.wrapping_add(at).cast() } else { std::ptr::null_mut() }
+            };
             for j in 0..self.n.div_ceil(columns) {
-                for i in 0..self.m.div_ceil(rows) {
-                    // One chunk of depth even where `k` is 0: it writes zeros.
-                    for p in 0..self.k.div_ceil(depth).max(1) {
-                        let chunk = Chunk {
-                            rows: piece(&whole.0, rows, i),
-                            columns: piece(&whole.1, columns, j),
-                            steps: piece(&whole.2, depth, p),
-                            a: base.cast(),
-                            b: b.cast(),
-                            sums: sums.cast(),
-                        };
-                        // SAFETY: passed on; the scratch has room for a chunk.
-                        unsafe {
-                            self.pack::<L, V>(pool, &chunk);
-                            self.blocks::<L, V>(pool, &chunk);
-                        }
+                // One chunk of depth even where `k` is 0: it writes zeros.
+                for p in 0..groups.div_ceil(depth.max(1)).max(1) {
+                    let chunk = Chunk::<D> {
+                        columns: piece(&(0..self.n), columns, j),
+                        groups: piece(&(0..groups), depth, p),
+                        b: Packed {
+                            panels: base.wrapping_add(b).cast(),
+                            sums: wanted(D::Left::SHIFT != 0, b_sums),
+                            width: nr,
+                        },
+                        a: shared.then(|| Packed {
+                            panels: base.wrapping_add(a).cast(),
+                            sums: wanted(D::Right::SHIFT != 0, a_sums),
+                            width: mr,
+                        }),
+                        sums: wanted(kept, sums).cast(),
+                    };
+                    // SAFETY: passed on; the scratch has room for a chunk.
+                    unsafe {
+                        self.pack::<L, D>(pool, &chunk);
+                        self.blocks::<L, D>(pool, &chunk, visit, split, in_place);
                     }
                 }
             }
         });
     }
 
-    /// This product where nothing needs conversion.
-    pub fn same(&self) -> Option<&Product<'_, A, A, A>> {
-        let accumulated = TypeId::of::<A>();
-        if TypeId::of::<In>() != accumulated || TypeId::of::<Out>() != accumulated {
-            return None;
-        }
-        // SAFETY: the types are the same.
-        Some(unsafe { &*std::ptr::from_ref(self).cast() })
-    }
-
-    /// The left operand, where its layout lets tiles read it without packing.
-    fn left_in_place(&self) -> Option<*const A> {
-        let same = TypeId::of::<In>() == TypeId::of::<A>();
-        (same && self.a_col == 1 && self.a_row > 0).then(|| self.a.cast())
+    /// Whether `c` cannot hold partial sums.
+    fn buffered(&self) -> bool {
+        self.c.is_null() || TypeId::of::<Out>() != TypeId::of::<A>()
     }
 
     fn each(&self, pool: &Pool, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
@@ -164,146 +327,271 @@ where
         }
     }
 
-    /// Packs both operands of a chunk.
-    unsafe fn pack<L: Level, V: Simd<Elem = A>>(&self, pool: &Pool, chunk: &Chunk<A>) {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        let (a_lines, b_lines) =
-            (part(chunk.rows.len(), TASK_LINES, mr), part(chunk.columns.len(), TASK_LINES, nr));
-        let packs_a = self.left_in_place().is_none();
-        let a_tasks = if packs_a { chunk.rows.len().div_ceil(a_lines) } else { 0 };
-        let b_tasks = chunk.columns.len().div_ceil(b_lines);
-        let depth = chunk.steps.len();
-        self.each(pool, a_tasks + b_tasks, &|task, _| {
-            // SAFETY: `multiply`'s contract; tasks pack disjoint panels.
+    /// The steps of some groups.
+    fn steps<D: Dot>(&self, groups: &Range<usize>) -> Range<usize> {
+        groups.start * D::GROUP..(groups.end * D::GROUP).min(self.k)
+    }
+
+    /// Rows of the left operand.
+    fn left(&self, rows: &Range<usize>, steps: &Range<usize>) -> Lines<In> {
+        let (line, step) = (self.a_row, self.a_col);
+        let at = rows.start as isize * line + steps.start as isize * step;
+        Lines { from: self.a.wrapping_offset(at), line, step, count: rows.len() }
+    }
+
+    /// Columns of the right operand.
+    fn right(&self, columns: &Range<usize>, steps: &Range<usize>) -> Lines<In> {
+        let (line, step) = (self.b_col, self.b_row);
+        let at = columns.start as isize * line + steps.start as isize * step;
+        Lines { from: self.b.wrapping_offset(at), line, step, count: columns.len() }
+    }
+
+    /// Packs what the tasks of a chunk share.
+    unsafe fn pack<L, D>(&self, pool: &Pool, chunk: &Chunk<D>)
+    where
+        L: Level,
+        D: Dot<Left: Pack<In>, Right: Pack<In>>,
+    {
+        let steps = self.steps::<D>(&chunk.groups);
+        let left = self.left(&(0..self.m), &steps);
+        let right = self.right(&chunk.columns, &steps);
+        let b = Grid::new::<D>(right.count, chunk.b.width, steps.len(), !chunk.b.sums.is_null());
+        let a = chunk
+            .a
+            .as_ref()
+            .map(|a| Grid::new::<D>(left.count, a.width, steps.len(), !a.sums.is_null()));
+        let b_tasks = b.tasks();
+        self.each(pool, b_tasks + a.as_ref().map_or(0, Grid::tasks), &|task, _| {
+            // SAFETY: `multiply`'s contract; tasks pack disjoint parts of panels.
             unsafe {
-                let step = chunk.steps.start as isize;
-                if task < a_tasks {
-                    let lines = piece(&chunk.rows, a_lines, task);
-                    let start = lines.start as isize;
-                    let from = self.a.offset(start * self.a_row + step * self.a_col);
-                    let to = chunk.a.add((lines.start - chunk.rows.start) * depth);
-                    let (line, step, lines) = (self.a_row, self.a_col, lines.len());
-                    Panels { from, line, step, lines, depth, width: mr, to }.pack::<L>();
-                } else {
-                    let lines = piece(&chunk.columns, b_lines, task - a_tasks);
-                    let start = lines.start as isize;
-                    let from = self.b.offset(start * self.b_col + step * self.b_row);
-                    let to = chunk.b.add((lines.start - chunk.columns.start) * depth);
-                    let (line, step, lines) = (self.b_col, self.b_row, lines.len());
-                    Panels { from, line, step, lines, depth, width: nr, to }.pack::<L>();
+                if task < b_tasks {
+                    let (lines, part) = b.task(task);
+                    chunk.b.fill::<L, D, In>(&right, lines, [part, steps.clone()]);
+                } else if let (Some(grid), Some(a)) = (&a, &chunk.a) {
+                    let (lines, part) = grid.task(task - b_tasks);
+                    a.fill::<L, D, In>(&left, lines, [part, steps.clone()]);
                 }
             }
         });
     }
 
-    /// Computes the blocks of a packed chunk.
-    unsafe fn blocks<L: Level, V: Simd<Elem = A>>(&self, pool: &Pool, chunk: &Chunk<A>) {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        let rows = part(chunk.rows.len(), TASK_ROWS, mr);
-        let columns = part(chunk.columns.len(), TASK_COLUMNS, nr);
-        let across = chunk.columns.len().div_ceil(columns);
-        let down = chunk.rows.len().div_ceil(rows);
-        self.each(pool, across * down, &|task, _| {
-            let rows = piece(&chunk.rows, rows, task / across);
-            let columns = piece(&chunk.columns, columns, task % across);
-            // SAFETY: `multiply`'s contract; tasks compute disjoint blocks.
-            unsafe { self.block::<L, V>(chunk, rows, columns) };
+    /// Computes the output of a packed chunk.
+    unsafe fn blocks<L, D>(
+        &self,
+        pool: &Pool,
+        chunk: &Chunk<D>,
+        visit: usize,
+        split: Split,
+        in_place: bool,
+    ) where
+        L: Level,
+        D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
+    {
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
+        let row = chunk.groups.len() * D::GROUP;
+        let steps = self.steps::<D>(&chunk.groups);
+        self.each(pool, split.rows * split.columns, &|task, worker| {
+            let rows = share(&(0..self.m), split.rows, mr, task / split.columns);
+            let columns = share(&chunk.columns, split.columns, nr, task % split.columns);
+            let mut room = Room::default();
+            let own = chunk.a.is_none() && !in_place;
+            let packed = if own { rows.len().next_multiple_of(mr) } else { 0 };
+            let a = room.take(packed * row * size_of::<D::Left>());
+            let a_sums = room.take(packed * size_of::<i32>());
+            let buffered = self.buffered() && chunk.sums.is_null();
+            let count = if buffered { rows.len() * columns.len().min(COLUMNS) } else { 0 };
+            let sums = room.take(count * size_of::<A>());
+            pool.with_scratch(worker, room.bytes, |scratch| {
+                let base = scratch.as_mut_ptr::<u8>();
+                // SAFETY: `multiply`'s contract; tasks compute disjoint blocks; the scratch has
+                // room for what is packed, for sums of the output and for sums of rows.
+                unsafe {
+                    let a_sums = base.add(a_sums).cast::<i32>();
+                    let (a, a_sums) = match &chunk.a {
+                        Some(shared) => {
+                            let sums = shared.sums.wrapping_add(rows.start);
+                            (shared.panels.add(rows.start * row).cast_const(), sums)
+                        }
+                        None if in_place => {
+                            let first = rows.start as isize * self.a_row + steps.start as isize;
+                            (self.a.offset(first).cast(), a_sums)
+                        }
+                        None => {
+                            let wanted = D::Right::SHIFT != 0;
+                            let sums = if wanted { a_sums } else { std::ptr::null_mut() };
+                            let panels = base.add(a).cast::<D::Left>();
+                            let packed = Packed { panels, sums, width: mr };
+                            let all = 0..steps.len();
+                            let both = [all.clone(), all];
+                            let lines = self.left(&rows, &steps);
+                            packed.fill::<L, D, In>(&lines, 0..rows.len(), both);
+                            (panels.cast_const(), a_sums)
+                        }
+                    };
+                    let block = Block::<D> {
+                        chunk,
+                        visit,
+                        a,
+                        a_row: in_place.then_some(self.a_row as usize),
+                        a_sums,
+                        sums: base.add(sums).cast(),
+                    };
+                    for at in columns.clone().step_by(COLUMNS) {
+                        let columns = at..(at + COLUMNS).min(columns.end);
+                        self.block::<L, D>(&block, &rows, &columns);
+                    }
+                }
+            });
         });
     }
 
-    /// Computes one block, and finishes it when the chunk is the last of the depth.
-    unsafe fn block<L: Level, V: Simd<Elem = A>>(
-        &self,
-        chunk: &Chunk<A>,
-        rows: Range<usize>,
-        columns: Range<usize>,
-    ) {
-        let first = chunk.steps.start == 0;
+    /// The tasks of a chunk: left rows of a task fit the second cache, and there are enough to
+    /// keep threads busy, but none too small.
+    fn split(&self, row_bytes: usize, columns: usize, [mr, nr]: [usize; 2]) -> Split {
+        let [least_rows, least_columns] = [TASK_TILES * mr, TASK_TILES * nr];
+        let most = (Caches::get().l2 / 2 / row_bytes.max(1)).max(least_rows);
+        let mut split = Split { rows: self.m.div_ceil(most).next_power_of_two(), columns: 1 };
+        let wanted = (self.m * columns * self.k / TASK).min(TASKS);
+        while split.rows * split.columns < wanted {
+            if self.m / (2 * split.rows) >= least_rows {
+                split.rows *= 2;
+            } else if columns / (2 * split.columns) >= least_columns {
+                split.columns *= 2;
+            } else {
+                break;
+            }
+        }
+        split
+    }
+
+    /// Whether the left operand's layout lets tiles read it without packing, and that is faster.
+    fn left_in_place<D>(&self, columns: usize) -> bool
+    where
+        D: Dot<Left: Pack<In>, Right: Pack<In>>,
+    {
+        let same = D::Left::FLIP == Some(0) && D::Right::SHIFT == 0;
+        let rows = self.a_col == 1 && self.a_row > 0 && self.k.is_multiple_of(D::GROUP);
+        // Rows a page apart would push each other out of the first cache.
+        let apart =
+            !self.a_row.wrapping_mul(size_of::<In>() as isize).unsigned_abs().is_multiple_of(4096);
+        let few = columns <= FEW_TILES * D::Acc::TILE_VECTORS * D::Acc::LANES;
+        same && rows && apart && few
+    }
+
+    /// Computes some columns of a block, and finishes them when the chunk is the last of the depth.
+    unsafe fn block<L, D>(&self, block: &Block<'_, D>, rows: &Range<usize>, columns: &Range<usize>)
+    where
+        L: Level,
+        D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
+    {
+        let chunk = block.chunk;
+        let first = chunk.groups.start == 0;
+        let at = columns.start - chunk.columns.start;
         // SAFETY: the block lies within `c` and, relative to the chunk, within its buffers.
         unsafe {
-            let (row, column) =
-                (rows.start - chunk.rows.start, columns.start - chunk.columns.start);
-            let (c, ld) = if chunk.sums.is_null() {
-                (self.c.add(rows.start * self.c_row + columns.start).cast::<A>(), self.c_row)
-            } else {
-                let ld = chunk.columns.len();
-                (chunk.sums.add(row * ld + column), ld)
+            let out = self.c.wrapping_add(rows.start * self.c_row + columns.start);
+            let (c, ld) = match (self.buffered(), chunk.sums.is_null()) {
+                (false, _) => (out.cast::<A>(), self.c_row),
+                (true, true) => (block.sums, columns.len()),
+                (true, false) => {
+                    let ld = chunk.columns.len();
+                    (chunk.sums.add(rows.start * ld + at), ld)
+                }
             };
-            let copy = Copied { rows: rows.len(), columns: columns.len(), sums: c, ld };
-            if first && self.accumulate && !chunk.sums.is_null() {
-                copy.widen(self.c.add(rows.start * self.c_row + columns.start), self.c_row);
+            let size = [rows.len(), columns.len()];
+            if first && self.accumulate && self.buffered() {
+                let (from, from_row) = (out.cast_const(), self.c_row);
+                L::call(Widen { size, from, from_row, to: c, to_row: ld });
             }
-            let in_place = self.left_in_place();
-            let left = match in_place {
-                None => chunk.a.add(row * chunk.steps.len()).cast_const(),
-                Some(a) => a.offset(rows.start as isize * self.a_row).add(chunk.steps.start),
-            };
-            L::call(Block::<A, V> {
+            L::call(Tiles {
+                block,
                 rows: rows.len(),
-                columns: columns.len(),
-                depth: chunk.steps.len(),
-                a: left,
-                a_row: in_place.map(|_| self.a_row),
-                b: chunk.b.add(column * chunk.steps.len()),
+                columns: at..at + columns.len(),
                 c,
                 ld,
                 accumulate: self.accumulate || !first,
-                vector: PhantomData,
             });
-            if chunk.steps.end < self.k {
+            if D::Left::SHIFT != 0 || D::Right::SHIFT != 0 {
+                // Only 8-bit integers are shifted, and they accumulate in i32.
+                debug_assert!(TypeId::of::<A>() == TypeId::of::<i32>());
+                let b_sums = chunk.b.sums.wrapping_add(at).cast_const();
+                let shifts = [D::Left::SHIFT, D::Right::SHIFT];
+                let (c, a_sums) = (c.cast(), block.a_sums.cast_const());
+                L::call(Unshift { size, shifts, a_sums, b_sums, c, ld });
+            }
+            if chunk.groups.end * D::GROUP < self.k {
                 return;
             }
-            let (batch, data) = (self.batch, c.cast());
             if let Some(epilogue) = self.epilogue {
-                let (rows, columns) = (rows.clone(), columns.clone());
-                epilogue(&EpilogueTile { batch, rows, columns, data, row_stride: ld });
+                let (rows, columns, data) = (rows.clone(), columns.clone(), c.cast());
+                epilogue(&EpilogueTile { batch: self.batch, rows, columns, data, row_stride: ld });
             }
-            if !chunk.sums.is_null() && !self.c.is_null() {
-                copy.narrow(self.c.add(rows.start * self.c_row + columns.start), self.c_row);
+            if self.buffered() && !self.c.is_null() {
+                let (from, to_row) = (c.cast_const(), self.c_row);
+                L::call(Narrow { size, from, from_row: ld, to: out, to_row });
             }
         }
     }
 }
 
-/// The tiles of one block.
-struct Block<A, V> {
-    rows: usize,
-    columns: usize,
-    depth: usize,
-    a: *const A,
+/// The operands of a task.
+struct Block<'a, D: Dot> {
+    chunk: &'a Chunk<D>,
+    /// Groups of steps between two visits to a tile.
+    visit: usize,
+    /// The task's rows, from the chunk's first step on.
+    a: *const D::Left,
     /// Elements from one row of `a` to the next where it is not packed.
-    a_row: Option<isize>,
-    b: *const A,
-    c: *mut A,
-    ld: usize,
-    accumulate: bool,
-    vector: PhantomData<V>,
+    a_row: Option<usize>,
+    a_sums: *mut i32,
+    /// Room for the accumulators of some columns.
+    sums: *mut Accumulator<D>,
 }
 
-impl<A: Copy, V: Simd<Elem = A>> Kernel for Block<A, V> {
+/// The tiles of some columns of a block.
+struct Tiles<'a, D: Dot> {
+    block: &'a Block<'a, D>,
+    rows: usize,
+    /// Relative to the chunk.
+    columns: Range<usize>,
+    c: *mut Accumulator<D>,
+    ld: usize,
+    accumulate: bool,
+}
+
+impl<D: Dot> Kernel for Tiles<'_, D> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        for i in (0..self.rows).step_by(mr) {
-            for j in (0..self.columns).step_by(nr) {
-                // SAFETY: the panels and the tile lie within the block.
-                unsafe {
-                    let tile = Tile {
-                        depth: self.depth,
-                        a: self.a.offset(i as isize * self.a_row.unwrap_or(self.depth as isize)),
-                        a_stride: self.a_row.map_or(mr, |row| row as usize),
-                        b: self.b.add(j * self.depth),
-                        c: self.c.add(i * self.ld + j),
-                        ld: self.ld,
-                        rows: (self.rows - i).min(mr),
-                        cols: (self.columns - j).min(nr),
-                        accumulate: self.accumulate,
-                    };
-                    match self.a_row {
-                        None => tile.compute::<L, V>(),
-                        Some(_) => tile.compute_rows::<L, V>(),
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
+        let (block, chunk) = (self.block, self.block.chunk);
+        let groups = chunk.groups.len();
+        // Even without steps there is one visit: it writes zeros.
+        for j in self.columns.clone().step_by(nr) {
+            for from in (0..groups.max(1)).step_by(block.visit) {
+                for i in (0..self.rows).step_by(mr) {
+                    // SAFETY: the panels and the tile lie within the block.
+                    unsafe {
+                        let a = match block.a_row {
+                            None => block.a.add((i * groups + from * mr) * D::GROUP),
+                            Some(row) => block.a.add(i * row + from * D::GROUP),
+                        };
+                        let tile = Tile {
+                            depth: block.visit.min(groups - from),
+                            a,
+                            a_stride: block.a_row.unwrap_or(mr * D::GROUP),
+                            b: chunk.b.panels.add((j * groups + from * nr) * D::GROUP).cast_const(),
+                            c: self.c.add(i * self.ld + j - self.columns.start),
+                            ld: self.ld,
+                            rows: (self.rows - i).min(mr),
+                            cols: (self.columns.end - j).min(nr),
+                            accumulate: self.accumulate || from > 0,
+                        };
+                        match block.a_row {
+                            None => tile.dots::<L, D>(),
+                            Some(_) => tile.dots_of_rows::<L, D>(),
+                        }
                     }
                 }
             }
@@ -311,31 +599,86 @@ impl<A: Copy, V: Simd<Elem = A>> Kernel for Block<A, V> {
     }
 }
 
-/// A block of accumulators, to be copied from or to the output.
-struct Copied<A> {
-    rows: usize,
-    columns: usize,
-    sums: *mut A,
+/// Takes out of sums of products what shifting one operand has added: `shift · Σ other`.
+struct Unshift {
+    size: [usize; 2],
+    /// Of the left and of the right operand.
+    shifts: [i32; 2],
+    /// Sums of the left operand's rows, read where the right operand is shifted.
+    a_sums: *const i32,
+    /// Sums of the right operand's columns, read where the left operand is shifted.
+    b_sums: *const i32,
+    c: *mut i32,
     ld: usize,
 }
 
-impl<A: Copy> Copied<A> {
-    /// Fills the accumulators.
-    unsafe fn widen<Out: Stored<A>>(&self, from: *const Out, row: usize) {
-        for i in 0..self.rows {
-            for j in 0..self.columns {
-                // SAFETY: within the block, on both sides.
-                unsafe { *self.sums.add(i * self.ld + j) = from.add(i * row + j).read().widen() };
+impl Kernel for Unshift {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        let [left, right] = self.shifts;
+        for i in 0..self.size[0] {
+            for j in 0..self.size[1] {
+                // SAFETY: within the block, and as many sums as it has rows and columns.
+                unsafe {
+                    let a = if right != 0 { right.wrapping_mul(*self.a_sums.add(i)) } else { 0 };
+                    let b = if left != 0 { left.wrapping_mul(*self.b_sums.add(j)) } else { 0 };
+                    let c = self.c.add(i * self.ld + j);
+                    *c = c.read().wrapping_sub(a).wrapping_sub(b);
+                }
             }
         }
     }
+}
 
-    /// Writes the accumulators out.
-    unsafe fn narrow<Out: Stored<A>>(&self, to: *mut Out, row: usize) {
-        for i in 0..self.rows {
-            for j in 0..self.columns {
+/// Fills accumulators with what the output holds.
+struct Widen<Out, A> {
+    size: [usize; 2],
+    from: *const Out,
+    from_row: usize,
+    to: *mut A,
+    to_row: usize,
+}
+
+impl<Out: Stored<A>, A: Copy> Kernel for Widen<Out, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        for i in 0..self.size[0] {
+            for j in 0..self.size[1] {
                 // SAFETY: within the block, on both sides.
-                unsafe { to.add(i * row + j).write(Out::narrow(*self.sums.add(i * self.ld + j))) };
+                unsafe {
+                    let x = self.from.add(i * self.from_row + j).read();
+                    self.to.add(i * self.to_row + j).write(x.widen());
+                }
+            }
+        }
+    }
+}
+
+/// Writes accumulators to the output.
+struct Narrow<Out, A> {
+    size: [usize; 2],
+    from: *const A,
+    from_row: usize,
+    to: *mut Out,
+    to_row: usize,
+}
+
+impl<Out: Stored<A>, A: Copy> Kernel for Narrow<Out, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        for i in 0..self.size[0] {
+            for j in 0..self.size[1] {
+                // SAFETY: within the block, on both sides.
+                unsafe {
+                    let x = self.from.add(i * self.from_row + j).read();
+                    self.to.add(i * self.to_row + j).write(Out::narrow(x));
+                }
             }
         }
     }

@@ -1,39 +1,55 @@
 //! Products with few rows or few columns: the time goes into reading the large operand, so it is
-//! read once, in place, and never packed.
+//! read once, in place and in the order of memory, and never packed.
 
+use std::any::TypeId;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use half::bf16;
+
+use super::element::Stored;
 use super::packed::Product;
 use super::{Epilogue, EpilogueTile};
+use crate::cache::Caches;
 use crate::isa::{Kernel, Level};
 use crate::pool::Pool;
 use crate::simd::Simd;
 
 /// Rows (or columns) up to which a product is skinny.
 const FEW: usize = 8;
-/// Lines of the large operand in one task.
+/// Tasks that the large operand is split into if its size allows.
+const TASKS: usize = 32;
+/// Bytes of the large operand in one task.
+const TASK_BYTES: Range<usize> = 64 << 10..1 << 20;
+/// Multiplications below which waking other threads costs more than it brings.
+const SERIAL: usize = 1 << 16;
+/// Lines that are finished by one task, at most.
 const TASK_LINES: usize = 512;
 /// Steps of the contracted dimension between two passes over the small operand's rows, so that
-/// what they share stays in the first-level cache.
+/// what they share stays in the first cache.
 const DEPTH: usize = 1024;
 /// Lines that a dot product reads side by side.
 const ABREAST: usize = 4;
-/// Steps that a sum of scaled rows takes at once.
-const STEPS: usize = 8;
+/// Steps that a sum of scaled rows takes at once: their rows may all fall on the same few lines of
+/// the first cache.
+const STEPS: usize = 4;
 
 /// A product seen as `few` rows times a large matrix of `k` steps × `lines` lines.
-struct Skinny<'a, A> {
+struct Skinny<'a, In, Out, A> {
     few: usize,
     k: usize,
+    lines: usize,
     /// The large operand.
-    large: *const A,
+    large: *const In,
     /// Elements from one line to the next, and from one step to the next; one of them is 1.
     line: isize,
     step: isize,
+    /// The small operand, as the large one's layout wants it: the few rows one after the other for
+    /// dot products, the few factors of one step together for sums of rows.
+    small: *const A,
     /// The output; null where only the epilogue wants the result.
-    c: *mut A,
-    /// Elements of the output (or, without one, of what the epilogue sees) from one of the few rows to the next, and from one line to the next.
+    c: *mut Out,
+    /// Elements of the output from one of the few rows to the next, and from one line to the next.
     c_few: usize,
     c_line: usize,
     accumulate: bool,
@@ -44,17 +60,25 @@ struct Skinny<'a, A> {
 }
 
 // SAFETY: operands are only read; tasks write different lines of `c`.
-unsafe impl<A> Sync for Skinny<'_, A> {}
+unsafe impl<In, Out, A> Sync for Skinny<'_, In, Out, A> {}
 
-/// A pointer to what tasks only read.
-struct Shared<A>(*const A);
+/// A pointer to what tasks write different parts of.
+struct Parts<A>(*mut A);
 
 // SAFETY: as said.
-unsafe impl<A> Sync for Shared<A> {}
+unsafe impl<A> Sync for Parts<A> {}
 
-impl<A> Product<'_, A, A, A>
+impl<A> Parts<A> {
+    fn get(&self) -> *mut A {
+        self.0
+    }
+}
+
+impl<In, Out, A> Product<'_, In, Out, A>
 where
-    A: Copy + Default + Send + Sync + 'static,
+    A: Copy + Default + Sum + Send + Sync + 'static,
+    In: Stored<A>,
+    Out: Stored<A>,
 {
     /// Computes the product if it is skinny and its large operand's layout allows, and says so.
     ///
@@ -66,182 +90,356 @@ where
             return false;
         }
         let (few, lines) = if turned { (self.n, self.m) } else { (self.m, self.n) };
-        let (small, small_row, small_step) = if turned {
-            (self.b, self.b_col, self.b_row)
-        } else {
-            (self.a, self.a_row, self.a_col)
-        };
-        let (large, line, step) = if turned {
-            (self.a, self.a_row, self.a_col)
-        } else {
-            (self.b, self.b_col, self.b_row)
-        };
+        let (left, right) = ((self.a, self.a_row, self.a_col), (self.b, self.b_col, self.b_row));
+        let (small, large) = if turned { (right, left) } else { (left, right) };
+        let (large, line, step) = large;
         if line != 1 && step != 1 {
             return false;
         }
-        let (c_few, c_line) = match (self.c.is_null(), turned) {
-            (false, false) => (self.c_row, 1),
-            (false, true) => (1, self.c_row),
-            (true, false) => (TASK_LINES, 1),
-            (true, true) => (1, few),
-        };
-        let (c, accumulate, batch, epilogue) = (self.c, self.accumulate, self.batch, self.epilogue);
         let k = self.k;
-        let skinny = Skinny {
-            few,
-            k,
-            large,
-            line,
-            step,
-            c,
-            c_few,
-            c_line,
-            accumulate,
-            turned,
-            batch,
-            epilogue,
-        };
         pool.with_scratch(pool.worker(), few * k * size_of::<A>(), |scratch| {
             let packed = scratch.as_mut_ptr::<A>();
-            // Dot products want the small rows one after the other, sums of rows want the few
-            // factors of one step together.
             let (row, column) = if step == 1 { (k, 1) } else { (1, few) };
             for i in 0..few {
                 for p in 0..k {
                     // SAFETY: within the small operand, and within the scratch.
                     unsafe {
-                        let from = i as isize * small_row + p as isize * small_step;
-                        packed.add(i * row + p * column).write(small.offset(from).read());
+                        let from = small.0.offset(i as isize * small.1 + p as isize * small.2);
+                        packed.add(i * row + p * column).write(from.read().widen());
                     }
                 }
             }
-            let packed = Shared(packed.cast_const());
-            let tasks = lines.div_ceil(TASK_LINES);
-            pool.run(tasks, &|task, worker| {
-                let packed = &packed;
-                let lines = task * TASK_LINES..((task + 1) * TASK_LINES).min(lines);
-                let bytes = 2 * few * TASK_LINES * size_of::<A>();
-                pool.with_scratch(worker, bytes, |scratch| {
-                    let sums = scratch.as_mut_ptr::<A>();
-                    // SAFETY: `multiply`'s contract; the scratch holds `few` rows of sums twice.
-                    unsafe {
-                        let out = if skinny.c.is_null() {
-                            sums.add(few * TASK_LINES)
-                        } else {
-                            skinny.c.add(lines.start * c_line)
-                        };
-                        skinny.start(sums, out, lines.len());
-                        L::call(Task::<A, V> {
-                            skinny: &skinny,
-                            small: packed.0,
-                            lines: lines.clone(),
-                            sums,
-                            vector: PhantomData,
-                        });
-                        skinny.finish(sums, out, lines);
-                    }
-                });
-            });
+            let skinny = Skinny {
+                few,
+                k,
+                lines,
+                large,
+                line,
+                step,
+                small: packed.cast_const(),
+                c: self.c,
+                c_few: if turned { 1 } else { self.c_row },
+                c_line: if turned { self.c_row } else { 1 },
+                accumulate: self.accumulate,
+                turned,
+                batch: self.batch,
+                epilogue: self.epilogue,
+            };
+            // SAFETY: passed on.
+            unsafe {
+                if step == 1 {
+                    skinny.by_lines::<L, V>(pool);
+                } else {
+                    skinny.by_steps::<L, V>(pool);
+                }
+            }
         });
         true
     }
 }
 
-impl<A: Copy + Default> Skinny<'_, A> {
-    /// Fills the sums of some lines with what the output at `out` holds, or zeros.
-    unsafe fn start(&self, sums: *mut A, out: *const A, lines: usize) {
-        for i in 0..self.few {
-            for j in 0..lines {
-                // SAFETY: within the output, and within the scratch.
-                unsafe {
-                    let at = out.add(i * self.c_few + j * self.c_line);
-                    let x = if self.accumulate { at.read() } else { A::default() };
-                    sums.add(i * TASK_LINES + j).write(x);
-                }
-            }
+impl<In, Out, A> Skinny<'_, In, Out, A>
+where
+    A: Copy + Default + Sum + Send + Sync + 'static,
+    In: Stored<A>,
+    Out: Stored<A>,
+{
+    fn each(&self, pool: &Pool, tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        if self.few * self.lines * self.k <= SERIAL {
+            (0..tasks).for_each(|index| task(index, pool.worker()));
+        } else {
+            pool.run(tasks, task);
         }
     }
 
-    /// Writes the sums of some lines to `out` and lets the epilogue see them.
-    unsafe fn finish(&self, sums: *const A, out: *mut A, lines: Range<usize>) {
-        for i in 0..self.few {
-            for j in 0..lines.len() {
-                // SAFETY: within the output, and within the scratch.
+    /// Bytes of the large operand in one task.
+    fn task_bytes(&self) -> usize {
+        let all = self.lines * self.k * size_of::<In>();
+        (all / TASKS).clamp(TASK_BYTES.start, TASK_BYTES.end)
+    }
+
+    /// Every task takes some lines, whose steps are neighbours in memory.
+    unsafe fn by_lines<L: Level, V: Simd<Elem = A>>(&self, pool: &Pool) {
+        let most = self.task_bytes() / (self.k * size_of::<In>());
+        let most = most.next_multiple_of(ABREAST).clamp(ABREAST, TASK_LINES);
+        self.each(pool, self.lines.div_ceil(most), &|task, worker| {
+            let lines = task * most..((task + 1) * most).min(self.lines);
+            let bytes = self.few * most * size_of::<A>();
+            pool.with_scratch(worker, bytes, |scratch| {
+                let sums = scratch.as_mut_ptr::<A>();
+                // SAFETY: `multiply_skinny`'s contract; the scratch holds `few` rows of sums.
                 unsafe {
-                    let x = sums.add(i * TASK_LINES + j).read();
-                    out.add(i * self.c_few + j * self.c_line).write(x);
+                    sums.write_bytes(0, self.few * most);
+                    L::call(Dots::<In, Out, A, V> {
+                        skinny: self,
+                        lines: lines.clone(),
+                        sums,
+                        row: most,
+                        vector: PhantomData,
+                    });
+                    let sums = Sums { data: sums.cast_const(), parts: 1, row: most };
+                    self.finish::<L>(pool, worker, sums, lines);
+                }
+            });
+        });
+    }
+
+    /// Every task takes some steps, whose lines are neighbours in memory, and adds up sums of its
+    /// own; these are added in order.
+    unsafe fn by_steps<L: Level, V: Simd<Elem = A>>(&self, pool: &Pool) {
+        // What a task adds to stays in the first cache.
+        let columns = (Caches::get().l1 / 2 / (self.few * size_of::<A>())).max(TASK_LINES);
+        let columns = columns.next_multiple_of(V::LANES).min(self.lines);
+        let across = self.lines.div_ceil(columns);
+        let steps = (self.task_bytes() / (columns * size_of::<In>())).next_multiple_of(STEPS);
+        let down = self.k.div_ceil(steps);
+        let (row, whole) = (self.lines, self.few * self.lines);
+        pool.with_scratch(pool.worker(), down * whole * size_of::<A>(), |scratch| {
+            let sums = Parts(scratch.as_mut_ptr::<A>());
+            self.each(pool, down * across, &|task, _| {
+                let (part, column) = (task / across, task % across * columns);
+                let lines = column..(column + columns).min(self.lines);
+                let steps = part * steps..((part + 1) * steps).min(self.k);
+                // SAFETY: `multiply_skinny`'s contract; parts of the scratch are disjoint.
+                unsafe {
+                    let sums = sums.get().add(part * whole);
+                    for i in 0..self.few {
+                        sums.add(i * row + lines.start).write_bytes(0, lines.len());
+                    }
+                    let vector = PhantomData::<V>;
+                    L::call(Rows { skinny: self, lines, steps, sums, row, vector });
+                }
+            });
+            self.each(pool, self.lines.div_ceil(TASK_LINES), &|task, worker| {
+                let lines = task * TASK_LINES..((task + 1) * TASK_LINES).min(self.lines);
+                // SAFETY: as above; tasks finish different lines.
+                unsafe {
+                    let data = sums.get().add(lines.start).cast_const();
+                    self.finish::<L>(pool, worker, Sums { data, parts: down, row }, lines);
+                }
+            });
+        });
+    }
+
+    /// Adds up some lines' sums of `parts` parts, and what the output holds, shows them to the
+    /// epilogue and writes them to the output.
+    unsafe fn finish<L: Level>(
+        &self,
+        pool: &Pool,
+        worker: usize,
+        sums: Sums<A>,
+        lines: Range<usize>,
+    ) {
+        let bytes = self.few * lines.len() * size_of::<A>();
+        pool.with_scratch(worker, bytes, |scratch| {
+            let data = scratch.as_mut_ptr::<A>();
+            let few = 0..self.few;
+            let (rows, columns) =
+                if self.turned { (lines.clone(), few) } else { (few, lines.clone()) };
+            let row_stride = columns.len();
+            let (to_few, to_line) = if self.turned { (1, row_stride) } else { (row_stride, 1) };
+            let out = self.c.wrapping_add(lines.start * self.c_line);
+            let count = lines.len();
+            // SAFETY: within the sums, the scratch and the output.
+            unsafe {
+                L::call(Total { skinny: self, sums, count, out, to: data, to_few, to_line });
+                if let Some(epilogue) = self.epilogue {
+                    let (batch, data) = (self.batch, data.cast());
+                    epilogue(&EpilogueTile { batch, rows, columns, data, row_stride });
+                }
+                if !self.c.is_null() {
+                    let from = data.cast_const();
+                    L::call(Write { skinny: self, count, from, to_few, to_line, out });
                 }
             }
-        }
-        let Some(epilogue) = self.epilogue else { return };
-        let few = 0..self.few;
-        let (rows, columns) = if self.turned { (lines, few) } else { (few, lines) };
-        let row_stride = if self.turned { self.c_line } else { self.c_few };
-        let (batch, data) = (self.batch, out.cast());
-        epilogue(&EpilogueTile { batch, rows, columns, data, row_stride });
+        });
     }
 }
 
-/// Some lines of a skinny product: adds to their sums.
-struct Task<'a, A, V> {
-    skinny: &'a Skinny<'a, A>,
-    /// The small operand, packed as the large one's layout wants it.
-    small: *const A,
-    lines: Range<usize>,
-    /// Rows of `TASK_LINES` sums.
-    sums: *mut A,
-    vector: PhantomData<V>,
+/// Sums of every one of the few rows, in parts that are to be added.
+struct Sums<A> {
+    data: *const A,
+    parts: usize,
+    /// Elements from one of the few rows to the next.
+    row: usize,
 }
 
-impl<A: Copy, V: Simd<Elem = A>> Kernel for Task<'_, A, V> {
+/// Adds up sums to `to[few, line]`.
+struct Total<'a, In, Out, A> {
+    skinny: &'a Skinny<'a, In, Out, A>,
+    sums: Sums<A>,
+    /// Lines.
+    count: usize,
+    out: *const Out,
+    to: *mut A,
+    to_few: usize,
+    to_line: usize,
+}
+
+impl<In, Out: Stored<A>, A: Copy + Default + Sum> Kernel for Total<'_, In, Out, A> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        let k = self.skinny.k;
-        // SAFETY: `multiply_skinny`'s contract; every access lies within the operands' sizes.
-        unsafe {
-            if self.skinny.step == 1 {
-                for start in (0..k).step_by(DEPTH) {
-                    self.dots(start..(start + DEPTH).min(k));
-                }
-            } else {
-                let whole = k / STEPS * STEPS;
-                for p in (0..whole).step_by(STEPS) {
-                    self.add_rows::<STEPS>(p);
-                }
-                for p in whole..k {
-                    self.add_rows::<1>(p);
+        let (s, sums) = (self.skinny, &self.sums);
+        for i in 0..s.few {
+            for j in 0..self.count {
+                // SAFETY: `finish`'s contract.
+                unsafe {
+                    let at = i * self.to_few + j * self.to_line;
+                    let mut total = sums.data.add(i * sums.row + j).read();
+                    for part in 1..sums.parts {
+                        total = total.plus(*sums.data.add((part * s.few + i) * sums.row + j));
+                    }
+                    if s.accumulate {
+                        total = total.plus(self.out.add(i * s.c_few + j * s.c_line).read().widen());
+                    }
+                    self.to.add(at).write(total);
                 }
             }
         }
     }
 }
 
-impl<A: Copy, V: Simd<Elem = A>> Task<'_, A, V> {
-    /// Adds `K` steps, whose lines are neighbours in memory, to every sum.
+/// Addition in the rounding or wrapping of the type.
+pub(super) trait Sum {
+    fn plus(self, other: Self) -> Self;
+}
+
+macro_rules! sum {
+    ($($t:ty: |$a:ident, $b:ident| $sum:expr),*) => {$(
+        impl Sum for $t {
+            #[inline(always)]
+            fn plus(self, other: $t) -> $t {
+                let ($a, $b) = (self, other);
+                $sum
+            }
+        }
+    )*};
+}
+sum!(f32: |a, b| a + b, f64: |a, b| a + b);
+sum!(i32: |a, b| a.wrapping_add(b), i64: |a, b| a.wrapping_add(b));
+
+/// Writes what is finished to the output.
+struct Write<'a, In, Out, A> {
+    skinny: &'a Skinny<'a, In, Out, A>,
+    /// Lines.
+    count: usize,
+    from: *const A,
+    to_few: usize,
+    to_line: usize,
+    out: *mut Out,
+}
+
+impl<In, Out: Stored<A>, A: Copy> Kernel for Write<'_, In, Out, A> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn add_rows<const K: usize>(&self, p: usize) {
+    fn run<L: Level>(self) {
+        let s = self.skinny;
+        for i in 0..s.few {
+            for j in 0..self.count {
+                // SAFETY: `finish`'s contract.
+                unsafe {
+                    let x = self.from.add(i * self.to_few + j * self.to_line).read();
+                    self.out.add(i * s.c_few + j * s.c_line).write(Out::narrow(x));
+                }
+            }
+        }
+    }
+}
+
+/// As many numbers as a vector has, widened.
+#[inline(always)]
+unsafe fn load<V: Simd<Elem: Default>, In: Stored<V::Elem>>(from: *const In) -> V {
+    const { assert!(V::LANES <= 16) };
+    // SAFETY: the caller gives the numbers.
+    unsafe {
+        if TypeId::of::<In>() == TypeId::of::<V::Elem>() {
+            return V::load(from.cast());
+        }
+        if TypeId::of::<In>() == TypeId::of::<bf16>() {
+            return V::load_high(from.cast());
+        }
+        let mut wide = [V::Elem::default(); 16];
+        for (i, x) in wide.iter_mut().enumerate().take(V::LANES) {
+            *x = from.add(i).read().widen();
+        }
+        V::load(wide.as_ptr())
+    }
+}
+
+/// The first `n` numbers of a vector, widened, then zeros.
+#[inline(always)]
+unsafe fn load_first<V: Simd<Elem: Default>, In: Stored<V::Elem>>(from: *const In, n: usize) -> V {
+    // SAFETY: the caller gives the numbers.
+    unsafe {
+        let mut wide = [V::Elem::default(); 16];
+        for (i, x) in wide.iter_mut().enumerate().take(n) {
+            *x = from.add(i).read().widen();
+        }
+        V::load(wide.as_ptr())
+    }
+}
+
+/// Adds some steps of some lines, which are neighbours in memory, to the lines' sums.
+struct Rows<'a, In, Out, A, V> {
+    skinny: &'a Skinny<'a, In, Out, A>,
+    lines: Range<usize>,
+    steps: Range<usize>,
+    /// Sums of all lines.
+    sums: *mut A,
+    /// Elements from one of the few rows' sums to the next.
+    row: usize,
+    vector: PhantomData<V>,
+}
+
+impl<In: Stored<A>, Out, A, V: Simd<Elem = A>> Kernel for Rows<'_, In, Out, A, V>
+where
+    A: Copy + Default,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        let whole = self.steps.start + self.steps.len() / STEPS * STEPS;
+        // SAFETY: `multiply_skinny`'s contract; every access lies within the operands' sizes.
+        unsafe {
+            for p in (self.steps.start..whole).step_by(STEPS) {
+                self.add::<STEPS>(p);
+            }
+            for p in whole..self.steps.end {
+                self.add::<1>(p);
+            }
+        }
+    }
+}
+
+impl<In: Stored<A>, Out, A: Copy + Default, V: Simd<Elem = A>> Rows<'_, In, Out, A, V> {
+    /// Adds `K` steps to every sum.
+    #[inline(always)]
+    unsafe fn add<const K: usize>(&self, p: usize) {
         let s = self.skinny;
         let count = self.lines.len();
         // SAFETY: `multiply_skinny`'s contract.
         unsafe {
-            let rows: [*const A; K] = std::array::from_fn(|u| {
+            let sums = self.sums.add(self.lines.start);
+            let rows: [*const In; K] = std::array::from_fn(|u| {
                 s.large.offset((p + u) as isize * s.step).add(self.lines.start)
             });
             let whole = count / V::LANES * V::LANES;
             for j in (0..whole).step_by(V::LANES) {
-                let x: [V; K] = std::array::from_fn(|u| V::load(rows[u].add(j)));
+                let x: [V; K] = std::array::from_fn(|u| load(rows[u].add(j)));
                 for i in 0..s.few {
-                    let to = self.sums.add(i * TASK_LINES + j);
+                    let to = sums.add(i * self.row + j);
                     self.scale(i, p, V::load(to), x).store(to);
                 }
             }
             let left = count - whole;
             if left > 0 {
-                let x: [V; K] = std::array::from_fn(|u| V::load_first(rows[u].add(whole), left));
+                let x: [V; K] = std::array::from_fn(|u| load_first(rows[u].add(whole), left));
                 for i in 0..s.few {
-                    let to = self.sums.add(i * TASK_LINES + whole);
+                    let to = sums.add(i * self.row + whole);
                     self.scale(i, p, V::load_first(to, left), x).store_first(to, left);
                 }
             }
@@ -255,28 +453,53 @@ impl<A: Copy, V: Simd<Elem = A>> Task<'_, A, V> {
         for (u, &x) in x.iter().enumerate() {
             // SAFETY: within the small operand.
             unsafe {
-                sum = sum.mul_add(V::splat(*self.small.add((p + u) * self.skinny.few + i)), x)
-            };
+                let factor = *self.skinny.small.add((p + u) * self.skinny.few + i);
+                sum = sum.mul_add(V::splat(factor), x);
+            }
         }
         sum
     }
+}
 
-    /// Adds some steps, which are neighbours in memory, to every sum.
+/// Adds the dot products of some lines to their sums.
+struct Dots<'a, In, Out, A, V> {
+    skinny: &'a Skinny<'a, In, Out, A>,
+    lines: Range<usize>,
+    /// Sums of these lines.
+    sums: *mut A,
+    /// Elements from one of the few rows' sums to the next.
+    row: usize,
+    vector: PhantomData<V>,
+}
+
+impl<In: Stored<A>, Out, A, V: Simd<Elem = A>> Kernel for Dots<'_, In, Out, A, V>
+where
+    A: Copy + Default,
+{
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn dots(&self, steps: Range<usize>) {
-        let count = self.lines.len();
+    fn run<L: Level>(self) {
+        let (k, count) = (self.skinny.k, self.lines.len());
         let whole = count / ABREAST * ABREAST;
-        // SAFETY: `multiply_skinny`'s contract.
-        unsafe {
-            for j in (0..whole).step_by(ABREAST) {
-                self.dots_of_lines::<ABREAST>(j, &steps);
-            }
-            for j in whole..count {
-                self.dots_of_lines::<1>(j, &steps);
+        // A single row shares nothing between lines, so that each is read to its end.
+        let depth = if self.skinny.few == 1 { k } else { DEPTH };
+        for start in (0..k).step_by(depth) {
+            let steps = start..(start + depth).min(k);
+            // SAFETY: `multiply_skinny`'s contract; every access lies within the operands' sizes.
+            unsafe {
+                for j in (0..whole).step_by(ABREAST) {
+                    self.dots_of_lines::<ABREAST>(j, &steps);
+                }
+                for j in whole..count {
+                    self.dots_of_lines::<1>(j, &steps);
+                }
             }
         }
     }
+}
 
+impl<In: Stored<A>, Out, A: Copy + Default, V: Simd<Elem = A>> Dots<'_, In, Out, A, V> {
     #[inline(always)]
     unsafe fn dots_of_lines<const J: usize>(&self, j: usize, steps: &Range<usize>) {
         let mut i = 0;
@@ -300,13 +523,13 @@ impl<A: Copy, V: Simd<Elem = A>> Task<'_, A, V> {
         // SAFETY: `multiply_skinny`'s contract.
         unsafe {
             let line = |j: usize| s.large.offset((self.lines.start + j) as isize * s.line);
-            let large: [*const A; J] = std::array::from_fn(|u| line(j + u).add(steps.start));
+            let large: [*const In; J] = std::array::from_fn(|u| line(j + u).add(steps.start));
             let small: [*const A; R] =
-                std::array::from_fn(|u| self.small.add((i + u) * s.k + steps.start));
-            let mut acc = [[V::splat(zero::<V>()); J]; R];
+                std::array::from_fn(|u| s.small.add((i + u) * s.k + steps.start));
+            let mut acc = [[V::splat(A::default()); J]; R];
             let whole = depth / V::LANES * V::LANES;
             for p in (0..whole).step_by(V::LANES) {
-                let x: [V; J] = std::array::from_fn(|u| V::load(large[u].add(p)));
+                let x: [V; J] = std::array::from_fn(|u| load(large[u].add(p)));
                 for (row, small) in acc.iter_mut().zip(small) {
                     let y = V::load(small.add(p));
                     for (acc, &x) in row.iter_mut().zip(&x) {
@@ -319,13 +542,13 @@ impl<A: Copy, V: Simd<Elem = A>> Task<'_, A, V> {
                 for (row, small) in acc.iter_mut().zip(small) {
                     let y = V::load_first(small.add(whole), left);
                     for (acc, large) in row.iter_mut().zip(large) {
-                        *acc = acc.mul_add(y, V::load_first(large.add(whole), left));
+                        *acc = acc.mul_add(y, load_first(large.add(whole), left));
                     }
                 }
             }
             for (u, row) in acc.iter().enumerate() {
                 for (w, x) in row.iter().enumerate() {
-                    let to = self.sums.add((i + u) * TASK_LINES + j + w);
+                    let to = self.sums.add((i + u) * self.row + j + w);
                     // The vector's own addition, for the rounding or wrapping of its type.
                     let sum = V::splat(x.sum()).add(V::splat(to.read()));
                     sum.store_first(to, 1);
@@ -333,10 +556,4 @@ impl<A: Copy, V: Simd<Elem = A>> Task<'_, A, V> {
             }
         }
     }
-}
-
-/// Zero as the vector's element.
-#[inline(always)]
-fn zero<V: Simd>() -> V::Elem {
-    V::Elem::default()
 }

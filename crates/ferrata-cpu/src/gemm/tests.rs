@@ -31,11 +31,11 @@ float!(f16, F16, f16::from_f64, f16::to_f64);
 float!(bf16, BF16, bf16::from_f64, bf16::to_f64);
 
 macro_rules! integer {
-    ($($t:ty, $dtype:ident);*) => {$(
+    ($($t:ty, $dtype:ident, $range:literal);*) => {$(
         impl Element for $t {
             const DTYPE: DType = DType::$dtype;
             fn make(random: &mut Random) -> $t {
-                (random.bits() % 16) as $t
+                (random.bits() % $range) as $t
             }
             fn wide(self) -> f64 {
                 self as f64
@@ -43,7 +43,8 @@ macro_rules! integer {
         }
     )*};
 }
-integer!(i64, I64; i32, I32; u32, U32; i16, I16; i8, I8; u8, U8);
+// Bytes of every value: dot instructions depend on signs.
+integer!(i64, I64, 16; i32, I32, 16; u32, U32, 16; i16, I16, 16; i8, I8, 256; u8, U8, 256);
 
 /// A matrix in a buffer of its own.
 struct Matrix<T> {
@@ -190,9 +191,105 @@ fn long_sums_and_many_blocks() {
             check::<f32, f32>(&pool, isa, &mut random, size);
             check::<bf16, bf16>(&pool, isa, &mut random, size);
             check::<f64, f64>(&pool, isa, &mut random, size);
+            check::<i8, i32>(&pool, isa, &mut random, size);
+            check::<u8, u8>(&pool, isa, &mut random, size);
         }
         check::<f32, f32>(&pool, isa, &mut random, [1, 4100, 2, 9]);
         check::<bf16, bf16>(&pool, isa, &mut random, [1, 15, 2060, 800]);
+        // Beyond what is packed at once, for groups of 1, 2 and 4 steps.
+        check::<f32, f32>(&pool, isa, &mut random, [1, 13, 33, 8500]);
+        check::<bf16, bf16>(&pool, isa, &mut random, [1, 13, 33, 16_500]);
+        check::<i8, i8>(&pool, isa, &mut random, [1, 13, 33, 32_900]);
+    }
+}
+
+/// Numbers as bf16 and f32 hold them alike; about 1 in 8 is special.
+fn special(random: &mut Random) -> f64 {
+    match random.below(40) {
+        0 => f64::NAN,
+        1 => f64::INFINITY,
+        2 => f64::NEG_INFINITY,
+        3 => 0.0,
+        4 => -0.0,
+        _ => (random.below(17) as f64 - 8.0) / 8.0,
+    }
+}
+
+#[test]
+fn what_is_not_finite_spreads_as_in_exact_arithmetic() {
+    fn check<T: Element>(pool: &Pool, isa: Isa, [m, n, k]: [usize; 3], from: impl Fn(f64) -> T) {
+        let mut random = Random((m * n * k) as u64);
+        let a: Vec<f64> = (0..m * k).map(|_| special(&mut random)).collect();
+        let b: Vec<f64> = (0..k * n).map(|_| special(&mut random)).collect();
+        let store = |x: &[f64]| x.iter().map(|&x| from(x)).collect::<Vec<T>>();
+        let (left, right) = (store(&a), store(&b));
+        let mut c = store(&vec![7.0; m * n]);
+        let operand = |data: &[T], columns: usize| Operand {
+            data: data.as_ptr().cast(),
+            row_stride: columns as isize,
+            column_stride: 1,
+        };
+        let problem = Gemm {
+            dtype: T::DTYPE,
+            m,
+            n,
+            k,
+            a: operand(&left, k),
+            b: operand(&right, n),
+            c: Some(Output { data: c.as_mut_ptr().cast(), row_stride: n, dtype: T::DTYPE }),
+            batch: &[],
+            accumulate: false,
+            epilogue: None,
+        };
+        // SAFETY: the buffers have the sizes that the strides give.
+        unsafe { gemm(pool, isa, &problem) }.unwrap();
+        for i in 0..m {
+            for j in 0..n {
+                let want: f64 = (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum();
+                let got = c[i * n + j].wide();
+                // Eighths of small numbers: finite sums are exact but for the output's rounding.
+                let rounding = want.abs() * T::DTYPE.epsilon();
+                let same = if want.is_finite() {
+                    (got - want).abs() <= rounding
+                } else {
+                    got == want || (got.is_nan() && want.is_nan())
+                };
+                assert!(same, "{isa} {} {m} {n} {k}: {got} {want} at {i} {j}", T::DTYPE);
+            }
+        }
+    }
+    let pool = Pool::new(2);
+    for isa in Isa::available() {
+        for size in [[1, 40, 5], [40, 1, 5], [13, 33, 3], [25, 70, 6], [64, 64, 7]] {
+            check::<f32>(&pool, isa, size, |x| x as f32);
+            check::<f64>(&pool, isa, size, |x| x);
+            check::<bf16>(&pool, isa, size, bf16::from_f64);
+            check::<f16>(&pool, isa, size, f16::from_f64);
+        }
+    }
+}
+
+#[test]
+fn subnormals_count_or_are_zeros_where_the_path_says_so() {
+    let pool = Pool::new(1);
+    for isa in Isa::available() {
+        // More rows than a skinny product has.
+        let [m, n, k] = [16, 32, 2];
+        let tiny = f32::from_bits(0x0040_0000);
+        let a: Vec<bf16> = vec![bf16::from_f32(tiny); m * k];
+        let b: Vec<bf16> = vec![bf16::from_f32(1e30); k * n];
+        let mut c = vec![f32::NAN; m * n];
+        let problem = Gemm {
+            dtype: DType::BF16,
+            a: Operand { data: a.as_ptr().cast(), row_stride: k as isize, column_stride: 1 },
+            b: Operand { data: b.as_ptr().cast(), row_stride: n as isize, column_stride: 1 },
+            ..plain([m, n, k], &[0.0; 32], &[0.0; 64], &mut c)
+        };
+        // SAFETY: the buffers have the sizes that the strides give.
+        unsafe { gemm(&pool, isa, &problem) }.unwrap();
+        let product = 2.0 * tiny * bf16::from_f32(1e30).to_f32();
+        let want = if isa >= Isa::Avx512Bf16 { 0.0 } else { product };
+        assert!(c.iter().all(|&x| (x - want).abs() <= 1e-6 * product), "{isa} {} {want}", c[0]);
     }
 }
 

@@ -1,23 +1,23 @@
 //! The register tile: the innermost loop of the packed matrix product.
 
 use crate::isa::{Kernel, Level};
-use crate::simd::Simd;
+use crate::simd::{Dot, Fma, Simd};
 
 /// `C[rows, cols] (+)= A·B` over packed panels, `rows ≤ TILE_ROWS`,
-/// `cols ≤ TILE_VECTORS · LANES`.
+/// `cols ≤ TILE_VECTORS · LANES`; `P` and `Q` are the operands' elements.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile<T> {
-    /// Steps of the contracted dimension.
+pub(crate) struct Tile<P, Q = P, A = P> {
+    /// Groups of steps of the contracted dimension.
     pub depth: usize,
     /// The left operand's first row and step.
-    pub a: *const T,
-    /// Elements from one step of the left operand to the next (its rows being neighbours), or
+    pub a: *const P,
+    /// Elements from one group of the left operand to the next (its rows being neighbours), or
     /// from one row to the next (its steps being neighbours).
     pub a_stride: usize,
-    /// The packed right panel: `TILE_VECTORS · LANES` elements for every step.
-    pub b: *const T,
+    /// The packed right panel: `TILE_VECTORS · LANES` groups for every group of steps.
+    pub b: *const Q,
     /// The tile's first element.
-    pub c: *mut T,
+    pub c: *mut A,
     /// Elements from one row of `c` to the next.
     pub ld: usize,
     pub rows: usize,
@@ -26,7 +26,7 @@ pub(crate) struct Tile<T> {
     pub accumulate: bool,
 }
 
-impl<T> Tile<T> {
+impl<T: Copy + Default + PartialEq + Send + Sync + 'static> Tile<T, T, T> {
     /// Computes the tile with vectors `V`; rows of the left operand are neighbours, as in packed
     /// panels, and up to the next multiple of 2 they are read, and ignored.
     ///
@@ -36,7 +36,7 @@ impl<T> Tile<T> {
     #[inline(always)]
     pub unsafe fn compute<L: Level, V: Simd<Elem = T>>(self) {
         // SAFETY: passed on.
-        unsafe { self.of_width::<L, V, false>() };
+        unsafe { self.dots::<L, Fma<V>>() };
     }
 
     /// As [`Tile::compute`], but the left operand's steps are neighbours, and only `rows` rows of
@@ -45,42 +45,77 @@ impl<T> Tile<T> {
     /// # Safety
     /// As [`Tile::compute`].
     #[inline(always)]
-    pub unsafe fn compute_rows<L: Level, V: Simd<Elem = T>>(self)
+    pub unsafe fn compute_rows<L: Level, V: Simd<Elem = T>>(self) {
+        // SAFETY: passed on.
+        unsafe { self.dots_of_rows::<L, Fma<V>>() };
+    }
+}
+
+impl<P: Copy, Q: Copy, A: Copy> Tile<P, Q, A> {
+    /// As [`Tile::compute`], with `D`.
+    ///
+    /// # Safety
+    /// As [`Tile::compute`], for groups of steps.
+    #[inline(always)]
+    pub unsafe fn dots<L, D>(self)
     where
-        T: Copy,
+        L: Level,
+        D: Dot<Left = P, Right = Q, Acc: Simd<Elem = A>>,
+    {
+        // SAFETY: passed on.
+        unsafe { self.of_width::<L, D, false>() };
+    }
+
+    /// As [`Tile::compute_rows`], with `D`.
+    ///
+    /// # Safety
+    /// As [`Tile::compute`], for groups of steps.
+    #[inline(always)]
+    pub unsafe fn dots_of_rows<L, D>(self)
+    where
+        L: Level,
+        D: Dot<Left = P, Right = Q, Acc: Simd<Elem = A>>,
     {
         // Odd heights do not exist, and a padded one would read a row too many.
         let even = if self.rows == 1 { 1 } else { self.rows / 2 * 2 };
         // SAFETY: passed on.
         unsafe {
-            Tile { rows: even, ..self }.of_width::<L, V, true>();
+            Tile { rows: even, ..self }.of_width::<L, D, true>();
             if even < self.rows {
                 let (a, c) = (self.a.add(even * self.a_stride), self.c.add(even * self.ld));
-                Tile { rows: 1, a, c, ..self }.of_width::<L, V, true>();
+                Tile { rows: 1, a, c, ..self }.of_width::<L, D, true>();
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn of_width<L: Level, V: Simd<Elem = T>, const ROWS: bool>(self) {
-        const { assert!(V::TILE_ROWS <= 12 && V::TILE_VECTORS == 2) };
+    unsafe fn of_width<L, D, const ROWS: bool>(self)
+    where
+        L: Level,
+        D: Dot<Left = P, Right = Q, Acc: Simd<Elem = A>>,
+    {
+        const { assert!(D::Acc::TILE_ROWS <= 12 && D::Acc::TILE_VECTORS == 2) };
         // SAFETY: passed on.
         unsafe {
-            if self.cols <= V::LANES {
-                self.of_height::<L, V, 1, ROWS>();
+            if self.cols <= D::Acc::LANES {
+                self.of_height::<L, D, 1, ROWS>();
             } else {
-                self.of_height::<L, V, 2, ROWS>();
+                self.of_height::<L, D, 2, ROWS>();
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn of_height<L: Level, V: Simd<Elem = T>, const N: usize, const ROWS: bool>(self) {
+    unsafe fn of_height<L, D, const N: usize, const ROWS: bool>(self)
+    where
+        L: Level,
+        D: Dot<Left = P, Right = Q, Acc: Simd<Elem = A>>,
+    {
         /// Heights beyond the register file are never needed.
         macro_rules! call {
             ($m:expr) => {
-                if $m <= V::TILE_ROWS {
-                    L::call(Fixed::<V, $m, N, ROWS>(self))
+                if $m <= D::Acc::TILE_ROWS {
+                    L::call(Fixed::<D, $m, N, ROWS>(self))
                 }
             };
         }
@@ -99,42 +134,53 @@ impl<T> Tile<T> {
     }
 }
 
+type Accumulator<D> = <<D as Dot>::Acc as Simd>::Elem;
+
 /// A tile computed as `M` rows of `N` vectors; with `ROWS`, the left operand's steps are
 /// neighbours, else its rows are.
-struct Fixed<V: Simd, const M: usize, const N: usize, const ROWS: bool>(Tile<V::Elem>);
+struct Fixed<D: Dot, const M: usize, const N: usize, const ROWS: bool>(
+    Tile<D::Left, D::Right, Accumulator<D>>,
+);
 
-impl<V: Simd, const M: usize, const N: usize, const ROWS: bool> Kernel for Fixed<V, M, N, ROWS> {
+impl<D: Dot, const M: usize, const N: usize, const ROWS: bool> Kernel for Fixed<D, M, N, ROWS> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
         let t = self.0;
-        let step = V::TILE_VECTORS * V::LANES;
+        let lanes = D::Acc::LANES;
+        let step = D::Acc::TILE_VECTORS * lanes * D::GROUP;
         let (mut a, mut b) = (t.a, t.b);
-        // SAFETY: `compute`'s contract: the machine has V, panels hold `depth` steps.
+        // SAFETY: `compute`'s contract: the machine has D, panels hold `depth` groups.
         let acc = unsafe {
-            let mut acc = [[V::splat(V::Elem::default()); N]; M];
+            // The output is needed only at the end, and may be far away.
+            for i in 0..M.min(t.rows) {
+                for j in 0..N {
+                    D::Acc::prefetch(t.c.wrapping_add(i * t.ld + j * lanes));
+                }
+            }
+            let mut acc = [[D::Acc::splat(Default::default()); N]; M];
             if ROWS {
                 for _ in 0..t.depth / 2 {
-                    multiply::<V, M, N, 2>(&mut acc, a, t.a_stride, 1, b);
-                    a = a.add(2);
+                    multiply::<D, M, N, 2>(&mut acc, a, t.a_stride, D::GROUP, b);
+                    a = a.add(2 * D::GROUP);
                     b = b.add(2 * step);
                 }
                 if t.depth % 2 == 1 {
-                    multiply::<V, M, N, 1>(&mut acc, a, t.a_stride, 1, b);
+                    multiply::<D, M, N, 1>(&mut acc, a, t.a_stride, D::GROUP, b);
                 }
             } else {
                 for _ in 0..t.depth / 4 {
                     for u in 0..4 {
                         let (a, b) = (a.add(u * t.a_stride), b.add(u * step));
-                        multiply::<V, M, N, 1>(&mut acc, a, 1, t.a_stride, b);
+                        multiply::<D, M, N, 1>(&mut acc, a, D::GROUP, t.a_stride, b);
                     }
                     a = a.add(4 * t.a_stride);
                     b = b.add(4 * step);
                 }
                 for u in 0..t.depth % 4 {
                     let (a, b) = (a.add(u * t.a_stride), b.add(u * step));
-                    multiply::<V, M, N, 1>(&mut acc, a, 1, t.a_stride, b);
+                    multiply::<D, M, N, 1>(&mut acc, a, D::GROUP, t.a_stride, b);
                 }
             }
             acc
@@ -145,40 +191,39 @@ impl<V: Simd, const M: usize, const N: usize, const ROWS: bool> Kernel for Fixed
                 continue;
             }
             for (j, &x) in row.iter().enumerate() {
-                let width = t.cols.saturating_sub(j * V::LANES).min(V::LANES);
+                let width = t.cols.saturating_sub(j * lanes).min(lanes);
                 // SAFETY: within `rows` × `cols` of `c`.
-                unsafe { write(t.c.add(i * t.ld + j * V::LANES), x, width, t.accumulate) };
+                unsafe { write(t.c.add(i * t.ld + j * lanes), x, width, t.accumulate) };
             }
         }
     }
 }
 
-/// `U` steps of the contracted dimension, each row's one after the other.
+/// `U` groups of steps, each row's one after the other.
 ///
 /// # Safety
-/// As [`Simd`]'s; `M` rows at `a`, `U` steps of the right panel at `b`.
+/// As [`Dot`]'s; `M` rows at `a`, `U` groups of the right panel at `b`.
 #[inline(always)]
-unsafe fn multiply<V: Simd, const M: usize, const N: usize, const U: usize>(
-    acc: &mut [[V; N]; M],
-    a: *const V::Elem,
+unsafe fn multiply<D: Dot, const M: usize, const N: usize, const U: usize>(
+    acc: &mut [[D::Acc; N]; M],
+    a: *const D::Left,
     a_row: usize,
     a_step: usize,
-    b: *const V::Elem,
+    b: *const D::Right,
 ) {
     // SAFETY: passed on.
     unsafe {
-        let mut right = [[V::splat(V::Elem::default()); N]; U];
-        for (u, right) in right.iter_mut().enumerate() {
-            for (j, r) in right.iter_mut().enumerate() {
-                *r = V::load(b.add((u * V::TILE_VECTORS + j) * V::LANES));
-            }
-        }
+        let vector = |u: usize, j: usize| {
+            D::right(b.add((u * D::Acc::TILE_VECTORS + j) * D::Acc::LANES * D::GROUP))
+        };
+        let right: [[D::Register; N]; U] =
+            std::array::from_fn(|u| std::array::from_fn(|j| vector(u, j)));
         let mut row = a;
         for acc in acc.iter_mut() {
             for (u, right) in right.iter().enumerate() {
-                let left = V::splat(*row.add(u * a_step));
+                let left = D::left(row.add(u * a_step));
                 for (c, &r) in acc.iter_mut().zip(right) {
-                    *c = c.mul_add(left, r);
+                    *c = D::dot(*c, left, r);
                 }
             }
             row = row.add(a_row);

@@ -15,7 +15,7 @@ macro_rules! vector {
      $set1:ident, $loadu:ident, $storeu:ident, $stream:ident, $fma:ident, $addv:ident,
      |$lf:ident, $ln:ident| $load_first:expr,
      |$sv:ident, $st:ident, $sn:ident| $store_first:expr,
-     |$rv:ident| $reduce:expr) => {
+     |$rv:ident| $reduce:expr $(, |$hf:ident| $load_high:expr)?) => {
         #[doc = $what]
         #[derive(Clone, Copy, Debug)]
         pub struct $name($reg);
@@ -35,6 +35,11 @@ macro_rules! vector {
                 // SAFETY: the caller has the instruction set and gives `LANES` elements.
                 Self(unsafe { $loadu(from) })
             }
+            $(#[inline(always)]
+            unsafe fn load_high($hf: *const u16) -> Self {
+                // SAFETY: the caller has the instruction set and gives `LANES` halves.
+                Self(unsafe { $load_high })
+            })?
             #[inline(always)]
             unsafe fn load_first($lf: *const $t, $ln: usize) -> Self {
                 debug_assert!($ln <= $lanes);
@@ -57,6 +62,11 @@ macro_rules! vector {
             unsafe fn stream(self, to: *mut $t) {
                 // SAFETY: as for `store`, and `to` is aligned.
                 unsafe { $stream(to, self.0) }
+            }
+            #[inline(always)]
+            unsafe fn prefetch(at: *const $t) {
+                // SAFETY: any address may be asked for.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
             }
             #[inline(always)]
             unsafe fn fence() {
@@ -98,7 +108,11 @@ vector!(
     _mm512_add_ps,
     |from, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from),
     |v, to, n| _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, v),
-    |v| _mm512_reduce_add_ps(v)
+    |v| _mm512_reduce_add_ps(v),
+    |from| {
+        let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
+    }
 );
 vector!(
     Avx512F64,
@@ -136,6 +150,10 @@ vector!(
         let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
         let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
         _mm_cvtss_f32(_mm_add_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter)))
+    },
+    |from| {
+        let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
     }
 );
 vector!(
@@ -192,6 +210,11 @@ impl Simd for Avx512I32 {
     unsafe fn store_first(self, to: *mut i32, n: usize) {
         // SAFETY: masked lanes are not written; the caller gives the rest.
         unsafe { _mm512_mask_storeu_epi32(to, ((1u32 << n) - 1) as u16, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(at: *const i32) {
+        // SAFETY: any address may be asked for.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, a: Self, b: Self) -> Self {
