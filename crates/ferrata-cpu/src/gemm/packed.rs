@@ -511,7 +511,8 @@ where
                 ld,
                 accumulate: self.accumulate || !first,
             });
-            if D::Left::SHIFT != 0 || D::Right::SHIFT != 0 {
+            // Without steps nothing was shifted, and no sums were taken.
+            if !chunk.groups.is_empty() && (D::Left::SHIFT != 0 || D::Right::SHIFT != 0) {
                 // Only 8-bit integers are shifted, and they accumulate in i32.
                 debug_assert!(TypeId::of::<A>() == TypeId::of::<i32>());
                 let b_sums = chunk.b.sums.wrapping_add(at).cast_const();
