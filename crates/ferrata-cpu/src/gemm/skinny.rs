@@ -230,15 +230,20 @@ where
         sums: Sums<A>,
         lines: Range<usize>,
     ) {
-        let bytes = self.few * lines.len() * size_of::<A>();
+        // The epilogue may count on an output of the accumulators' type to hold the sums itself.
+        let direct = !self.c.is_null() && TypeId::of::<Out>() == TypeId::of::<A>();
+        let bytes = if direct { 0 } else { self.few * lines.len() * size_of::<A>() };
         pool.with_scratch(worker, bytes, |scratch| {
-            let data = scratch.as_mut_ptr::<A>();
+            let out = self.c.wrapping_add(lines.start * self.c_line);
             let few = 0..self.few;
             let (rows, columns) =
                 if self.turned { (lines.clone(), few) } else { (few, lines.clone()) };
-            let row_stride = columns.len();
-            let (to_few, to_line) = if self.turned { (1, row_stride) } else { (row_stride, 1) };
-            let out = self.c.wrapping_add(lines.start * self.c_line);
+            let (data, to_few, to_line) = match (direct, self.turned) {
+                (true, _) => (out.cast::<A>(), self.c_few, self.c_line),
+                (false, true) => (scratch.as_mut_ptr(), 1, columns.len()),
+                (false, false) => (scratch.as_mut_ptr(), columns.len(), 1),
+            };
+            let row_stride = if self.turned { to_line } else { to_few };
             let count = lines.len();
             // SAFETY: within the sums, the scratch and the output.
             unsafe {
@@ -247,7 +252,7 @@ where
                     let (batch, data) = (self.batch, data.cast());
                     epilogue(&EpilogueTile { batch, rows, columns, data, row_stride });
                 }
-                if !self.c.is_null() {
+                if !direct && !self.c.is_null() {
                     let from = data.cast_const();
                     L::call(Write { skinny: self, count, from, to_few, to_line, out });
                 }
