@@ -42,7 +42,7 @@ impl Argument {
 
 /// A compiled program.
 pub trait Executable: Send + Sync {
-    /// Runs to completion and returns the results. Calls from several threads take turns.
+    /// Runs to completion and returns the results.
     ///
     /// # Errors
     /// When the arguments do not fit, or a run-time check fails.
@@ -71,6 +71,12 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// When the length is not that of the type, or memory runs out.
     fn upload(&self, ty: Type, bytes: &[u8]) -> Result<Buffer>;
+
+    /// A buffer of zeros.
+    ///
+    /// # Errors
+    /// When memory runs out.
+    fn zeros(&self, ty: Type) -> Result<Buffer>;
 
     /// The little-endian elements of a buffer of this device.
     ///

@@ -63,6 +63,11 @@ impl Device for ReferenceDevice {
         Literal::from_bytes(ty, bytes).map(buffer)
     }
 
+    fn zeros(&self, ty: Type) -> Result<Buffer> {
+        let bytes = vec![0; ty.bytes()];
+        self.upload(ty, &bytes)
+    }
+
     fn download(&self, buffer: &Buffer) -> Result<Vec<u8>> {
         Ok(literal(buffer)?.to_bytes())
     }

@@ -9,7 +9,7 @@ use ferrata_compiler::watch::{Level, Limits, Watch};
 use ferrata_compiler::{Buffer, Device, Executable};
 use ferrata_ir::{Composite, DType, Error, Function, Result, Type};
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 pub use crate::exec::Show;
 
@@ -81,6 +81,7 @@ impl CpuDevice {
             show: options.show,
             watch: RwLock::new(None),
             limits: OnceLock::new(),
+            arenas: Mutex::default(),
         };
         Ok(CpuDevice { machine: Arc::new(machine) })
     }
@@ -164,6 +165,11 @@ impl Device for CpuDevice {
             }
         }
         Ok(Buffer { ty, memory: Arc::new(memory) })
+    }
+
+    fn zeros(&self, ty: Type) -> Result<Buffer> {
+        let memory = Arc::new(self.machine.heap.allocate_zeroed(ty.bytes())?);
+        Ok(Buffer { ty, memory })
     }
 
     fn download(&self, buffer: &Buffer) -> Result<Vec<u8>> {

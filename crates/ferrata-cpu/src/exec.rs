@@ -1,10 +1,12 @@
 //! Runs plans: kernels prepared once, then walked through step by step.
 //!
 //! Map: `tile` (loop kernels), `contract` (matrix products), `primitive` (what is no loop nest),
-//! `composite` (what the device has claimed), `run` (arguments, memory and the schedule).
+//! `composite` (attention, which the device claims), `normal` (random numbers, which it claims
+//! too), `run` (arguments, memory and the schedule).
 
 mod composite;
 mod contract;
+mod normal;
 mod primitive;
 mod run;
 mod tile;
@@ -37,6 +39,7 @@ pub(crate) enum Prepared {
     Contract(Box<contract::ContractKernel>),
     Primitive(primitive::PrimitiveKernel),
     Composite(composite::CompositeKernel),
+    Normal(normal::NormalKernel),
 }
 
 impl Prepared {
@@ -57,6 +60,9 @@ impl Prepared {
             Kernel::Primitive { op, inputs, outputs } => {
                 Prepared::Primitive(primitive::PrimitiveKernel::new(op, inputs, outputs)?)
             }
+            Kernel::Composite { composite, inputs, outputs } if composite.name == normal::NAME => {
+                Prepared::Normal(normal::NormalKernel::new(composite, inputs, outputs)?)
+            }
             Kernel::Composite { composite, inputs, outputs } => Prepared::Composite(
                 composite::CompositeKernel::new(isa, composite, inputs, outputs)?,
             ),
@@ -67,7 +73,7 @@ impl Prepared {
     pub fn workspace(&self) -> usize {
         match self {
             Prepared::Loop(parts) => parts.iter().map(|k| k.workspace()).max().unwrap_or(0),
-            Prepared::Contract(_) => 0,
+            Prepared::Contract(_) | Prepared::Normal(_) => 0,
             Prepared::Primitive(k) => k.workspace(),
             Prepared::Composite(k) => k.workspace(),
         }
@@ -90,6 +96,7 @@ impl Prepared {
             Prepared::Contract(k) => k.reaches().collect(),
             Prepared::Primitive(k) => views(&k.inputs, &k.outputs),
             Prepared::Composite(k) => views(&k.inputs, &k.outputs),
+            Prepared::Normal(k) => views(&k.inputs, &k.outputs),
         }
     }
 
@@ -109,6 +116,10 @@ impl Prepared {
                 Prepared::Contract(k) => k.run(cx.pool, operands),
                 Prepared::Primitive(k) => k.run(cx, operands),
                 Prepared::Composite(k) => k.run(cx, operands),
+                Prepared::Normal(k) => {
+                    k.run(cx, operands);
+                    Ok(())
+                }
             }
         }
     }

@@ -48,7 +48,7 @@ mod exponential;
 mod gamma;
 mod logarithm;
 mod normal;
-mod polynomial;
+pub(crate) mod polynomial;
 mod trigonometric;
 
 #[cfg(test)]

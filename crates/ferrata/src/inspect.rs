@@ -39,8 +39,7 @@ impl MemoryUse {
 }
 
 impl Inspection {
-    /// Opens up what [`crate::Compiled::program`] and [`crate::Compiled::executable`] give for
-    /// `device`.
+    /// Opens up what [`crate::Compiled::planned`] gives for `device`.
     ///
     /// # Errors
     /// What keeps the program from being compiled.
@@ -219,9 +218,8 @@ mod tests {
     #[test]
     fn a_product_costs_two_operations_per_point() {
         let f = compile(|(x, y): (Tensor, Tensor)| x.matmul(&y));
-        let argument = || (Tensor::ones([4, 5], DType::F32), Tensor::ones([5, 6], DType::F32));
-        let program = f.program(argument()).unwrap();
-        let executable = f.executable(argument()).unwrap();
+        let argument = (Tensor::ones([4, 5], DType::F32), Tensor::ones([5, 6], DType::F32));
+        let (program, executable) = f.planned(&argument, false).unwrap();
         let inspection = Inspection::new(program, &*executable, &Device::default()).unwrap();
         assert_eq!(inspection.flops(), 2.0 * 4.0 * 5.0 * 6.0);
         assert!(inspection.nodes() >= 1);

@@ -4,7 +4,7 @@ use crate::tensor::{IntoShape, Tensor, resolve_shape};
 use crate::tree::{Tree, Visitor};
 use ferrata_ir::primitive::random::fold_key;
 use ferrata_ir::primitive::{FoldKey, RandomBits};
-use ferrata_ir::{DType, Error};
+use ferrata_ir::{DType, Error, Type, composite};
 
 /// A key of random numbers. The same key gives the same numbers, on any device and with any
 /// number of threads; use every key for one thing, and make new ones with [`Key::fold`] and
@@ -122,16 +122,19 @@ impl Tensor {
     /// Random numbers of the standard normal distribution, of a float dtype.
     #[track_caller]
     pub fn randn(shape: impl IntoShape, dtype: DType, key: &Key) -> Tensor {
+        Tensor::normal(shape, 1.0, dtype, key)
+    }
+
+    /// Random numbers of the normal distribution with mean 0 and standard deviation `std`, of a
+    /// float dtype.
+    #[track_caller]
+    pub fn normal(shape: impl IntoShape, std: f64, dtype: DType, key: &Key) -> Tensor {
         let words = key.tensor();
-        Tensor::op("randn", &[&words], || {
-            let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
-            // Box and Muller (1958): a random radius at a random angle.
-            let mut pair = vec![2];
-            pair.extend(resolve_shape(shape, None)?);
-            let unit = Tensor::rand(pair, wide, key);
-            let radius = (unit.at(0).log() * -2.0).sqrt();
-            let angle = unit.at(1) * std::f64::consts::TAU;
-            Ok((radius * angle.cos()).cast(dtype))
+        Tensor::op("normal", &[&words], || {
+            let ty = Type::new(dtype, resolve_shape(shape, None)?);
+            Ok(Tensor::built1("random_normal", &[&words], |b, x| {
+                composite::random_normal(b, x[0], &ty, std)
+            }))
         })
     }
 

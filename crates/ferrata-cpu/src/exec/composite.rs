@@ -1,6 +1,6 @@
 //! Composites that the device runs with kernels of its own: attention, forward and backward.
 
-use super::Context;
+use super::{Context, normal};
 use super::tile::steps::{Block, Steps};
 use crate::attention::{
     Attention, Backward, Forward, Input, Mask, MaskGradient, Written, attention, attention_backward,
@@ -12,9 +12,10 @@ use ferrata_ir::{Composite, DType, Error, Result, Type};
 
 /// Whether there is a kernel for this composite on operands of these types.
 pub(crate) fn claims(composite: &Composite, inputs: &[&Type]) -> bool {
-    Plan::of(composite).is_some()
+    let attention = Plan::of(composite).is_some()
         && matches!(composite.name, "attention_forward" | "attention_backward")
-        && inputs.iter().all(|t| !t.shape.contains(&0))
+        && inputs.iter().all(|t| !t.shape.contains(&0));
+    attention || normal::claims(composite)
 }
 
 /// A claimed composite, ready to run.

@@ -6,7 +6,7 @@
 mod index;
 mod moves;
 mod order;
-mod random;
+pub(super) mod random;
 
 use super::Context;
 use super::tile::steps::Steps;

@@ -2,7 +2,7 @@
 
 use super::{Context, Prepared, Show};
 use crate::isa::Isa;
-use crate::memory::{Heap, HostMemory};
+use crate::memory::{ALIGNMENT, Heap, HostMemory};
 use crate::pool::Pool;
 use ferrata_compiler::plan::{Place, Step as PlanStep};
 use ferrata_compiler::watch::{Activity, Event, Limits, Watch};
@@ -19,6 +19,24 @@ pub(crate) struct Machine {
     pub show: Option<Show>,
     pub watch: RwLock<Option<Watch>>,
     pub limits: OnceLock<Limits>,
+    /// Memory for the time of a run: one for each run that has been in progress at a time.
+    pub arenas: Mutex<Vec<HostMemory>>,
+}
+
+impl Machine {
+    /// Memory of at least `bytes` bytes: of an earlier run if there is enough of it, so that
+    /// programs that take turns share it.
+    fn arena(&self, bytes: usize) -> Result<HostMemory> {
+        let kept = self.arenas.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match kept.filter(|kept| kept.capacity() >= bytes) {
+            Some(kept) => Ok(kept),
+            None => self.heap.allocate(bytes),
+        }
+    }
+
+    fn keep(&self, arena: HostMemory) {
+        self.arenas.lock().unwrap_or_else(PoisonError::into_inner).push(arena);
+    }
 }
 
 /// A compiled program.
@@ -27,9 +45,9 @@ pub(crate) struct Program {
     plan: Plan,
     kernels: Vec<Prepared>,
     constants: Vec<HostMemory>,
+    /// Where a kernel's workspace begins in the memory of a run, and where that ends.
     workspace: usize,
-    /// Arena and workspace, made by the first run. Held while a run is in progress.
-    memory: Mutex<Option<[HostMemory; 2]>>,
+    memory: usize,
 }
 
 /// Where the places of a run begin.
@@ -67,10 +85,10 @@ impl Program {
             unsafe { memory.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
             constants.push(memory);
         }
-        let workspace = kernels.iter().map(Prepared::workspace).max().unwrap_or(0);
+        let workspace = plan.arena.next_multiple_of(ALIGNMENT);
+        let memory = workspace + kernels.iter().map(Prepared::workspace).max().unwrap_or(0);
         let reaches: Vec<_> = kernels.iter().map(Prepared::reaches).collect();
-        let program =
-            Program { machine, plan, kernels, constants, workspace, memory: Mutex::new(None) };
+        let program = Program { machine, plan, kernels, constants, workspace, memory };
         program.check(&program.plan.steps, &reaches)?;
         Ok(program)
     }
@@ -207,25 +225,21 @@ impl Executable for Program {
     fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
         let watch = self.machine.watch.read().unwrap_or_else(PoisonError::into_inner).clone();
         let start = watch.as_ref().map(|_| Instant::now());
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.is_none() {
-            let heap = &self.machine.heap;
-            *memory = Some([heap.allocate(self.plan.arena)?, heap.allocate(self.workspace)?]);
-        }
-        let Some([arena, workspace]) = &*memory else { return Ok(Vec::new()) };
         let (inputs, results) = self.bind(arguments)?;
+        let arena = self.machine.arena(self.memory)?;
         let base = |b: &Buffer| host(b).map(HostMemory::as_ptr);
         let bases = Bases {
             inputs: inputs.iter().map(base).collect::<Result<_>>()?,
             results: results.iter().map(base).collect::<Result<_>>()?,
             constants: self.constants.iter().map(HostMemory::as_ptr).collect(),
             arena: arena.as_ptr(),
-            workspace: workspace.as_ptr(),
+            workspace: arena.as_ptr().wrapping_add(self.workspace),
         };
         let mut run = Run { program: self, bases, watch, operands: Vec::new() };
-        run.steps(&self.plan.steps)?;
+        let done = run.steps(&self.plan.steps);
         run.tell(start, Activity::Program);
-        Ok(results)
+        self.machine.keep(arena);
+        done.map(|()| results)
     }
 
     fn plan(&self) -> Option<&Plan> {

@@ -20,6 +20,7 @@
 //! | `loss` | `mse`, `l1`, `huber`, `smooth_l1`, `bce`, `bce_with_logits`, `kl_div` |
 //! | `lookup` | `embedding`, `dropout` |
 //! | `rope` | `rope`, `rope_table` |
+//! | `random` | `random_normal` |
 //! | `attention` | `attention`, `attention_forward`, `attention_backward` |
 
 mod activation;
@@ -29,6 +30,7 @@ mod lookup;
 mod loss;
 mod math;
 mod norm;
+mod random;
 mod rope;
 mod softmax;
 mod statistics;
@@ -43,6 +45,7 @@ pub use lookup::{dropout, embedding};
 pub use loss::{Reduction, bce, bce_with_logits, huber, kl_div, l1, mse, smooth_l1};
 pub use math::{cumulative_extreme, floor_div, hypot, logaddexp, logcumsumexp, remainder};
 pub use norm::{BatchNorm, batch_norm, batch_norm_train, group_norm, layer_norm, rms_norm};
+pub use random::random_normal;
 pub use rope::{Pairing, rope, rope_frequencies, rope_table};
 pub use softmax::{log_softmax, logsumexp, softmax};
 pub use statistics::{l2_normalize, mean, norm, std, var};

@@ -43,7 +43,7 @@ impl Init {
         let receptive: usize = shape.iter().skip(2).product();
         let fan_in = (shape.get(1).copied().unwrap_or(1) * receptive).max(1) as f64;
         let fan_out = (shape.first().copied().unwrap_or(1) * receptive).max(1) as f64;
-        let normal = |std: f64| Tensor::randn(shape, dtype, key) * std;
+        let normal = |std: f64| Tensor::normal(shape, std, dtype, key);
         let uniform = |bound: f64| Tensor::uniform(shape, -bound, bound, dtype, key);
         match self {
             Init::Zeros => Tensor::zeros(shape, dtype),

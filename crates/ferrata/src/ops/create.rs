@@ -29,7 +29,7 @@ impl Tensor {
     /// Zeros with this tensor's shape and dtype.
     #[track_caller]
     pub fn zeros_like(&self) -> Tensor {
-        self.full_like(0.0)
+        Tensor::op("zeros_like", &[self], || Ok(Tensor::zeros(self.shape(), self.dtype())))
     }
 
     /// Ones with this tensor's shape and dtype.

@@ -4,7 +4,7 @@
 use super::{Collected, Collector, Lazy, State, Stored, Tensor};
 use crate::device::{Device, compiled, default_device};
 use ferrata_compiler::{Argument, Buffer};
-use ferrata_ir::{Error, Result, Value};
+use ferrata_ir::{Error, Primitive, Result, Scalar, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,9 +64,16 @@ fn history(tensor: &Tensor) -> usize {
 pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
     let mut wanted: Vec<Tensor> = Vec::new();
     for tensor in tensors {
-        match &*tensor.lock() {
+        let state = &mut *tensor.lock();
+        match state {
             State::Failed(error) => return Err(error.clone()),
             State::Concrete(_) => {}
+            // Fresh memory is zero already.
+            State::Lazy(node, _) if is_zeros(node) => {
+                let device = default_device();
+                let buffer = device.backend().zeros(tensor.ty().clone())?;
+                *state = State::Concrete(Stored { buffer, device });
+            }
             _ => wanted.push((*tensor).clone()),
         }
     }
@@ -97,6 +104,16 @@ pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
         drop(old);
     }
     Ok(())
+}
+
+fn is_zeros(node: &Lazy) -> bool {
+    match &node.op {
+        Primitive::Constant(constant) => match constant.value {
+            Scalar::Float(x) => x == 0.0 && x.is_sign_positive(),
+            Scalar::Int(x) => x == 0,
+        },
+        _ => false,
+    }
 }
 
 impl Collector {

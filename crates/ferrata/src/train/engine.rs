@@ -269,25 +269,10 @@ impl<M: LanguageModel> Engine<M> {
     /// Compiles the step for batches like this one; gives the traced program and its compiled
     /// form.
     pub fn prepare(&self, batch: &Batch) -> Result<(Arc<Function>, Arc<dyn Executable>)> {
-        let batch = self.microbatch(0, 0, batch)?;
         let rates = self.settings.optimizer.rates(0, 0.0);
+        let argument = (self.state()?.clone(), self.microbatch(0, 0, batch)?, rates);
         // As in training, nobody else holds the state, so its memory can be reused.
-        let own = |t: &Tensor| Ok::<_, Error>(Tensor::from_bytes(t.ty().clone(), &t.to_bytes()?));
-        let state = self.state()?;
-        let mut failed = None;
-        let fresh = tree::map(state, |t| match own(t) {
-            Ok(copy) => copy,
-            Err(error) => {
-                failed = Some(error);
-                t.clone()
-            }
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let argument = (fresh, batch, rates);
-        let program = self.step.program(argument.clone())?;
-        Ok((program, self.step.executable(argument)?))
+        Ok(self.step.planned(&argument, true)?)
     }
 
     /// Says which node of the step first makes a NaN or an infinity, by running it node by node.
@@ -298,7 +283,7 @@ impl<M: LanguageModel> Engine<M> {
             self.settings.optimizer.rates(step, lr),
         );
         let inputs = tree::leaves(&argument);
-        let program = self.step.program(argument)?;
+        let (program, _) = self.step.planned(&argument, false)?;
         let literals: Vec<Literal> = inputs
             .iter()
             .map(|t| Ok(Literal::from_bytes(t.ty().clone(), &t.to_bytes()?)?))

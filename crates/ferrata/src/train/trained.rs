@@ -203,10 +203,10 @@ impl Trained {
             let forward =
                 compile(|(model, ids): (Model, Tensor)| model.forward(&ids, &mut Context::eval()));
             let argument = (self.model.clone(), engine::tensor(&zeros));
-            let program = forward.program(argument.clone())?;
+            let (program, executable) = forward.planned(&argument, false)?;
             let weights = self.model.parameters();
             let state_bytes = weights.iter().map(|weight| weight.ty().bytes() as u64).sum();
-            (program, forward.executable(argument)?, state_bytes)
+            (program, executable, state_bytes)
         };
         let compile_time = start.elapsed();
         let inspection = Inspection::new(program, &*executable, &Device::default())?;

@@ -107,20 +107,21 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
         self.entry(argument).map(|_| ())
     }
 
-    /// The traced program for arguments of this kind.
+    /// The traced program for arguments of this kind, and its compiled form with its plan. No
+    /// tensor is computed for it; all count as `donated`, or none.
     ///
     /// # Errors
     /// As [`Compiled::call`].
-    pub fn program(&self, argument: A) -> Result<Arc<Function>> {
-        self.entry(argument).map(|(entry, _)| entry.program.clone())
-    }
-
-    /// The compiled program for arguments of this kind, with its plan.
-    ///
-    /// # Errors
-    /// As [`Compiled::call`].
-    pub fn executable(&self, argument: A) -> Result<Arc<dyn Executable>> {
-        self.entry(argument).map(|(entry, _)| entry.executable.clone())
+    pub fn planned(
+        &self,
+        argument: &A,
+        donated: bool,
+    ) -> Result<(Arc<Function>, Arc<dyn Executable>)> {
+        let leaves = flatten(argument);
+        leaves.check()?;
+        let donated = vec![donated; leaves.tensors.len()];
+        let entry = self.find(argument, &leaves, donated)?;
+        Ok((entry.program.clone(), entry.executable.clone()))
     }
 
     /// How many kinds of arguments it has been traced for.
@@ -131,33 +132,39 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
     /// The entry for this kind of argument, and the tensors to run it on, with those marked that
     /// may be overwritten.
     fn entry(&self, argument: A) -> Result<Prepared<B>> {
-        let mut leaves = flatten(&argument);
+        let leaves = flatten(&argument);
         leaves.check()?;
         crate::eval(&leaves.tensors.iter().collect::<Vec<_>>())?;
-        let device = leaves.tensors.iter().find_map(|t| t.device()).unwrap_or_else(default_device);
         // The argument's own handles do not count as owners.
         let counts = handles(&leaves);
         let donated: Vec<bool> =
             leaves.tensors.iter().zip(counts).map(|(t, own)| t.is_owned_by(own)).collect();
+        let entry = self.find(&argument, &leaves, donated.clone())?;
+        drop(argument);
+        Ok((entry, leaves.tensors.into_iter().zip(donated).collect()))
+    }
+
+    /// The entry for an argument with these leaves, compiled now if it is new.
+    fn find(
+        &self,
+        argument: &A,
+        leaves: &crate::tree::Leaves,
+        donated: Vec<bool>,
+    ) -> Result<Arc<Entry<B>>> {
+        let device = leaves.tensors.iter().find_map(|t| t.device()).unwrap_or_else(default_device);
         let kind = Kind {
             types: leaves.types(),
             slots: leaves.slots.clone(),
-            settings: std::mem::take(&mut leaves.settings),
-            donated: donated.clone(),
-            device: device.clone(),
+            settings: leaves.settings.clone(),
+            donated,
+            device,
         };
         let lock = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = lock().get(&kind).cloned();
-        let entry = match found {
-            Some(entry) => entry,
-            None => {
-                let entry = Arc::new(self.make(&argument, &leaves, &donated, device)?);
-                lock().insert(kind, entry.clone());
-                entry
-            }
-        };
-        drop(argument);
-        Ok((entry, leaves.tensors.into_iter().zip(donated).collect()))
+        if let Some(entry) = lock().get(&kind) {
+            return Ok(entry.clone());
+        }
+        let entry = self.make(argument, leaves, &kind.donated, kind.device.clone())?;
+        Ok(lock().entry(kind).or_insert(Arc::new(entry)).clone())
     }
 
     fn make(

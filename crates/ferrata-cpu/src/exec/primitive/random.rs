@@ -8,7 +8,7 @@ use ferrata_compiler::kernel::View;
 use ferrata_ir::primitive::random::fold_key;
 
 /// Cipher blocks that are computed side by side.
-const LANES: usize = 16;
+pub(in crate::exec) const LANES: usize = 16;
 /// Cipher blocks of one task.
 const TASK: usize = 4096;
 
@@ -26,17 +26,20 @@ impl Kernel for Fill<'_> {
     fn run<L: Level>(self) {
         let mut block = self.block;
         for words in self.out.chunks_mut(4 * LANES) {
+            let [a, b, c, d] = cipher(self.key, block);
             let mut all = [0; 4 * LANES];
-            side_by_side(self.key, block, &mut all);
+            for i in 0..LANES {
+                all[4 * i..4 * i + 4].copy_from_slice(&[a[i], b[i], c[i], d[i]]);
+            }
             words.copy_from_slice(&all[..words.len()]);
             block += LANES as u64;
         }
     }
 }
 
-/// Philox 4×32-10 at `LANES` counters that follow each other.
+/// Philox 4×32-10 at `LANES` counters that follow each other: the first words, the second, ….
 #[inline(always)]
-fn side_by_side(mut key: [u32; 2], block: u64, out: &mut [u32; 4 * LANES]) {
+pub(in crate::exec) fn cipher(mut key: [u32; 2], block: u64) -> [[u32; LANES]; 4] {
     let mut a = [0u32; LANES];
     let mut b = [0u32; LANES];
     for i in 0..LANES {
@@ -54,12 +57,14 @@ fn side_by_side(mut key: [u32; 2], block: u64, out: &mut [u32; 4 * LANES]) {
         }
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
-    for i in 0..LANES {
-        out[4 * i..4 * i + 4].copy_from_slice(&[a[i], b[i], c[i], d[i]]);
-    }
+    [a, b, c, d]
 }
 
-unsafe fn key_at(keys: &View, operands: &[*mut u8], at: usize) -> [u32; 2] {
+/// The key number `at` of an operand.
+///
+/// # Safety
+/// The operand has that many keys.
+pub(in crate::exec) unsafe fn key_at(keys: &View, operands: &[*mut u8], at: usize) -> [u32; 2] {
     let indices = Indices::new(keys);
     // SAFETY: passed on; the bits of a u32 are those of an i32.
     [0, 1].map(|word| unsafe { indices.get(operands, 2 * at + word) } as u32)
