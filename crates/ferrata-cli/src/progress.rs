@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::commands::profile;
+use ferrata::inspect::Inspection;
 use ferrata::train::{Event, StepRecord, in_bytes, process_memory};
 
 /// Writes what happens during training.
@@ -148,6 +149,28 @@ pub fn count(value: f64) -> String {
         v if v >= 1e6 => format!("{:.1}M", v / 1e6),
         v if v >= 1e4 => format!("{:.1}k", v / 1e3),
         v => format!("{v:.0}"),
+    }
+}
+
+/// Says what the backward pass computes again, what that gives and what it costs.
+pub fn show_recomputation(inspection: &Inspection) {
+    let Some(again) = inspection.recomputation() else { return };
+    if again.values.is_empty() {
+        say!("computed again in the backward pass: nothing");
+        return;
+    }
+    let (without, with) = (again.peak_without as u64, again.peak as u64);
+    let share = 100.0 * again.flops / inspection.flops();
+    say!(
+        "computed again in the backward pass: {} values of each layer, {}FLOP more ({share:.2} %), \
+         {} instead of {} at the peak",
+        again.values.len(),
+        count(again.flops),
+        in_bytes(with),
+        in_bytes(without)
+    );
+    for (origin, ty, layers) in &again.values {
+        say!("  {} {ty}, {layers} times", origin.scope);
     }
 }
 

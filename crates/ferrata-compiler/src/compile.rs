@@ -75,6 +75,16 @@ pub fn trace(program: &Arc<Function>, donated: &[bool], device: &dyn Device) -> 
     Ok(Trace { plan, residents, programs })
 }
 
+/// A program after all passes over it.
+pub(crate) fn optimized(program: &Arc<Function>, device: &dyn Device) -> Result<Arc<Function>> {
+    PROGRAM_PASSES.iter().try_fold(program.clone(), |program, (_, pass)| pass(&program, device))
+}
+
+/// The plan of a program after all passes.
+pub(crate) fn plan_of(program: &Arc<Function>, donated: &[bool]) -> Result<Plan> {
+    Ok(plan(program, donated)?.0)
+}
+
 /// Kernels, schedule and memory of a simplified program.
 fn plan(program: &Arc<Function>, donated: &[bool]) -> Result<(Plan, Vec<Resident>)> {
     let mut library = Library::default();

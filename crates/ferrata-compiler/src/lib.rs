@@ -16,6 +16,7 @@
 //! | `fuse`, `nest` | which operations share a loop nest or stand behind a product |
 //! | `lower/` | loop nests and products become kernels |
 //! | `fragment`, `flatten` | functions compiled once; the schedule of the whole program |
+//! | `recompute/` | what the backward pass computes again, by a budget of memory |
 //! | `memory` | in-place reuse, donated inputs, offsets in the arena |
 //! | `testing/` | a slow interpreter of plans; random programs against the evaluator |
 //! | `kernel` | the kernel language: what a device has to run |
@@ -43,6 +44,7 @@ mod memory;
 mod nest;
 pub mod plan;
 mod prune;
+mod recompute;
 pub mod reference;
 mod simplify;
 mod strided;
@@ -56,4 +58,5 @@ pub use device::{Argument, Buffer, Device, Executable, Memory};
 pub use kernel::Kernel;
 pub use memory::Resident;
 pub use plan::Plan;
+pub use recompute::{Recomputation, recompute};
 pub use reference::ReferenceDevice;

@@ -95,3 +95,15 @@ pub struct Plan {
     /// Dense constants.
     pub constants: Vec<Arc<Literal>>,
 }
+
+impl Plan {
+    /// Bytes that a run occupies at most: inputs, results with memory of their own, the arena and
+    /// constants.
+    pub fn bytes(&self) -> usize {
+        let own = self.results.iter().zip(&self.takes).filter(|(_, takes)| takes.is_none());
+        self.inputs.iter().map(Type::bytes).sum::<usize>()
+            + own.map(|(ty, _)| ty.bytes()).sum::<usize>()
+            + self.constants.iter().map(|literal| literal.ty.bytes()).sum::<usize>()
+            + self.arena
+    }
+}

@@ -1,21 +1,25 @@
 //! What a program costs and how it runs: operations, kernels, memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ferrata_compiler::plan::{Place, Step};
-use ferrata_compiler::{Executable, Plan};
+use ferrata_compiler::{Plan, Recomputation};
 use ferrata_ir::composite::attention;
 use ferrata_ir::{Function, Primitive, Result, Type};
 
 use crate::device::Device;
+use crate::transform::Planned;
 
 /// A compiled program, opened up.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     program: Arc<Function>,
+    recomputation: Option<Recomputation>,
     plan: Option<Plan>,
     passes: Vec<(&'static str, Arc<Function>)>,
+    /// What lies in the arena when most of it is in use.
+    peak: Vec<(String, u64)>,
 }
 
 /// The memory of a program in bytes.
@@ -43,14 +47,35 @@ impl Inspection {
     ///
     /// # Errors
     /// What keeps the program from being compiled.
-    pub fn new(
-        program: Arc<Function>,
-        executable: &dyn Executable,
-        device: &Device,
-    ) -> Result<Inspection> {
-        let shared = vec![false; program.parameters().len()];
-        let passes = ferrata_compiler::trace(&program, &shared, device.backend())?.programs;
-        Ok(Inspection { program, plan: executable.plan().cloned(), passes })
+    pub fn new(planned: Planned, device: &Device) -> Result<Inspection> {
+        let Planned { traced: program, recomputation, executable, donated } = planned;
+        let compiled = recomputation.as_ref().map_or(&program, |r| &r.program);
+        let trace = ferrata_compiler::trace(compiled, &donated, device.backend())?;
+        let mut peak: BTreeMap<String, u64> = BTreeMap::new();
+        for resident in trace.peak() {
+            *peak.entry(resident.origin.scope.to_string()).or_default() += resident.bytes as u64;
+        }
+        let mut peak: Vec<(String, u64)> = peak.into_iter().collect();
+        peak.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let mut passes = trace.programs;
+        if recomputation.is_some()
+            && let Some((name, _)) = passes.first_mut()
+        {
+            *name = "recompute";
+            passes.insert(0, ("program", program.clone()));
+        }
+        let plan = executable.plan().cloned();
+        Ok(Inspection { program, recomputation, plan, passes, peak })
+    }
+
+    /// What is computed again in the backward pass, if that was asked for.
+    pub fn recomputation(&self) -> Option<&Recomputation> {
+        self.recomputation.as_ref()
+    }
+
+    /// What lies in the arena when most of it is in use: scope and bytes, the largest first.
+    pub fn peak(&self) -> &[(String, u64)] {
+        &self.peak
     }
 
     /// The names of the passes from program to program, in order; the first is the program as it
@@ -208,10 +233,8 @@ mod tests {
     fn attention_costs_the_products_of_pairs_that_see_each_other() {
         let causal = crate::Attention { causal: true, ..crate::Attention::default() };
         let f = compile(move |q: Tensor| q.attention(&q, &q, &causal));
-        let argument = || Tensor::ones([2, 3, 8, 4], DType::F32);
-        let (program, executable) =
-            (f.program(argument()).unwrap(), f.executable(argument()).unwrap());
-        let inspection = Inspection::new(program, &*executable, &Device::default()).unwrap();
+        let planned = f.planned(&Tensor::ones([2, 3, 8, 4], DType::F32), false).unwrap();
+        let inspection = Inspection::new(planned, &Device::default()).unwrap();
         assert_eq!(inspection.flops(), (2 * 2 * 3 * (8 * 9 / 2) * (4 + 4)) as f64);
     }
 
@@ -219,8 +242,8 @@ mod tests {
     fn a_product_costs_two_operations_per_point() {
         let f = compile(|(x, y): (Tensor, Tensor)| x.matmul(&y));
         let argument = (Tensor::ones([4, 5], DType::F32), Tensor::ones([5, 6], DType::F32));
-        let (program, executable) = f.planned(&argument, false).unwrap();
-        let inspection = Inspection::new(program, &*executable, &Device::default()).unwrap();
+        let planned = f.planned(&argument, false).unwrap();
+        let inspection = Inspection::new(planned, &Device::default()).unwrap();
         assert_eq!(inspection.flops(), 2.0 * 4.0 * 5.0 * 6.0);
         assert!(inspection.nodes() >= 1);
         assert_eq!(inspection.passes().first(), Some(&"program"));

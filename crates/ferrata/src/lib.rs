@@ -51,7 +51,7 @@ pub use tensor::{
     NewDim, Tensor, keep, scope, step,
 };
 pub use transform::{
-    Compiled, Save, ScanOptions, checkpoint, compile, cond, custom, grad, jvp, scan, scan_with,
-    value_and_grad, vjp, vmap,
+    Compiled, Planned, Recompute, Save, ScanOptions, checkpoint, compile, cond, custom, grad, jvp,
+    scan, scan_with, value_and_grad, vjp, vmap,
 };
 pub use tree::Tree;

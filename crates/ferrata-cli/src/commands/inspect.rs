@@ -5,7 +5,10 @@ use ferrata::inspect::Inspection;
 use ferrata::train::{Error, Result, Trained, in_bytes};
 
 use crate::args::Inspect;
-use crate::progress::{count, say};
+use crate::progress::{count, say, show_recomputation};
+
+/// Scopes that are listed at the peak of memory.
+const PEAK_LINES: usize = 12;
 
 /// Prints what a model consists of and what it costs.
 pub fn run(args: Inspect) -> Result<()> {
@@ -86,5 +89,14 @@ fn summary(
             in_bytes(memory.constants)
         ),
         None => say!("memory: {} {kept}; this device has no memory plan", in_bytes(state_bytes)),
+    }
+    show_recomputation(inspection);
+    let (shown, rest) = inspection.peak().split_at(inspection.peak().len().min(PEAK_LINES));
+    for (scope, bytes) in shown {
+        say!("  at the peak of activations {} of {scope}", in_bytes(*bytes));
+    }
+    if !rest.is_empty() {
+        let bytes = rest.iter().map(|(_, bytes)| bytes).sum();
+        say!("  at the peak of activations {} of {} others", in_bytes(bytes), rest.len());
     }
 }

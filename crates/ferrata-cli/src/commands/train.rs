@@ -10,7 +10,7 @@ use ferrata::train::{self, Config, Facts, Language, Learner, Result, Summary, Tr
 
 use crate::args::{Recipe, Train};
 use crate::interrupt;
-use crate::progress::{Progress, count, duration, say};
+use crate::progress::{Progress, count, duration, say, show_recomputation};
 
 /// What `ferrata train` does without a configuration.
 const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
@@ -105,11 +105,14 @@ fn dry_run(learner: &Language, out: &Path) -> Result<()> {
     say!("compiled the training step in {:.2} s", plan.compile_time.as_secs_f64());
     let memory = plan.inspection.memory().unwrap_or_default();
     say!(
-        "memory: {} for weights and optimiser, {} for activations; checkpoints take {} each",
+        "memory: {} at the peak ({} for weights and optimiser, {} for gradients and activations); \
+         checkpoints take {} each",
+        in_bytes(memory.peak()),
         in_bytes(plan.state_bytes),
         in_bytes(memory.arena),
         in_bytes(learner.checkpoint_bytes())
     );
+    show_recomputation(&plan.inspection);
     say!("output: {}", out.display());
     say!("dry run: everything is in order and nothing has been written");
     Ok(())

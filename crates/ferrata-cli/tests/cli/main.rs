@@ -1,6 +1,7 @@
 //! The program from outside, as a user meets it.
 
 mod common;
+mod devices;
 mod instruments;
 mod killed;
 mod training;

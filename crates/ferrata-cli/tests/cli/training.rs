@@ -72,6 +72,31 @@ fn a_dry_run_writes_nothing() {
 }
 
 #[test]
+fn a_budget_of_memory_costs_work_and_no_accuracy() {
+    let folder = scratch("memory");
+    small_run(&folder);
+    let larger = ["model.layers=4", "model.dim=64", "train.batch=64", "train.steps=3", "schedule.warmup=1"];
+    let larger = larger.iter().flat_map(|set| ["--set", set]);
+    let train: Vec<&str> = ["train", "small.toml"].into_iter().chain(larger).collect();
+    let line = refuse(&folder, &[&train[..], &["--set", "train.memory=1MB", "--dry-run"]].concat());
+    assert!(line.contains("is allowed 1MB"), "{line}");
+    let least = line.split("allow ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    let tight = format!("train.memory={least}");
+    let tight = [&train[..], &["--set", &tight]].concat();
+    let text = succeed(&folder, &[&tight[..], &["--dry-run"]].concat());
+    assert!(text.contains("computed again in the backward pass: "), "{text}");
+    assert!(text.contains(" instead of ") && text.contains(", 4 times"), "{text}");
+    succeed(&folder, &[&train[..], &["--out", "plain"]].concat());
+    succeed(&folder, &[&tight[..], &["--out", "tight"]].concat());
+    let [plain, tight] = ["plain", "tight"].map(|run| losses(&folder.join(run)));
+    assert_eq!(plain.len(), 3);
+    for ((_, a, _), (_, b, _)) in plain.iter().zip(&tight) {
+        let (a, b): (f64, f64) = (a.parse().unwrap(), b.parse().unwrap());
+        assert!((a - b).abs() < 1e-5 * a, "{a} {b}");
+    }
+}
+
+#[test]
 fn the_number_of_threads_changes_nothing() {
     let folder = scratch("threads");
     small_run(&folder);

@@ -124,7 +124,8 @@ fn a_full_disk() {
     assert_eq!(listing.trim(), "small", "something is left");
     // Somebody else fills it after the first checkpoint: that one stays whole, and nothing
     // half-written lies beside it.
-    let fill = "(until ls small/run/*/manifest.json; do sleep 0.01; done; cat /dev/zero > small/filler) \
+    let fill = "(until ls small/run/*/manifest.json; do sleep 0.01; done; \
+                while kill -0 $$; do cat /dev/zero >> small/filler; sleep 0.01; done) \
                 > /dev/null 2>&1 &";
     let many = ["--set", "train.checkpoint_every=1", "--set", "train.steps=2000"];
     let (output, listing) = train_in_little_space(&folder, fill, &many).unwrap();

@@ -3,5 +3,6 @@
 mod cases;
 mod gpt;
 mod random;
+mod recompute;
 mod snapshots;
 mod support;

@@ -1,7 +1,7 @@
 //! Composites that the device runs with kernels of its own: attention, forward and backward.
 
-use super::{Context, normal};
 use super::tile::steps::{Block, Steps};
+use super::{Context, normal};
 use crate::attention::{
     Attention, Backward, Forward, Input, Mask, MaskGradient, Written, attention, attention_backward,
 };

@@ -3,12 +3,13 @@
 
 use super::Context;
 use super::primitive::random::{LANES, cipher, key_at};
+use super::tile::steps::Steps;
 use crate::isa::{Kernel, Level};
-use crate::math::polynomial::{polynomial, round32};
 use crate::math::Math;
+use crate::math::polynomial::{polynomial, round32};
 use ferrata_compiler::kernel::View;
 use ferrata_ir::primitive::Attribute;
-use ferrata_ir::{Composite, DType, Error, Result, Scalar, row_major_strides};
+use ferrata_ir::{Composite, DType, Error, Result, Scalar};
 use std::f32::consts::FRAC_PI_2;
 
 /// The name of the composite.
@@ -19,7 +20,8 @@ const TASK: usize = 4096;
 
 /// Whether there is a kernel for this composite.
 pub(crate) fn claims(composite: &Composite) -> bool {
-    let f32s = |(_, value): &(_, Attribute)| matches!(value, Attribute::Type(t) if t.dtype == DType::F32);
+    let f32s =
+        |(_, value): &(_, Attribute)| matches!(value, Attribute::Type(t) if t.dtype == DType::F32);
     composite.name == NAME && composite.attributes.iter().any(f32s)
 }
 
@@ -35,18 +37,14 @@ impl NormalKernel {
     /// Prepares the composite.
     ///
     /// # Errors
-    /// A result that is not dense.
+    /// A composite of another form.
     pub fn new(composite: &Composite, inputs: &[View], outputs: &[View]) -> Result<NormalKernel> {
         let std = composite.attributes.iter().find_map(|(name, value)| match value {
             Attribute::Scalar(Scalar::Float(x)) if *name == "std" => Some(*x as f32),
             _ => None,
         });
-        let dense = |v: &View| {
-            let strides = row_major_strides(&v.shape);
-            v.strides.iter().zip(strides).all(|(&a, b)| a == b as isize)
-        };
         match std {
-            Some(std) if inputs.len() == 1 && outputs.len() == 1 && dense(&outputs[0]) => {
+            Some(std) if inputs.len() == 1 && outputs.len() == 1 => {
                 Ok(NormalKernel { std, inputs: inputs.to_vec(), outputs: outputs.to_vec() })
             }
             _ => Err(Error::new(format!("`{NAME}` does not have the form that the device knows"))),
@@ -63,12 +61,30 @@ impl NormalKernel {
         let view = &self.outputs[0];
         let count: usize = view.shape.iter().product();
         let out = Numbers(operands[view.operand].cast::<f32>().wrapping_add(view.offset));
+        let steps = Steps::new(&view.shape, &view.strides);
         let (std, isa) = (self.std, cx.isa);
-        cx.pool.run(count.div_ceil(4 * TASK), &|task, _| {
+        cx.pool.run(count.div_ceil(4 * TASK), &|task, worker| {
             let first = task * 4 * TASK;
-            // SAFETY: tasks have different elements of the result.
-            let out = unsafe { out.part(first, (4 * TASK).min(count - first)) };
-            isa.run(Fill { key, block: (task * TASK) as u64, std, out });
+            let length = (4 * TASK).min(count - first);
+            let fill = |out: &mut [f32]| {
+                isa.run(Fill { key, block: (task * TASK) as u64, std, out });
+            };
+            if steps.stride() == 1 && steps.run(0) == count {
+                // SAFETY: tasks have different elements of the result, which lie in order.
+                return fill(unsafe { out.part(first, length) });
+            }
+            cx.pool.with_scratch(worker, 4 * length, |scratch| {
+                let data = Numbers(scratch.as_mut_ptr());
+                // SAFETY: the scratch memory has room for them, and elements of the result are
+                // written by one task each.
+                unsafe {
+                    data.part(0, length).fill(0.0);
+                    fill(data.part(0, length));
+                    for i in 0..length {
+                        *out.0.offset(steps.at(first + i)) = *data.0.add(i);
+                    }
+                }
+            });
         });
     }
 }

@@ -1,9 +1,11 @@
 //! Aligned memory with arbitrary content.
 
+use std::mem::MaybeUninit;
+
 /// A growing buffer whose content is arbitrary and whose start is aligned to 64 bytes.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    lines: Vec<Line>,
+    lines: Vec<MaybeUninit<Line>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +20,9 @@ impl Scratch {
         if lines > self.lines.len() {
             // Dropped first, so that old and new do not exist together.
             self.lines = Vec::new();
-            self.lines = vec![Line([0; 64]); lines];
+            self.lines = Vec::with_capacity(lines);
+            // SAFETY: there is room for them, and what is never read needs no content.
+            unsafe { self.lines.set_len(lines) };
         }
     }
 

@@ -1,6 +1,7 @@
 //! Primitives that are no loop nest.
 
 use crate::support::{check, f32s, literal, program, ty};
+use ferrata_ir::composite::random_normal;
 use ferrata_ir::primitive::arg_reduce::Extremum;
 use ferrata_ir::primitive::index::{BadIndex, ScatterKind};
 use ferrata_ir::primitive::{
@@ -196,5 +197,19 @@ fn operands_at_odd_places() {
         let x = literal(random, &types[0], true);
         let i = Literal::build(types[1].clone(), |i| Scalar::Int(i as i64 % 26));
         check(&f, &[x, i], 0.0, 0.0, &format!("{dtype}"));
+    }
+}
+
+#[test]
+fn random_normal_numbers() {
+    let key = Literal::build(ty(DType::U32, &[2]), |i| Scalar::Int(7 + i as i64));
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        for shape in [vec![], vec![1], vec![3, 2, 1], vec![5, 13], vec![20_003]] {
+            let f = program(&[ty(DType::U32, &[2])], |b, x| {
+                vec![random_normal(b, x[0], &ty(dtype, &shape), 0.5)]
+            });
+            // Angles are rounded, so numbers near 0 have the error of those near 1.
+            check(&f, std::slice::from_ref(&key), 8.0, 1.0, &format!("random_normal {dtype}"));
+        }
     }
 }

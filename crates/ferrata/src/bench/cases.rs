@@ -50,7 +50,7 @@ fn program<A: Tree + Clone + 'static, B: Tree + 'static>(
 ) -> Case {
     case(name.into(), work, move || {
         let argument = argument();
-        let executable = compile(f.clone()).executable(argument.clone())?;
+        let executable = compile(f.clone()).planned(&argument, false)?.executable;
         let device = Device::default();
         let buffers = tree::leaves(&argument).into_iter().map(|t| Ok(t.buffer_on(&device)?));
         let buffers = buffers.collect::<Result<Vec<_>>>()?;

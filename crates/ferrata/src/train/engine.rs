@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use ferrata_compiler::Executable;
 use ferrata_formats::RawTensor;
 use ferrata_formats::safetensors::TensorFile;
-use ferrata_ir::{DType, Elements, Evaluator, Function, Literal, Precision, Type};
+use ferrata_ir::{DType, Elements, Evaluator, Literal, Precision, Type};
 
-use super::config::Config;
+use super::config::{Config, Size};
 use super::{Error, Result};
 use crate::data::{Batch, HostArray, HostData};
 
@@ -16,7 +15,10 @@ use crate::nn::Context;
 use crate::optim::{self, Optimizer, Rates};
 use crate::profile;
 use crate::tree;
-use crate::{Classes, Compiled, Key, Module, Reduction, Tensor, Tree, compile, value_and_grad};
+use crate::{
+    Classes, Compiled, Key, Module, Planned, Recompute, Reduction, Tensor, Tree, compile,
+    value_and_grad,
+};
 
 /// A model that scores the next token at every position.
 pub(super) trait LanguageModel: Module + Clone + Send + Sync + 'static {
@@ -46,7 +48,7 @@ type Stepped<M> = (State<M>, Tensor, Tensor);
 type Program<A, B> = Compiled<A, B, Box<dyn Fn(A) -> B + Send + Sync>>;
 
 fn program<A: Tree, B: Tree>(f: impl Fn(A) -> B + Send + Sync + 'static) -> Program<A, B> {
-    compile(Box::new(f))
+    compile(Box::new(f) as Box<dyn Fn(A) -> B + Send + Sync>)
 }
 
 /// State, summed gradient and rates to the new state and the norm of the mean gradient.
@@ -173,6 +175,12 @@ impl<M: LanguageModel> Engine<M> {
         let settings = Arc::new(Settings::new(config));
         let optimizer = settings.optimizer.init(&model);
         let average = (settings.ema > 0.0).then(|| tree::map(&model, Tensor::clone));
+        // Between microbatches optimiser and average lie beside the program's memory.
+        let resting = bytes(&optimizer) + average.as_ref().map_or(0, bytes);
+        let within = |resting: u64| match config.train.memory {
+            None => Recompute::Never,
+            Some(Size(all)) => Recompute::Within(all.saturating_sub(resting)),
+        };
         let (for_step, for_sum, for_apply) = (settings.clone(), settings.clone(), settings.clone());
         Engine {
             state: Some(State { model, optimizer, average }),
@@ -180,11 +188,13 @@ impl<M: LanguageModel> Engine<M> {
                 let (loss, gradient) = for_step.gradient(&state.model, &batch);
                 let (state, norm) = for_step.update(&state, gradient, &rates);
                 (state, loss, norm)
-            }),
+            })
+            .with_recompute(within(0)),
             accumulate: program(move |(model, sum, batch): (M, M, Microbatch)| {
                 let (loss, gradient) = for_sum.gradient(&model, &batch);
                 (optim::accumulate(Some(&sum), &gradient), loss)
-            }),
+            })
+            .with_recompute(within(resting)),
             apply: program(move |(state, sum, rates): (State<M>, M, Rates)| {
                 let gradient = optim::average(&sum, for_apply.accumulate);
                 for_apply.update(&state, gradient, &rates)
@@ -266,9 +276,8 @@ impl<M: LanguageModel> Engine<M> {
         loss_sum(&self.evaluate, self.best_model()?, batch)
     }
 
-    /// Compiles the step for batches like this one; gives the traced program and its compiled
-    /// form.
-    pub fn prepare(&self, batch: &Batch) -> Result<(Arc<Function>, Arc<dyn Executable>)> {
+    /// Compiles the step for batches like this one.
+    pub fn prepare(&self, batch: &Batch) -> Result<Planned> {
         let rates = self.settings.optimizer.rates(0, 0.0);
         let argument = (self.state()?.clone(), self.microbatch(0, 0, batch)?, rates);
         // As in training, nobody else holds the state, so its memory can be reused.
@@ -283,7 +292,7 @@ impl<M: LanguageModel> Engine<M> {
             self.settings.optimizer.rates(step, lr),
         );
         let inputs = tree::leaves(&argument);
-        let (program, _) = self.step.planned(&argument, false)?;
+        let program = self.step.planned(&argument, false)?.traced;
         let literals: Vec<Literal> = inputs
             .iter()
             .map(|t| Ok(Literal::from_bytes(t.ty().clone(), &t.to_bytes()?)?))
@@ -345,9 +354,13 @@ impl<M: LanguageModel> Engine<M> {
 
     /// About how many bytes the state takes.
     pub fn state_bytes(&self) -> u64 {
-        let bytes = |t: &Tensor| t.ty().bytes() as u64;
-        self.state.as_ref().map_or(0, |state| tree::leaves(state).iter().map(bytes).sum())
+        self.state.as_ref().map_or(0, bytes)
     }
+}
+
+/// Bytes of all tensors of a tree.
+fn bytes(tree: &impl Tree) -> u64 {
+    tree::leaves(tree).iter().map(|t| t.ty().bytes() as u64).sum()
 }
 
 fn lost() -> Error {

@@ -243,9 +243,9 @@ impl Language {
     pub fn plan(&self) -> Result<StepPlan> {
         let batch = self.source.batch(0)?;
         let start = Instant::now();
-        let (program, executable) = self.engine.prepare(&batch)?;
+        let planned = self.engine.prepare(&batch)?;
         let compile_time = start.elapsed();
-        let inspection = Inspection::new(program, &*executable, &Device::default())?;
+        let inspection = Inspection::new(planned, &Device::default())?;
         Ok(StepPlan { inspection, compile_time, state_bytes: self.engine.state_bytes() })
     }
 

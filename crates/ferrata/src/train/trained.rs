@@ -193,23 +193,21 @@ impl Trained {
         }
         let zeros = HostArray::i64(&[batch, sequence], vec![0; batch * sequence])?;
         let start = Instant::now();
-        let (program, executable, state_bytes) = if training {
+        let (planned, state_bytes) = if training {
             let names = ["input_ids", "targets"].map(str::to_owned);
             let batch = Batch { arrays: names.map(|name| (name, zeros.clone())).into() };
             let engine = Engine::new(self.model.clone(), &Config::default());
-            let (program, executable) = engine.prepare(&batch)?;
-            (program, executable, engine.state_bytes())
+            (engine.prepare(&batch)?, engine.state_bytes())
         } else {
             let forward =
                 compile(|(model, ids): (Model, Tensor)| model.forward(&ids, &mut Context::eval()));
             let argument = (self.model.clone(), engine::tensor(&zeros));
-            let (program, executable) = forward.planned(&argument, false)?;
             let weights = self.model.parameters();
             let state_bytes = weights.iter().map(|weight| weight.ty().bytes() as u64).sum();
-            (program, executable, state_bytes)
+            (forward.planned(&argument, false)?, state_bytes)
         };
         let compile_time = start.elapsed();
-        let inspection = Inspection::new(program, &*executable, &Device::default())?;
+        let inspection = Inspection::new(planned, &Device::default())?;
         Ok(StepPlan { inspection, compile_time, state_bytes })
     }
 }

@@ -4,7 +4,7 @@ use super::trace::{Untraced, trace};
 use crate::device::{Device, compiled, default_device};
 use crate::tensor::{Frame, Tensor};
 use crate::tree::{Tree, flatten};
-use ferrata_compiler::{Argument, Buffer, Executable};
+use ferrata_compiler::{Argument, Buffer, Executable, Recomputation, recompute};
 use ferrata_ir::{Error, Function, Result, Type};
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -36,12 +36,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// # Ok::<(), ferrata::Error>(())
 /// ```
 pub fn compile<A: Tree, B: Tree, F: Fn(A) -> B>(f: F) -> Compiled<A, B, F> {
-    Compiled { f, known: Mutex::default(), argument: PhantomData }
+    Compiled { f, recompute: Recompute::Never, known: Mutex::default(), argument: PhantomData }
+}
+
+/// What a program computes again in its backward pass instead of keeping it in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recompute {
+    /// Nothing but what the user marked.
+    #[default]
+    Never,
+    /// What costs next to nothing.
+    Cheap,
+    /// As much as it takes for all memory of a run to fit into so many bytes.
+    Within(u64),
+}
+
+/// A compiled program that has not been run.
+#[derive(Clone)]
+pub struct Planned {
+    /// The program as it was traced.
+    pub traced: Arc<Function>,
+    /// What is computed again in the backward pass, and the program that does so.
+    pub recomputation: Option<Recomputation>,
+    /// Its compiled form.
+    pub executable: Arc<dyn Executable>,
+    /// Which inputs count as donated.
+    pub donated: Vec<bool>,
 }
 
 /// What [`compile`] gives.
 pub struct Compiled<A, B, F> {
     f: F,
+    recompute: Recompute,
     known: Mutex<HashMap<Kind, Arc<Entry<B>>>>,
     argument: PhantomData<fn(A)>,
 }
@@ -57,8 +83,7 @@ struct Kind {
 }
 
 struct Entry<B> {
-    program: Arc<Function>,
-    executable: Arc<dyn Executable>,
+    planned: Planned,
     device: Device,
     captured: Vec<Buffer>,
     /// The result's structure.
@@ -70,6 +95,13 @@ struct Entry<B> {
 type Prepared<B> = (Arc<Entry<B>>, Vec<(Tensor, bool)>);
 
 impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
+    /// The same function, whose program computes some of what its backward pass needs again.
+    /// Results differ by roundings at most.
+    #[must_use]
+    pub fn with_recompute(self, recompute: Recompute) -> Self {
+        Compiled { recompute, ..self }
+    }
+
     /// Runs the function. Inside of another traced function it becomes a part of that.
     ///
     /// # Errors
@@ -91,6 +123,7 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
         }
         arguments.extend(entry.captured.iter().cloned().map(Argument::Shared));
         let results: Vec<Tensor> = entry
+            .planned
             .executable
             .run(arguments)?
             .into_iter()
@@ -107,21 +140,16 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
         self.entry(argument).map(|_| ())
     }
 
-    /// The traced program for arguments of this kind, and its compiled form with its plan. No
-    /// tensor is computed for it; all count as `donated`, or none.
+    /// The program for arguments of this kind with its plan. No tensor is computed for it; all
+    /// count as `donated`, or none.
     ///
     /// # Errors
     /// As [`Compiled::call`].
-    pub fn planned(
-        &self,
-        argument: &A,
-        donated: bool,
-    ) -> Result<(Arc<Function>, Arc<dyn Executable>)> {
+    pub fn planned(&self, argument: &A, donated: bool) -> Result<Planned> {
         let leaves = flatten(argument);
         leaves.check()?;
         let donated = vec![donated; leaves.tensors.len()];
-        let entry = self.find(argument, &leaves, donated)?;
-        Ok((entry.program.clone(), entry.executable.clone()))
+        Ok(self.find(argument, &leaves, donated)?.planned.clone())
     }
 
     /// How many kinds of arguments it has been traced for.
@@ -179,14 +207,23 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
                 .map_err(|untraced: Untraced<B>| untraced.error)?;
         let mut donated = donated.to_vec();
         donated.resize(traced.function.parameters().len(), false);
-        let executable = compiled(&traced.function, &donated, &device)?;
+        let again = |budget| recompute(&traced.function, &donated, device.backend(), budget);
+        let recomputation = match self.recompute {
+            Recompute::Never => None,
+            Recompute::Cheap => Some(again(None)?),
+            Recompute::Within(bytes) => Some(again(Some(bytes as usize))?),
+        };
+        let program = recomputation.as_ref().map_or(&traced.function, |r| &r.program);
+        let executable = compiled(program, &donated, &device)?;
         let captured =
             traced.captured.iter().map(|t| t.buffer_on(&device)).collect::<Result<Vec<_>>>()?;
         let nothing = Tensor::failed(Error::new("a result was not computed"));
         let template = traced.result.rebuild(&mut |_| nothing.clone());
         let mut slots = traced.leaves;
         slots.tensors = Vec::new();
-        Ok(Entry { program: traced.function, executable, device, captured, template, slots })
+        let traced = traced.function;
+        let planned = Planned { traced, recomputation, executable, donated };
+        Ok(Entry { planned, device, captured, template, slots })
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) mod trace;
 mod vmap;
 
 pub use checkpoint::checkpoint;
-pub use compile::{Compiled, compile};
+pub use compile::{Compiled, Planned, Recompute, compile};
 pub use control::{Save, ScanOptions, cond, scan, scan_with};
 pub use custom::custom;
 pub use derivative::{grad, jvp, value_and_grad, vjp};

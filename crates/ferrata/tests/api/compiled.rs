@@ -75,3 +75,29 @@ fn random_numbers_have_their_moments() {
     order.sort();
     assert_eq!(order, (0..50).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_plan_computes_nothing() {
+    let f = compile(|(x, y): (Tensor, Tensor)| x * 2.0 + y);
+    let x = Tensor::randn([1000], DType::F32, &Key::new(1));
+    let argument = (x.clone(), Tensor::zeros([1000], DType::F32));
+    let executable = f.planned(&argument, true).unwrap().executable;
+    assert_eq!(executable.plan().unwrap().takes, [Some(0)]);
+    assert!(format!("{x:?}").contains("not yet"), "{x:?}");
+    drop(x);
+    f.call(argument).unwrap();
+    // The call has the plan that was made for it.
+    assert_eq!(f.traces(), 1);
+}
+
+#[test]
+fn zeros_need_no_program() {
+    let like = Tensor::ones([2, 3], DType::BF16).zeros_like();
+    assert_eq!((like.shape(), like.dtype()), (&[2, 3][..], DType::BF16));
+    for dtype in [DType::F32, DType::I64, DType::Bool, DType::BF16] {
+        let zeros = Tensor::zeros([600, 1000], dtype);
+        assert_eq!(zeros.to_bytes().unwrap(), vec![0; 600_000 * dtype.size()]);
+    }
+    let negative = Tensor::full([3], -0.0, DType::F32).to_vec::<f32>().unwrap();
+    assert!(negative.iter().all(|x| x.is_sign_negative()));
+}

@@ -107,7 +107,7 @@ fn repeated_blocks_equal_unrolled_ones_with_gradients() {
 fn one_block_is_traced_for_all() {
     let model = Model::new(false);
     let f = compile(|(m, ids): (Model, Tensor)| m.forward(&ids, &mut Context::eval()));
-    let (program, _) = f.planned(&(model, ids()), false).unwrap();
+    let program = f.planned(&(model, ids()), false).unwrap().traced;
     let mut blocks = 0;
     program.visit(&mut |f| blocks += usize::from(f.name == "block"));
     assert_eq!(blocks, 1);

@@ -2,7 +2,7 @@
 
 use super::body::{Body, Reach, Source};
 use super::kernel::DIRECT;
-use super::worker::{Layout, Shared, Span, Tile, Worker};
+use super::worker::{Layout, Most, Shared, Span, Tile, Worker};
 use crate::gemm::EpilogueTile;
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -31,7 +31,8 @@ impl Epilogue {
     pub fn new(isa: Isa, source: &Source, rows: usize) -> Result<Epilogue> {
         let mut body = Body::new(isa, source)?;
         body.assign_slots(true);
-        let layout = Layout::new(&body, TILE, COLUMNS, &[], 1);
+        let most = Most { rows: TILE, columns: COLUMNS, elements: TILE };
+        let layout = Layout::new(&body, &most, &[], 1);
         Ok(Epilogue { body, layout, rows })
     }
 

@@ -4,7 +4,7 @@ use super::body::{Body, Output, Phase, Reach, Source, Walks, Work};
 use super::ops::{Arg, Call};
 use super::space::{Dim, Space};
 use super::steps::Steps;
-use super::worker::{Layout, Shared, Span, Tile, Worker};
+use super::worker::{Layout, Most, Shared, Span, Tile, Worker};
 use crate::isa::Isa;
 use crate::pool::Pool;
 use ferrata_compiler::kernel::{Access, Instruction, Loop};
@@ -129,8 +129,9 @@ impl LoopKernel {
         kernel.cut(combines);
         let width =
             if matches!(kernel.walk, Walk::Rows(_)) { columns } else { kernel.task_columns };
-        kernel.layout =
-            Layout::new(&kernel.body, tile_rows, tile_columns.max(1), &kept, width.max(1));
+        let (rows, columns) = (tile_rows, tile_columns.max(1));
+        let most = Most { rows, columns, elements: rows * columns };
+        kernel.layout = Layout::new(&kernel.body, &most, &kept, width.max(1));
         Ok(kernel)
     }
 

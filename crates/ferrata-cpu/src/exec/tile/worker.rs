@@ -42,9 +42,18 @@ pub(crate) struct Layout {
     pub bytes: usize,
 }
 
+/// The size of tiles, at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    pub rows: usize,
+    pub columns: usize,
+    pub elements: usize,
+}
+
 impl Layout {
-    /// For tiles of at most so many rows and columns, and rows of `width` columns in all.
-    pub fn new(body: &Body, rows: usize, columns: usize, kept: &[usize], width: usize) -> Layout {
+    /// For tiles of at most so many rows, columns and elements, and rows of `width` columns in
+    /// all.
+    pub fn new(body: &Body, most: &Most, kept: &[usize], width: usize) -> Layout {
         let mut layout = Layout::default();
         let mut end = body.registers.len() * size_of::<Span>();
         let mut take = |bytes: usize| {
@@ -53,13 +62,17 @@ impl Layout {
             end - bytes
         };
         for slot in &body.slots {
-            let elements =
-                if slot.by_row { rows } else { 1 } * if slot.by_column { columns } else { 1 };
+            let elements = match (slot.by_row, slot.by_column) {
+                (true, true) => most.elements,
+                (true, false) => most.rows,
+                (false, true) => most.columns,
+                (false, false) => 1,
+            };
             layout.slots.push(take(elements * slot.size));
         }
         let kept = kept.iter().map(|&i| take(width * body.registers[i].kind.size()));
         layout.kept = kept.collect();
-        layout.halves = take(2 * rows * columns);
+        layout.halves = take(2 * most.elements);
         layout.sums = take(8 * body.reductions);
         let mut combined = 0usize;
         for store in &body.stores {

@@ -31,6 +31,7 @@
 
 mod check;
 mod load;
+mod size;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -40,6 +41,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Override, Source};
+pub use size::Size;
 
 /// A whole configuration; see the module's documentation for the form of the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -209,6 +211,10 @@ pub struct TrainSection {
     pub keep: usize,
     /// Compute precision.
     pub dtype: ComputeType,
+    /// How much memory a step may occupy: `"4GB"`. What does not fit is computed again in the
+    /// backward pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
     /// Threads; 0 means one per core. The result does not depend on it.
     pub threads: usize,
     /// Decay of an exponential moving average of the weights, which is then evaluated, sampled
@@ -243,6 +249,7 @@ impl Default for TrainSection {
             checkpoint_every: 500,
             keep: 2,
             dtype: ComputeType::F32,
+            memory: None,
             threads: 0,
             ema: 0.0,
             freeze: Vec::new(),

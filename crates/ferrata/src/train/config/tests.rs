@@ -17,12 +17,19 @@ fn refused(text: &str, overrides: &[&str]) -> String {
 #[test]
 fn reads_sections_and_overrides() {
     let text = "[model]\nkind = \"llama\"\nheads = 8\n[train]\nsteps = 10\n";
-    let set = ["train.steps=20", "optimizer.lr=1", "train.prompt=fn main", "data.text=a.txt"];
+    let set = [
+        "train.memory=1.5GB",
+        "train.steps=20",
+        "optimizer.lr=1",
+        "train.prompt=fn main",
+        "data.text=a.txt",
+    ];
     let config = load(text, &set).unwrap();
     let model = config.model.as_ref().unwrap();
     assert_eq!((model.kind, model.heads, config.train.steps), (ModelKind::Llama, 8, 20));
     assert_eq!((config.optimizer.lr, config.train.prompt.as_str()), (1.0, "fn main"));
     assert_eq!(config.data.text, [std::env::current_dir().unwrap().join("a.txt")]);
+    assert_eq!(config.train.memory, Some(Size(1_500_000_000)));
     let again = load(&config.to_toml(), &[]).unwrap();
     assert_eq!(again, config, "what is written reads back");
 }
@@ -41,6 +48,8 @@ fn wrong_keys_and_types_name_the_key() {
         ("", &["optimizer.kind=3"], &["`optimizer.kind` is 3", "one of sgd"]),
         ("", &["train=3"], &["section.key=value"]),
         ("", &["train.steps"], &["section.key=value"]),
+        ("", &["train.memory=much"], &["`train.memory` is the text \"much\"", "\"4GB\""]),
+        ("", &["train.memory=-3"], &["`train.memory` is -3", "amount of memory"]),
         ("train = 3", &[], &["`train` is 3", "a section with keys"]),
         ("train = 3", &["train.steps=3"], &["`train` is no section"]),
         ("[train]\nsteps = = 3", &[], &["`test.toml` line 2 is not TOML"]),
