@@ -75,7 +75,8 @@ fn a_dry_run_writes_nothing() {
 fn a_budget_of_memory_costs_work_and_no_accuracy() {
     let folder = scratch("memory");
     small_run(&folder);
-    let larger = ["model.layers=4", "model.dim=64", "train.batch=64", "train.steps=3", "schedule.warmup=1"];
+    let larger =
+        ["model.layers=4", "model.dim=64", "train.batch=64", "train.steps=3", "schedule.warmup=1"];
     let larger = larger.iter().flat_map(|set| ["--set", set]);
     let train: Vec<&str> = ["train", "small.toml"].into_iter().chain(larger).collect();
     let line = refuse(&folder, &[&train[..], &["--set", "train.memory=1MB", "--dry-run"]].concat());
