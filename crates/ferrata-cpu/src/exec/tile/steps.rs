@@ -166,7 +166,10 @@ impl Block {
     #[inline(always)]
     fn walk(&self, mut visit: impl FnMut(usize, isize)) {
         let at = |r: usize, c: usize| {
-            (r * self.dense_row + c, r as isize * self.row + c as isize * self.column)
+            (
+                r.wrapping_mul(self.dense_row).wrapping_add(c),
+                r as isize * self.row + c as isize * self.column,
+            )
         };
         if self.rows == 1 || self.row.unsigned_abs() >= self.column.unsigned_abs() {
             for r in 0..self.rows {
