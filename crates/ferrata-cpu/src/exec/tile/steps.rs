@@ -137,7 +137,11 @@ impl Block {
                 // SAFETY: passed on.
                 unsafe {
                     let row = from.offset(r as isize * self.row);
-                    std::ptr::copy_nonoverlapping(row, to.add(r * self.dense_row), self.columns);
+                    std::ptr::copy_nonoverlapping(
+                        row,
+                        to.offset(r as isize * self.dense_row as isize),
+                        self.columns,
+                    );
                 }
             }
             return;
@@ -153,7 +157,11 @@ impl Block {
                 unsafe {
                     let row = to.offset(r as isize * self.row);
                     // In place, a row may be stored where it was read.
-                    std::ptr::copy(from.add(r * self.dense_row), row, self.columns);
+                    std::ptr::copy(
+                        from.offset(r as isize * self.dense_row as isize),
+                        row,
+                        self.columns,
+                    );
                 }
             }
             return;
