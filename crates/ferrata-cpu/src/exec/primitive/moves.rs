@@ -75,7 +75,7 @@ impl Copy {
                 let across = Block {
                     rows,
                     columns,
-                    dense_row: stride(&self.to, row) as usize,
+                    dense_row: stride(&self.to, row),
                     row: stride(&self.from, row),
                     column: stride(&self.from, column),
                 };

@@ -88,7 +88,7 @@ pub struct Block {
     pub rows: usize,
     pub columns: usize,
     /// Elements from one row to the next on the dense side, whose columns are contiguous.
-    pub dense_row: usize,
+    pub dense_row: isize,
     /// Strides of the strided side, in elements.
     pub row: isize,
     pub column: isize,
@@ -106,7 +106,7 @@ impl Block {
         // SAFETY: passed on.
         unsafe {
             match size {
-                1 => self.walk(|d, s| *to.cast::<u8>().add(d) = *from.cast::<u8>().offset(s)),
+                1 => self.walk(|d, s| *to.cast::<u8>().offset(d) = *from.cast::<u8>().offset(s)),
                 2 => self.pull::<u16>(from.cast(), to.cast()),
                 4 => self.pull::<u32>(from.cast(), to.cast()),
                 _ => self.pull::<u64>(from.cast(), to.cast()),
@@ -137,17 +137,14 @@ impl Block {
                 // SAFETY: passed on.
                 unsafe {
                     let row = from.offset(r as isize * self.row);
-                    std::ptr::copy_nonoverlapping(
-                        row,
-                        to.offset(r as isize * self.dense_row as isize),
-                        self.columns,
-                    );
+                    let to = to.offset(r as isize * self.dense_row);
+                    std::ptr::copy_nonoverlapping(row, to, self.columns);
                 }
             }
             return;
         }
         // SAFETY: passed on; elements may lie unaligned only if the buffer does.
-        self.walk(|dense, strided| unsafe { *to.add(dense) = *from.offset(strided) });
+        self.walk(|dense, strided| unsafe { *to.offset(dense) = *from.offset(strided) });
     }
 
     unsafe fn push<T: Copy>(&self, from: *const T, to: *mut T) {
@@ -157,27 +154,22 @@ impl Block {
                 unsafe {
                     let row = to.offset(r as isize * self.row);
                     // In place, a row may be stored where it was read.
-                    std::ptr::copy(
-                        from.offset(r as isize * self.dense_row as isize),
-                        row,
-                        self.columns,
-                    );
+                    let from = from.offset(r as isize * self.dense_row);
+                    std::ptr::copy(from, row, self.columns);
                 }
             }
             return;
         }
         // SAFETY: passed on.
-        self.walk(|dense, strided| unsafe { *to.offset(strided) = *from.add(dense) });
+        self.walk(|dense, strided| unsafe { *to.offset(strided) = *from.offset(dense) });
     }
 
     /// Visits dense and strided offsets, square by square, the shorter stride innermost.
     #[inline(always)]
-    fn walk(&self, mut visit: impl FnMut(usize, isize)) {
+    fn walk(&self, mut visit: impl FnMut(isize, isize)) {
         let at = |r: usize, c: usize| {
-            (
-                r.wrapping_mul(self.dense_row).wrapping_add(c),
-                r as isize * self.row + c as isize * self.column,
-            )
+            let (r, c) = (r as isize, c as isize);
+            (r * self.dense_row + c, r * self.row + c * self.column)
         };
         if self.rows == 1 || self.row.unsigned_abs() >= self.column.unsigned_abs() {
             for r in 0..self.rows {
@@ -226,7 +218,7 @@ mod tests {
         for (rows, columns, row, column) in
             [(3, 5, 50, 1), (40, 37, 1, 40), (7, 20, 100, 3), (1, 9, 0, 2), (20, 20, 20, 0)]
         {
-            let block = Block { rows, columns, dense_row: columns + 1, row, column };
+            let block = Block { rows, columns, dense_row: columns as isize + 1, row, column };
             let mut dense = vec![0u32; rows * (columns + 1)];
             // SAFETY: the sizes above stay within both vectors.
             unsafe { block.gather(4, source.as_ptr().cast(), dense.as_mut_ptr().cast()) };
@@ -241,6 +233,23 @@ mod tests {
             unsafe { block.scatter(4, dense.as_ptr().cast(), back.as_mut_ptr().cast()) };
             let at = ((rows - 1) as isize * row + (columns - 1) as isize * column) as usize;
             assert_eq!(back[at], source[at]);
+        }
+    }
+
+    #[test]
+    fn dense_rows_may_run_backwards() {
+        for column in [1, 2] {
+            let block = Block { rows: 3, columns: 2, dense_row: -2, row: 4, column };
+            let dense: Vec<u32> = (0..6).collect();
+            let (mut spread, mut back) = (vec![0u32; 12], vec![9u32; 6]);
+            // SAFETY: rows begin at 4, 2 and 0 of the dense side, and end within 12 of the other.
+            unsafe {
+                block.scatter(4, dense.as_ptr().add(4).cast(), spread.as_mut_ptr().cast());
+                block.gather(4, spread.as_ptr().cast(), back.as_mut_ptr().add(4).cast());
+            }
+            let next = column as usize;
+            assert_eq!([0, next, 4, 4 + next, 8, 8 + next].map(|i| spread[i]), [4, 5, 2, 3, 0, 1]);
+            assert_eq!(back, dense);
         }
     }
 }

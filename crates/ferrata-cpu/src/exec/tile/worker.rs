@@ -598,7 +598,7 @@ impl Reach {
             // SAFETY: passed on.
             unsafe {
                 let from = from.offset(strided * size as isize);
-                block.gather(size, from, to.data.add(dense * size));
+                block.gather(size, from, to.data.offset(dense * size as isize));
             }
         });
     }
@@ -613,7 +613,7 @@ impl Reach {
             // SAFETY: passed on.
             unsafe {
                 let to = to.offset(strided * size as isize);
-                block.scatter(size, from.data.add(at * size), to);
+                block.scatter(size, from.data.offset(at * size as isize), to);
             }
         });
     }
@@ -625,9 +625,8 @@ impl Reach {
         by_column: bool,
         tile: &Tile,
         dense_row: isize,
-        mut visit: impl FnMut(usize, isize, &Block),
+        mut visit: impl FnMut(isize, isize, &Block),
     ) {
-        let dense_row = dense_row as usize;
         let rows = if by_row { tile.rows } else { 1 };
         let columns = if by_column { tile.columns } else { 1 };
         runs(&self.row, tile.row, rows, |r, row_at, rows, row| {
@@ -637,7 +636,8 @@ impl Reach {
                 } else {
                     Block { rows, columns, dense_row, row, column }
                 };
-                visit(r * dense_row + c, self.offset + row_at + column_at, &block);
+                let dense = r as isize * dense_row + c as isize;
+                visit(dense, self.offset + row_at + column_at, &block);
             });
         });
     }
