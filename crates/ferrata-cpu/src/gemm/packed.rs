@@ -501,7 +501,8 @@ where
             let size = [rows.len(), columns.len()];
             if first && self.accumulate && self.buffered() {
                 let (from, from_row) = (out.cast_const(), self.c_row);
-                L::call(Widen { size, from, from_row, to: c, to_row: ld });
+                let convert = Out::widen;
+                L::call(Convert { size, from, from_row, to: c, to_row: ld, convert });
             }
             L::call(Tiles {
                 block,
@@ -529,7 +530,8 @@ where
             }
             if self.buffered() && !self.c.is_null() {
                 let (from, to_row) = (c.cast_const(), self.c_row);
-                L::call(Narrow { size, from, from_row: ld, to: out, to_row });
+                let convert = Out::narrow;
+                L::call(Convert { size, from, from_row: ld, to: out, to_row, convert });
             }
         }
     }
@@ -633,16 +635,17 @@ impl Kernel for Unshift {
     }
 }
 
-/// Fills accumulators with what the output holds.
-struct Widen<Out, A> {
+/// Copies rows, converting each element: from the output to accumulators, or back.
+struct Convert<From, To, F> {
     size: [usize; 2],
-    from: *const Out,
+    from: *const From,
     from_row: usize,
-    to: *mut A,
+    to: *mut To,
     to_row: usize,
+    convert: F,
 }
 
-impl<Out: Stored<A>, A: Copy> Kernel for Widen<Out, A> {
+impl<From: Copy, To, F: Fn(From) -> To> Kernel for Convert<From, To, F> {
     type Output = ();
 
     #[inline(always)]
@@ -652,33 +655,7 @@ impl<Out: Stored<A>, A: Copy> Kernel for Widen<Out, A> {
                 // SAFETY: within the block, on both sides.
                 unsafe {
                     let x = self.from.add(i * self.from_row + j).read();
-                    self.to.add(i * self.to_row + j).write(x.widen());
-                }
-            }
-        }
-    }
-}
-
-/// Writes accumulators to the output.
-struct Narrow<Out, A> {
-    size: [usize; 2],
-    from: *const A,
-    from_row: usize,
-    to: *mut Out,
-    to_row: usize,
-}
-
-impl<Out: Stored<A>, A: Copy> Kernel for Narrow<Out, A> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Level>(self) {
-        for i in 0..self.size[0] {
-            for j in 0..self.size[1] {
-                // SAFETY: within the block, on both sides.
-                unsafe {
-                    let x = self.from.add(i * self.from_row + j).read();
-                    self.to.add(i * self.to_row + j).write(Out::narrow(x));
+                    self.to.add(i * self.to_row + j).write((self.convert)(x));
                 }
             }
         }
