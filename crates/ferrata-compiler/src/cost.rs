@@ -1,6 +1,6 @@
 //! What kernels and plans cost: scalar operations and bytes, for profiles, `inspect` and choices.
 
-use crate::kernel::{Access, Contract, Instruction, Kernel, Loop, View};
+use crate::kernel::{Instruction, Kernel, View};
 use crate::plan::{Plan, Step};
 use ferrata_ir::composite::attention;
 use ferrata_ir::{DType, Type};
@@ -35,12 +35,7 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// Bytes that loops touch through an access.
-fn footprint(access: &Access, loops: &[usize]) -> f64 {
-    let moving = loops.iter().zip(&access.strides).filter(|(_, s)| **s != 0);
-    moving.map(|(&n, _)| n as f64).product::<f64>() * access.dtype.size() as f64
-}
-
+/// Bytes of the elements of a view; those of a dimension that stays in place count once.
 fn view_bytes(view: &View) -> f64 {
     let moving = view.shape.iter().zip(&view.strides).filter(|(_, s)| **s != 0);
     moving.map(|(&n, _)| n as f64).product::<f64>() * view.dtype.size() as f64
@@ -58,63 +53,36 @@ pub(crate) fn operations(body: &[Instruction]) -> usize {
     body.iter().filter(counts).count()
 }
 
-impl Loop {
-    /// Every instruction counted at every point, though some are the same for a whole row.
-    pub fn cost(&self) -> Cost {
-        let loops: Vec<usize> = self.rows.iter().chain(&self.columns).copied().collect();
-        let combines = self.stores.iter().filter(|s| s.combine.is_some()).count();
-        Cost {
-            flops: points(&loops) * (operations(&self.body) + combines) as f64,
-            read: self.loads.iter().map(|l| footprint(l, &loops)).sum(),
-            written: self.stores.iter().map(|s| footprint(&s.access, &loops)).sum(),
-        }
-    }
-}
-
-impl Contract {
-    /// Of the product and the work behind it.
-    pub fn cost(&self) -> Cost {
-        let with = |last: [usize; 2]| [&self.batch[..], &last].concat();
-        let (rows, sums, out) =
-            (with([self.m, self.k]), with([self.k, self.n]), with([self.m, self.n]));
-        let mut cost = Cost {
-            flops: 2.0 * points(&out) * self.k as f64,
-            read: footprint(&self.left, &rows) + footprint(&self.right, &sums),
-            written: footprint(&self.out, &out),
-        };
-        if let Some(epilogue) = &self.epilogue {
-            cost.flops += points(&out) * operations(&epilogue.body) as f64;
-            cost.read += epilogue.loads.iter().map(|l| footprint(l, &out)).sum::<f64>();
-            cost.written += epilogue.stores.iter().map(|s| footprint(&s.access, &out)).sum::<f64>();
-        }
-        cost
-    }
-}
-
 impl Kernel {
-    /// Least work. Operations of attention are those of its matrix products; of other primitives
+    /// Least work. Every instruction of a body counts at every point, though some are the same for
+    /// a whole row. Operations of attention are those of its matrix products; of other primitives
     /// and composites those of the loop nest if there is one, else one for each element of the
     /// results.
     pub fn cost(&self) -> Cost {
-        let moved = |inputs: &[View], outputs: &[View], flops: f64| Cost {
-            flops,
-            read: inputs.iter().map(view_bytes).sum(),
-            written: outputs.iter().map(view_bytes).sum(),
-        };
+        let bytes = |views: Vec<View>| views.iter().map(view_bytes).sum();
+        Cost { flops: self.flops(), read: bytes(self.reads()), written: bytes(self.writes()) }
+    }
+
+    fn flops(&self) -> f64 {
         let elements = |views: &[View]| views.iter().map(|v| points(&v.shape)).sum::<f64>();
         match self {
-            Kernel::Loop(l) => l.cost(),
-            Kernel::Contract(c) => c.cost(),
+            Kernel::Loop(l) => {
+                let combines = l.stores.iter().filter(|s| s.combine.is_some()).count();
+                points(&l.rows) * points(&l.columns) * (operations(&l.body) + combines) as f64
+            }
+            Kernel::Contract(c) => {
+                let each = 2.0 * c.k as f64 + operations(self.body()) as f64;
+                points(&c.batch) * points(&[c.m, c.n]) * each
+            }
             Kernel::Composite { composite, inputs, outputs } => {
                 let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.shape[..]).collect();
-                let products = attention::flops(composite, &shapes);
-                moved(inputs, outputs, products.unwrap_or_else(|| elements(outputs)))
+                attention::flops(composite, &shapes).unwrap_or_else(|| elements(outputs))
             }
             Kernel::Primitive { op, inputs, outputs } => {
                 let types: Vec<Type> =
                     inputs.iter().map(|v| Type::new(v.dtype, v.shape.clone())).collect();
                 let loops = op.rules().loops(&types.iter().collect::<Vec<_>>());
-                moved(inputs, outputs, loops.map_or(elements(outputs), |l| l.flops()))
+                loops.map_or(elements(outputs), |l| l.flops())
             }
         }
     }

@@ -48,6 +48,13 @@ pub trait Executable: Send + Sync {
     /// When the arguments do not fit, or a run-time check fails.
     fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>>;
 
+    /// As [`Executable::run`], slower, but the first work that makes a NaN, or an infinity of
+    /// finite numbers, is an error.
+    ///
+    /// # Errors
+    /// As [`Executable::run`]; that error, with scope and user line.
+    fn run_watching(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>>;
+
     /// The plan, for devices that have one: kernels, schedule and memory.
     fn plan(&self) -> Option<&crate::Plan>;
 }

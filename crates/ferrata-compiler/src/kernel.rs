@@ -194,3 +194,65 @@ pub enum Kernel {
         outputs: Vec<View>,
     },
 }
+
+impl Access {
+    /// The elements of all loops of these trip counts; a loop that stays in place counts once.
+    fn view(&self, counts: &[usize]) -> View {
+        let size = |(&n, &stride): (&usize, &isize)| if stride == 0 { n.min(1) } else { n };
+        View {
+            operand: self.operand,
+            dtype: self.dtype,
+            shape: counts.iter().zip(&self.strides).map(size).collect(),
+            offset: self.offset,
+            strides: self.strides.clone(),
+        }
+    }
+}
+
+impl Kernel {
+    /// Everything that the kernel reads.
+    pub fn reads(&self) -> Vec<View> {
+        match self {
+            Kernel::Loop(l) => {
+                let counts = [&l.rows[..], &l.columns].concat();
+                l.loads.iter().map(|a| a.view(&counts)).collect()
+            }
+            Kernel::Contract(c) => {
+                let counts = |last: [usize; 2]| [&c.batch[..], &last].concat();
+                let (left, right) =
+                    (c.left.view(&counts([c.m, c.k])), c.right.view(&counts([c.k, c.n])));
+                let loads = c.epilogue.iter().flat_map(|e| &e.loads);
+                let loads = loads.map(|a| a.view(&counts([c.m, c.n])));
+                [left, right].into_iter().chain(loads).collect()
+            }
+            Kernel::Composite { inputs, .. } | Kernel::Primitive { inputs, .. } => inputs.clone(),
+        }
+    }
+
+    /// Everything that the kernel writes.
+    pub fn writes(&self) -> Vec<View> {
+        match self {
+            Kernel::Loop(l) => {
+                let counts = [&l.rows[..], &l.columns].concat();
+                l.stores.iter().map(|s| s.access.view(&counts)).collect()
+            }
+            Kernel::Contract(c) => {
+                let counts = [&c.batch[..], &[c.m, c.n]].concat();
+                let beside = c.epilogue.iter().flat_map(|e| &e.stores).map(|s| &s.access);
+                std::iter::once(&c.out).chain(beside).map(|a| a.view(&counts)).collect()
+            }
+            Kernel::Composite { outputs, .. } | Kernel::Primitive { outputs, .. } => {
+                outputs.clone()
+            }
+        }
+    }
+
+    /// The instructions of the body or epilogue.
+    pub fn body(&self) -> &[Instruction] {
+        match self {
+            Kernel::Loop(l) => &l.body,
+            Kernel::Contract(c) => c.epilogue.as_ref().map_or(&[], |e| &e.body),
+            Kernel::Composite { .. } | Kernel::Primitive { .. } => &[],
+        }
+    }
+}

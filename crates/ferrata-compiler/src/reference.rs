@@ -30,11 +30,21 @@ fn buffer(value: Literal) -> Buffer {
 
 struct Interpreted(Arc<Function>);
 
+impl Interpreted {
+    fn evaluate(&self, evaluator: &Evaluator, arguments: &[Argument]) -> Result<Vec<Buffer>> {
+        let inputs = arguments.iter().map(|a| literal(a.buffer())).collect::<Result<Vec<_>>>()?;
+        let results = evaluator.call(&self.0, &inputs)?;
+        Ok(results.into_iter().map(buffer).collect())
+    }
+}
+
 impl Executable for Interpreted {
     fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
-        let inputs = arguments.iter().map(|a| literal(a.buffer())).collect::<Result<Vec<_>>>()?;
-        let results = Evaluator::new(Precision::Typed).call(&self.0, &inputs)?;
-        Ok(results.into_iter().map(buffer).collect())
+        self.evaluate(&Evaluator::new(Precision::Typed), &arguments)
+    }
+
+    fn run_watching(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+        self.evaluate(&Evaluator::new(Precision::Typed).watching(), &arguments)
     }
 
     fn plan(&self) -> Option<&crate::Plan> {

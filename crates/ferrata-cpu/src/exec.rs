@@ -2,10 +2,11 @@
 //!
 //! Map: `tile` (loop kernels), `contract` (matrix products), `primitive` (what is no loop nest),
 //! `composite` (attention, which the device claims), `normal` (random numbers, which it claims
-//! too), `run` (arguments, memory and the schedule).
+//! too), `run` (arguments, memory and the schedule), `finite` (which kernel makes a NaN).
 
 mod composite;
 mod contract;
+mod finite;
 mod normal;
 mod primitive;
 mod run;

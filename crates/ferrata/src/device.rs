@@ -1,8 +1,9 @@
 //! Devices as run-time values, the default one, and the process-wide cache of compiled programs.
 
-use ferrata_compiler::{Device as Backend, Executable, ReferenceDevice};
+use ferrata_compiler::watch::{Level, Limits, Watch};
+use ferrata_compiler::{Buffer, Device as Backend, Executable, ReferenceDevice};
 use ferrata_cpu::{CpuDevice, Isa};
-use ferrata_ir::{DType, Function, Literal, Result};
+use ferrata_ir::{Composite, DType, Error, Function, Literal, Result, Type};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -15,14 +16,13 @@ pub struct Device(Arc<dyn Backend>);
 
 impl Device {
     /// The CPU of this machine, with a thread for every core that the process may use. Should the
-    /// environment variable `FERRATA_ISA` name a path that the machine lacks, the best one is
-    /// taken; [`Device::cpu_with_threads`] reports that instead.
+    /// environment variable `FERRATA_ISA` name no path of this machine, whatever is done on the
+    /// device fails and says so.
     pub fn cpu() -> Self {
         static CPU: OnceLock<Device> = OnceLock::new();
-        let best = || CpuOptions { isa: Some(Isa::detect()), ..CpuOptions::default() };
         let make = || {
             let cpu = Device::cpu_with(CpuOptions::default());
-            cpu.or_else(|_| Device::cpu_with(best())).unwrap_or_else(|_| Device::reference())
+            cpu.unwrap_or_else(|error| Device(Arc::new(Unavailable(error))))
         };
         CPU.get_or_init(make).clone()
     }
@@ -69,6 +69,53 @@ impl Device {
 
     fn address(&self) -> *const () {
         Arc::as_ptr(&self.0).cast()
+    }
+}
+
+/// Stands for the CPU where it cannot be used, and says why wherever something may fail.
+struct Unavailable(Error);
+
+impl Backend for Unavailable {
+    fn name(&self) -> &str {
+        "cpu"
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("cpu, unavailable: {}", self.0)
+    }
+
+    fn supports(&self, _: DType) -> bool {
+        false
+    }
+
+    fn claims(&self, _: &Composite, _: &[&Type]) -> bool {
+        false
+    }
+
+    fn upload(&self, _: Type, _: &[u8]) -> Result<Buffer> {
+        Err(self.0.clone())
+    }
+
+    fn zeros(&self, _: Type) -> Result<Buffer> {
+        Err(self.0.clone())
+    }
+
+    fn download(&self, _: &Buffer) -> Result<Vec<u8>> {
+        Err(self.0.clone())
+    }
+
+    fn compile(&self, _: &Arc<Function>, _: &[bool]) -> Result<Arc<dyn Executable>> {
+        Err(self.0.clone())
+    }
+
+    fn watch(&self, _: Option<Watch>) {}
+
+    fn limits(&self) -> Option<Limits> {
+        None
+    }
+
+    fn levels(&self) -> Vec<Level> {
+        Vec::new()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Executables: a plan with its kernels prepared, run on arguments.
 
-use super::{Context, Prepared, Show};
+use super::{Context, Prepared, Show, finite};
 use crate::isa::Isa;
 use crate::memory::{ALIGNMENT, Heap, HostMemory};
 use crate::pool::Pool;
@@ -221,8 +221,9 @@ fn locate(plan: &Plan, isa: Isa, error: Error) -> Error {
     }
 }
 
-impl Executable for Program {
-    fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+impl Program {
+    /// Runs the plan; with `finite`, the first kernel that makes a NaN or an infinity is an error.
+    fn execute(&self, arguments: Vec<Argument>, finite: bool) -> Result<Vec<Buffer>> {
         let watch = self.machine.watch.read().unwrap_or_else(PoisonError::into_inner).clone();
         let start = watch.as_ref().map(|_| Instant::now());
         let (inputs, results) = self.bind(arguments)?;
@@ -235,11 +236,21 @@ impl Executable for Program {
             arena: arena.as_ptr(),
             workspace: arena.as_ptr().wrapping_add(self.workspace),
         };
-        let mut run = Run { program: self, bases, watch, operands: Vec::new() };
+        let mut run = Run { program: self, bases, watch, finite, operands: Vec::new() };
         let done = run.steps(&self.plan.steps);
         run.tell(start, Activity::Program);
         self.machine.keep(arena);
         done.map(|()| results)
+    }
+}
+
+impl Executable for Program {
+    fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+        self.execute(arguments, false)
+    }
+
+    fn run_watching(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
+        self.execute(arguments, true)
     }
 
     fn plan(&self) -> Option<&Plan> {
@@ -252,6 +263,8 @@ struct Run<'a> {
     program: &'a Program,
     bases: Bases,
     watch: Option<Watch>,
+    /// Whether a kernel that makes a NaN or an infinity ends the run.
+    finite: bool,
     /// Operands of the current step.
     operands: Vec<*mut u8>,
 }
@@ -332,14 +345,19 @@ impl Run<'_> {
         };
         let start = self.now();
         let prepared = &self.program.kernels[kernel];
+        let meaning = &self.program.plan.kernels[kernel];
         // SAFETY: `check` saw that the kernel stays inside of its operands; the plan orders steps
         // so that nothing else uses what they write.
-        let done = unsafe { prepared.run(&cx, &self.operands) };
+        let done = unsafe {
+            let before = self.finite.then(|| finite::read(meaning, &self.operands));
+            let done = prepared.run(&cx, &self.operands);
+            let watched = before.map(|before| finite::check(meaning, before, &self.operands));
+            done.and(watched.unwrap_or(Ok(())))
+        };
         done.map_err(|e| e.at("kernel", &[], origin))?;
         if start.is_some() {
             let busy = &machine.pool.take_busy();
-            let kernel = &self.program.plan.kernels[kernel];
-            self.tell(start, Activity::Kernel { kernel, origin, busy });
+            self.tell(start, Activity::Kernel { kernel: meaning, origin, busy });
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ferrata_formats::RawTensor;
 use ferrata_formats::safetensors::TensorFile;
-use ferrata_ir::{DType, Elements, Evaluator, Literal, Precision, Type};
+use ferrata_ir::{DType, Elements, Literal, Type};
 
 use super::config::{Config, Size};
 use super::{Error, Result};
@@ -284,29 +284,24 @@ impl<M: LanguageModel> Engine<M> {
         Ok(self.step.planned(&argument, true)?)
     }
 
-    /// Says which node of the step first makes a NaN or an infinity, by running it node by node.
-    pub fn explain(&self, step: u64, lr: f64, batch: &Batch) -> Result<String> {
-        let argument = (
-            self.state()?.clone(),
-            self.microbatch(step, 0, batch)?,
-            self.settings.optimizer.rates(step, lr),
-        );
-        let inputs = tree::leaves(&argument);
-        let program = self.step.planned(&argument, false)?.traced;
-        let literals: Vec<Literal> = inputs
-            .iter()
-            .map(|t| Ok(Literal::from_bytes(t.ty().clone(), &t.to_bytes()?)?))
-            .collect::<Result<_>>()?;
-        for ((name, _), literal) in tree::named_leaves(&self.state()?.model).iter().zip(&literals) {
-            if matches!(&literal.elements, Elements::Float(v) if v.iter().any(|x| !x.is_finite())) {
+    /// Says what in the step first makes a NaN or an infinity, by running it on its microbatches
+    /// once more and looking at all that it computes.
+    pub fn explain(&self, step: u64, lr: f64, batches: &[Batch]) -> Result<String> {
+        let state = self.state()?;
+        for (name, weight) in tree::named_leaves(&state.model) {
+            let value = Literal::from_bytes(weight.ty().clone(), &weight.to_bytes()?)?;
+            if matches!(&value.elements, Elements::Float(v) if v.iter().any(|x| !x.is_finite())) {
                 return Ok(format!("the weight `{name}` is not finite before the step"));
             }
         }
-        let evaluator = Evaluator::new(Precision::Typed).watching();
-        match evaluator.call(&program, &literals.iter().collect::<Vec<_>>()) {
-            Err(error) => Ok(error.to_string()),
-            Ok(_) => Ok("node by node every value is finite".to_owned()),
+        let rates = self.settings.optimizer.rates(step, lr);
+        for (i, batch) in batches.iter().enumerate() {
+            let batch = self.microbatch(step, i, batch)?;
+            if let Err(error) = self.step.call_watching((state.clone(), batch, rates.clone())) {
+                return Ok(error.to_string());
+            }
         }
+        Ok("run once more, every value was finite".to_owned())
     }
 
     /// The weights with their names.

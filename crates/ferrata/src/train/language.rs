@@ -397,9 +397,8 @@ impl Learner for Language {
 
     fn explain_not_finite(&mut self, step: u64) -> Option<String> {
         let lr = self.schedule.at(step);
-        let batch = self.source.batch(step * self.settings.accumulate as u64);
-        let found = batch.map_err(Error::from);
-        match found.and_then(|batch| self.engine.explain(step, lr, &batch)) {
+        let batches = self.batches(step);
+        match batches.and_then(|batches| self.engine.explain(step, lr, &batches)) {
             Ok(reason) => Some(reason),
             Err(error) => Some(format!("it could not be traced ({error})")),
         }

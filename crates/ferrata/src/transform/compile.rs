@@ -108,6 +108,31 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
     /// The first wrong operation, with its scope and line; a failed argument; what the device
     /// reports.
     pub fn call(&self, argument: A) -> Result<B> {
+        self.run(argument, |executable, arguments| executable.run(arguments))
+    }
+
+    /// As [`Compiled::call`], slower: the first work that makes a NaN, or an infinity of finite
+    /// numbers, is an error that names its scope and line.
+    ///
+    /// # Errors
+    /// As [`Compiled::call`]; that error.
+    ///
+    /// ```
+    /// use ferrata::{Tensor, compile};
+    /// let f = compile(|x: Tensor| x.log() * 2.0);
+    /// let error = f.call_watching(Tensor::from([-1f32])).unwrap_err().to_string();
+    /// assert!(error.contains("makes NaN of finite numbers"), "{error}");
+    /// assert!(f.call_watching(Tensor::from([1f32])).is_ok());
+    /// ```
+    pub fn call_watching(&self, argument: A) -> Result<B> {
+        self.run(argument, |executable, arguments| executable.run_watching(arguments))
+    }
+
+    fn run(
+        &self,
+        argument: A,
+        run: impl Fn(&dyn Executable, Vec<Argument>) -> Result<Vec<Buffer>>,
+    ) -> Result<B> {
         if Frame::depth() > 0 {
             return Ok((self.f)(argument));
         }
@@ -122,10 +147,7 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
             });
         }
         arguments.extend(entry.captured.iter().cloned().map(Argument::Shared));
-        let results: Vec<Tensor> = entry
-            .planned
-            .executable
-            .run(arguments)?
+        let results: Vec<Tensor> = run(&*entry.planned.executable, arguments)?
             .into_iter()
             .map(|buffer| Tensor::concrete(buffer, entry.device.clone()))
             .collect();

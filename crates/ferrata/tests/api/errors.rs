@@ -147,3 +147,42 @@ fn a_context_without_key_says_how_to_give_one() {
     let e = said(Context::eval().key());
     assert!(e.contains("Context::train"), "{e}");
 }
+
+#[test]
+fn what_first_makes_a_nan_is_named_with_scope_and_line() {
+    let f = compile(|x: Tensor| {
+        let y = scope("head", || x.log());
+        let (sorted, _) = y.sort(0, false);
+        sorted.exp() * 2.0
+    });
+    let line = line!() - 4;
+    let e = said(f.call_watching(Tensor::from([3f32, -1.0, 2.0])));
+    let place = format!("in scope head, at {}:{line}", file!());
+    assert!(e.contains("makes NaN of finite numbers") && e.contains(&place), "{e}");
+    let e = said(f.call_watching(Tensor::from([3f32, 0.0, 2.0])));
+    assert!(e.contains("makes infinities of finite numbers") && e.contains(&place), "{e}");
+    assert!(f.call_watching(Tensor::from([3f32, 1.0, 2.0])).is_ok());
+    assert!(f.call_watching(Tensor::from([f32::NAN, 1.0, 2.0])).is_ok(), "it was there before");
+}
+
+/// Fails unless started by the test below.
+#[test]
+#[ignore = "what `an_impossible_instruction_set_is_no_silent_other` runs in a process of its own"]
+fn on_an_impossible_instruction_set() {
+    let x = Tensor::from([1f32, 2.0]);
+    let expected = "FERRATA_ISA=sse9 is no instruction set; use ";
+    for e in [said((&x * 2.0).eval()), said(compile(|x: Tensor| x.exp()).call(x.clone()))] {
+        assert!(e.contains(expected), "{e}");
+    }
+}
+
+#[test]
+fn an_impossible_instruction_set_is_no_silent_other() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .env("FERRATA_ISA", "sse9")
+        .args(["errors::on_an_impossible_instruction_set", "--exact", "--ignored"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}

@@ -129,7 +129,7 @@ fn the_node_that_makes_a_nan_is_named() {
     let mut engine = Engine::new(model, &config(&[]));
     let (loss, _) = engine.step(0, 0.1, &[batch(0)], true).unwrap();
     assert!(!loss.is_finite());
-    let reason = engine.explain(0, 0.1, &batch(0)).unwrap();
+    let reason = engine.explain(0, 0.1, &[batch(0)]).unwrap();
     assert!(reason.contains("not finite"), "{reason}");
 }
 
