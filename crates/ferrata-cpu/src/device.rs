@@ -108,10 +108,13 @@ impl CpuDevice {
         let dots = |dots: bool, other: &str| {
             if dots { format!("packed, dot instructions, {isa}") } else { vector(other) }
         };
+        let loops = match (isa.vectors(), exec::generates(isa)) {
+            (Isa::Portable, _) => "tile interpreter, portable".into(),
+            (isa, true) => format!("generated code, {isa}"),
+            (isa, false) => format!("tile interpreter, {isa}: the system allows no generated code"),
+        };
         vec![
-            ("loop f32, f64, i32, bool", vector("tile interpreter")),
-            ("loop f16, bf16", vector("tile interpreter in f32")),
-            ("loop i64, i16, i8, u8, u32", "tile interpreter, portable".into()),
+            ("loop", loops),
             ("contract f32, f64", vector("packed")),
             ("contract bf16", dots(isa >= Isa::Avx512Bf16, "packed in f32")),
             ("contract f16", vector("packed in f32")),
@@ -139,7 +142,9 @@ impl Device for CpuDevice {
     }
 
     fn fingerprint(&self) -> String {
-        format!("cpu {} {}", self.isa(), env!("CARGO_PKG_VERSION"))
+        let interpreted = self.isa() > Isa::Portable && !exec::generates(self.isa());
+        let how = if interpreted { " interpreted" } else { "" };
+        format!("cpu {}{how} {}", self.isa(), env!("CARGO_PKG_VERSION"))
     }
 
     fn supports(&self, _: DType) -> bool {

@@ -14,6 +14,7 @@ mod tile;
 
 pub(crate) use composite::claims;
 pub(crate) use run::{Machine, Program, host};
+pub(crate) use tile::generates;
 
 use crate::isa::Isa;
 use crate::pool::Pool;
@@ -51,7 +52,8 @@ impl Prepared {
     pub fn new(isa: Isa, kernel: &Kernel) -> Result<Prepared> {
         Ok(match kernel {
             Kernel::Loop(k) => {
-                let parts = tile::split(k);
+                let turned = tile::turned(k);
+                let parts = tile::split(turned.as_ref().unwrap_or(k));
                 let parts = parts.iter().map(|k| tile::LoopKernel::new(isa, k));
                 Prepared::Loop(parts.collect::<Result<_>>()?)
             }

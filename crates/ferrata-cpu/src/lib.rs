@@ -4,7 +4,7 @@
 //! `exec` (runs plans), `isa` and `cache` (what the machine has), `peak` (how fast it is), `limits`
 //! (that, as the device tells it), `pool` (threads and scratch memory), `gemm` (matrix products),
 //! `attention`, `math` (elementary functions), `simd` (vectors that the hand-written kernels are
-//! made of).
+//! made of), `jit` (machine code made in process).
 
 pub mod attention;
 mod cache;
@@ -12,6 +12,8 @@ pub mod device;
 mod exec;
 pub mod gemm;
 pub mod isa;
+#[cfg(target_arch = "x86_64")]
+mod jit;
 mod limits;
 pub mod math;
 pub mod memory;

@@ -43,11 +43,13 @@
 #![allow(clippy::excessive_precision)] // Coefficients stand as they were computed.
 
 use crate::isa::{Level, Real};
+use lanes::Lane;
 
-mod exponential;
+pub(crate) mod exponential;
 mod gamma;
-mod logarithm;
-mod normal;
+pub(crate) mod lanes;
+pub(crate) mod logarithm;
+pub(crate) mod normal;
 pub(crate) mod polynomial;
 mod trigonometric;
 
@@ -140,11 +142,11 @@ macro_rules! math {
 
 math!(
     f32, L;
-    exp: exponential::exp::<L>,
-    exp2: exponential::exp2::<L>,
-    decay: exponential::decay::<L>,
+    exp: |x| exponential::exp(Lane::<f32, L>::new(x)).0,
+    exp2: |x| exponential::exp2(Lane::<f32, L>::new(x)).0,
+    decay: |x| exponential::decay(Lane::<f32, L>::new(x)).0,
     expm1: exponential::expm1::<L>,
-    log: logarithm::log::<L>,
+    log: |x| logarithm::log(Lane::<f32, L>::new(x)).0,
     log2: logarithm::log2::<L>,
     log1p: logarithm::log1p::<L>,
     sin: trigonometric::sin::<L>,
@@ -155,14 +157,14 @@ math!(
     atan: trigonometric::atan::<L>,
     sinh: exponential::sinh::<L>,
     cosh: exponential::cosh::<L>,
-    tanh: exponential::tanh::<L>,
+    tanh: |x| exponential::tanh(Lane::<f32, L>::new(x)).0,
     asinh: logarithm::asinh::<L>,
     acosh: logarithm::acosh::<L>,
     atanh: logarithm::atanh::<L>,
     sqrt: f32::sqrt,
     rsqrt: |x: f32| 1.0 / x.sqrt(),
-    logistic: exponential::logistic::<L>,
-    erf: normal::erf::<L>,
+    logistic: |x| exponential::logistic(Lane::<f32, L>::new(x)).0,
+    erf: |x| normal::erf(Lane::<f32, L>::new(x)).0,
     erfc: normal::erfc::<L>,
     erfinv: |x: f32| normal::erfinv_f64(f64::from(x)) as f32,
     lgamma: |x: f32| gamma::lgamma(f64::from(x)) as f32,

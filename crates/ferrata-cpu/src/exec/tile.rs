@@ -1,16 +1,22 @@
 //! Loop kernels, run by an interpreter whose instructions work on whole tiles.
 //!
 //! Map: `space` (the loops, simplified), `body` (instructions, prepared), `worker` (a body on one
-//! tile), `kernel` (tiles and tasks), `ops` (the loops over elements), `steps` (strided moves).
+//! tile), `native` (a body as machine code), `kernel` (tiles and tasks), `ops` (the loops over
+//! elements), `steps` (strided moves).
 
 mod body;
 pub(crate) mod epilogue;
 mod kernel;
+mod native;
 pub(crate) mod ops;
 mod space;
 pub(crate) mod steps;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use body::{Output, Reach, Source};
 pub(crate) use kernel::LoopKernel;
-pub(crate) use space::split;
+pub(crate) use native::generates;
+pub(crate) use space::{split, turned};

@@ -3,7 +3,8 @@
 use std::f32::consts::LOG2_E;
 use std::f64::consts::LN_2;
 
-use super::polynomial::{hold, polynomial, power32, power64, round32, round64};
+use super::lanes::{Bits, F32};
+use super::polynomial::{hold, polynomial, power64, round32, round64, series};
 use crate::isa::Level;
 
 /// ln 2 in two parts; multiples of the first by a few bits are exact.
@@ -42,38 +43,32 @@ const EXP_F64: [f64; 8] = [
     2.761_768_546_516_506_91e-6,
 ];
 
-/// `x · 2^n` for results of any exponent: in two steps, the first of which stays normal.
 #[inline(always)]
-fn scale(x: f32, n: i32) -> f32 {
-    let half = n >> 1;
-    x * power32(half) * power32(n - half)
+pub fn exp<F: F32>(x: F) -> F {
+    let x = x.at_least(-104.0).at_most(89.0);
+    let (n, exponent) = round32(x * x.number(LOG2_E));
+    let r = n.mul_add(x.number(-LN2_LOW), n.mul_add(x.number(-LN2_HIGH), x));
+    let tail = series(r, EXP);
+    ((r * r).mul_add(tail, r) + x.number(1.0)).scaled(n, exponent)
 }
 
 #[inline(always)]
-pub fn exp<L: Level>(x: f32) -> f32 {
-    let x = hold(x, -104.0, 89.0);
-    let (n, exponent) = round32(x * LOG2_E);
-    let r = L::mul_add(n, -LN2_LOW, L::mul_add(n, -LN2_HIGH, x));
-    let tail = polynomial::<L, f32, 6>(r, EXP);
-    scale(L::mul_add(r * r, tail, r) + 1.0, exponent)
-}
-
-#[inline(always)]
-pub fn exp2<L: Level>(x: f32) -> f32 {
-    let x = hold(x, -151.0, 129.0);
+pub fn exp2<F: F32>(x: F) -> F {
+    let x = x.at_least(-151.0).at_most(129.0);
     let (n, exponent) = round32(x);
     let r = x - n;
-    scale(L::mul_add(r, polynomial::<L, f32, 6>(r, EXP2), 1.0), exponent)
+    r.mul_add(series(r, EXP2), x.number(1.0)).scaled(n, exponent)
 }
 
 /// 2^x for x of at most about 0; 0 where that would be subnormal.
 #[inline(always)]
-pub fn decay<L: Level>(x: f32) -> f32 {
+pub fn decay<F: F32>(x: F) -> F {
     // At -127 the power below is 0.
-    let x = if x < -127.0 { -127.0 } else { x };
+    let x = x.at_least(-127.0);
     let (n, exponent) = round32(x);
     let r = x - n;
-    L::mul_add(r, polynomial::<L, f32, 6>(r, EXP2), 1.0) * power32(exponent)
+    let power = F::from_bits(exponent.plus(127).left(23));
+    r.mul_add(series(r, EXP2), x.number(1.0)) * power
 }
 
 /// exp(x) as `(scale, rest)` with exp(x) = scale · (1 + rest), to some 40 bits, where exp(x) is a
@@ -125,21 +120,23 @@ const TANH: [f32; 5] =
     [-0.333_333_289_8, 0.133_327_730_2, -0.053_851_409_37, 0.020_999_552_52, -0.006_100_170_943];
 
 #[inline(always)]
-pub fn tanh<L: Level>(x: f32) -> f32 {
+pub fn tanh<F: F32>(x: F) -> F {
+    let [one, two, border] = [1.0, 2.0, 0.62].map(|c| x.number(c));
     let size = x.abs();
     let square = x * x;
-    let small = L::mul_add(x * square, polynomial::<L, f32, 5>(square, TANH), x);
-    let large = 1.0 - 2.0 / (exp::<L>(size + size) + 1.0);
-    (if size > 0.62 { large } else { small }).copysign(x)
+    let small = (x * square).mul_add(series(square, TANH), x);
+    let large = one - two / (exp(size + size) + one);
+    large.where_(border.below(size), small).copysign(x)
 }
 
 #[inline(always)]
-pub fn logistic<L: Level>(x: f32) -> f32 {
+pub fn logistic<F: F32>(x: F) -> F {
+    let one = x.number(1.0);
     // Never exp of something positive, which would overflow before the quotient vanishes.
-    let e = exp::<L>(-x.abs());
+    let e = exp(-x.abs());
     // 1/(1 + e) and e/(1 + e), each as its leading part less a correction that rounds little.
-    let quotient = e / (1.0 + e);
-    if x < 0.0 { L::mul_add(-e, quotient, e) } else { 1.0 - quotient }
+    let quotient = e / (one + e);
+    (-e).mul_add(quotient, e).where_(x.below(x.number(0.0)), one - quotient)
 }
 
 pub fn logistic_f64(x: f64) -> f64 {

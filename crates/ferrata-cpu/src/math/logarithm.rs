@@ -3,7 +3,8 @@
 use std::f64::consts::{LN_2, LOG2_E};
 
 use super::exponential::exp_f64;
-use super::polynomial::{hold, polynomial};
+use super::lanes::{Bits, F32};
+use super::polynomial::{hold, polynomial, series};
 use crate::isa::Level;
 
 /// ln 2 in two parts; multiples of the first by a few bits are exact.
@@ -45,18 +46,23 @@ macro_rules! at_edges {
 }
 
 #[inline(always)]
-pub fn log<L: Level>(x: f32) -> f32 {
+pub fn log<F: F32>(x: F) -> F {
     const SQRT_HALF: u32 = 0x3f35_04f3;
-    let subnormal = x < f32::MIN_POSITIVE;
-    let normal = if subnormal { x * 8_388_608.0 } else { x };
-    let shift = if subnormal { -23.0 } else { 0.0 };
-    let exponent = (normal.to_bits().wrapping_sub(SQRT_HALF) as i32) >> 23;
-    let f = f32::from_bits(normal.to_bits().wrapping_sub((exponent << 23) as u32)) - 1.0;
-    let n = exponent as f32 + shift;
+    let [zero, one, half] = [0.0, 1.0, -0.5].map(|c| x.number(c));
+    let subnormal = x.below(x.number(f32::MIN_POSITIVE));
+    let normal = (x * x.number(8_388_608.0)).where_(subnormal, x);
+    let shift = x.number(-23.0).where_(subnormal, zero);
+    let exponent = normal.bits().plus(SQRT_HALF.wrapping_neg()).right(23);
+    let f = F::from_bits(normal.bits().minus(exponent.left(23))) - one;
+    let n = F::from_integer(exponent) + shift;
     let square = f * f;
-    let tail = polynomial::<L, f32, 9>(f, LOG) * f * square;
-    let low = L::mul_add(n, LN2_LOW, L::mul_add(square, -0.5, tail));
-    at_edges!(f32, x, L::mul_add(n, LN2_HIGH, f + low))
+    let tail = series(f, LOG) * f * square;
+    let low = n.mul_add(x.number(LN2_LOW), square.mul_add(half, tail));
+    let y = n.mul_add(x.number(LN2_HIGH), f + low);
+    // Infinity and NaN are their own logarithms.
+    let y = y.where_(x.below(x.number(f32::INFINITY)), x);
+    let y = x.number(f32::NEG_INFINITY).where_(x.equals(zero), y);
+    x.number(f32::NAN).where_(x.below(zero), y)
 }
 
 /// log(x) of a positive normal f64, to some 43 bits.

@@ -3,7 +3,8 @@
 use std::f64::consts::PI;
 
 use super::exponential::{exp, exp_f64};
-use super::polynomial::{hold, polynomial};
+use super::lanes::F32;
+use super::polynomial::{hold, polynomial, series};
 use crate::isa::{Level, Portable};
 
 /// erf(x) / x - 1 over x², for |x| ≤ 0.93.
@@ -96,11 +97,11 @@ const ERFC_F64: [f64; 24] = [
 ];
 
 #[inline(always)]
-pub fn erf<L: Level>(x: f32) -> f32 {
-    let size = hold(x.abs(), 0.0, 3.95);
-    let large = 1.0 - exp::<L>(-polynomial::<L, f32, 9>(size, ERF_LARGE));
-    let small = L::mul_add(x.abs(), polynomial::<L, f32, 7>(x * x, ERF), x.abs());
-    (if size > 0.93 { large } else { small }).copysign(x)
+pub fn erf<F: F32>(x: F) -> F {
+    let size = x.abs().at_least(0.0).at_most(3.95);
+    let large = x.number(1.0) - exp(-series(size, ERF_LARGE));
+    let small = x.abs().mul_add(series(x * x, ERF), x.abs());
+    large.where_(x.number(0.93).below(size), small).copysign(x)
 }
 
 /// erfc of |x| up to 28, in `erfc(x) = exp(-x²) · this`.

@@ -1,17 +1,24 @@
 //! What the approximations share.
 
+use super::lanes::{Bits, F32, Float, Lane};
 use crate::isa::{Level, Real};
 
 /// `c[0] + c[1]·x + c[2]·x² + …`
 #[inline(always)]
-pub fn polynomial<L: Level, T: Real, const N: usize>(x: T, c: [T; N]) -> T {
-    let mut sum = c[N - 1];
+pub fn series<F: Float, const N: usize>(x: F, c: [F::Number; N]) -> F {
+    let mut sum = x.number(c[N - 1]);
     let mut i = N - 1;
     while i > 0 {
         i -= 1;
-        sum = L::mul_add(sum, x, c[i]);
+        sum = sum.mul_add(x, x.number(c[i]));
     }
     sum
+}
+
+/// [`series`] of a number.
+#[inline(always)]
+pub fn polynomial<L: Level, T: Real, const N: usize>(x: T, c: [T; N]) -> T {
+    series(Lane::<T, L>::new(x), c).0
 }
 
 /// `x` held within `low..=high`; NaN stays.
@@ -28,9 +35,9 @@ const ROUND64: f64 = 6_755_399_441_055_744.0;
 
 /// The integer nearest to `x`, of a few bits, as float and integer.
 #[inline(always)]
-pub fn round32(x: f32) -> (f32, i32) {
-    let shifted = x + ROUND32;
-    (shifted - ROUND32, shifted.to_bits().wrapping_sub(ROUND32.to_bits()) as i32)
+pub fn round32<F: F32>(x: F) -> (F, F::Bits) {
+    let shifted = x + x.number(ROUND32);
+    (shifted - x.number(ROUND32), shifted.bits().plus(ROUND32.to_bits().wrapping_neg()))
 }
 
 /// The integer nearest to `x`, of some 50 bits, as float and integer.
@@ -38,12 +45,6 @@ pub fn round32(x: f32) -> (f32, i32) {
 pub fn round64(x: f64) -> (f64, i64) {
     let shifted = x + ROUND64;
     (shifted - ROUND64, shifted.to_bits().wrapping_sub(ROUND64.to_bits()) as i64)
-}
-
-/// 2 to the power of `n`, which is the exponent of a normal number.
-#[inline(always)]
-pub fn power32(n: i32) -> f32 {
-    f32::from_bits((n.wrapping_add(127) << 23) as u32)
 }
 
 /// 2 to the power of `n`, which is the exponent of a normal number.

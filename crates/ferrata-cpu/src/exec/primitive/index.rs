@@ -4,7 +4,6 @@ use super::moves::{copy, start};
 use crate::exec::Context;
 use crate::exec::tile::ops::{self, Arg, Call, Kind, Loop, Reduction};
 use crate::exec::tile::steps::{Block, Steps};
-use crate::isa::Isa;
 use ferrata_compiler::kernel::View;
 use ferrata_ir::DType;
 use ferrata_ir::primitive::ReduceKind;
@@ -164,14 +163,14 @@ fn sums_halves(op: &Scatter, output: &View) -> bool {
     op.kind == ScatterKind::Add && matches!(output.dtype, DType::F16 | DType::BF16)
 }
 
-fn reduction(isa: Isa, kind: ScatterKind, dtype: DType) -> Option<Reduction> {
+fn reduction(kind: ScatterKind, dtype: DType) -> Option<Reduction> {
     let kind = match kind {
         ScatterKind::Set => return None,
         ScatterKind::Add => ReduceKind::Sum,
         ScatterKind::Max => ReduceKind::Max,
         ScatterKind::Min => ReduceKind::Min,
     };
-    ops::reduction(isa, kind, Kind::of(dtype))
+    ops::reduction(kind, Kind::of(dtype))
 }
 
 fn call(run: Loop, columns: usize, from: *const u8, out: *mut u8) {
@@ -192,17 +191,17 @@ pub(super) unsafe fn scatter(
     output: &View,
     operands: &[*mut u8],
 ) {
-    let (pool, isa) = (cx.pool, cx.isa);
+    let pool = cx.pool;
     // SAFETY: the result has the operand's shape, and overlaps nothing.
     unsafe { copy(pool, &inputs[0], output, operands) };
     let half = matches!(output.dtype, DType::F16 | DType::BF16);
     let wide = sums_halves(op, output);
     let size = output.dtype.size();
     let elements: usize = output.shape.iter().product();
-    let reduce = reduction(isa, op.kind, output.dtype);
+    let reduce = reduction(op.kind, output.dtype);
     let out = start(output, operands);
     if wide {
-        call(ops::widen(isa, output.dtype), elements, out, cx.workspace);
+        call(ops::widen(output.dtype), elements, out, cx.workspace);
     }
     let to = Addressed::new(output, op.batch, op.indexed, op.bad, &inputs[1]);
     let updates = Steps::new(&inputs[2].shape, &inputs[2].strides);
@@ -236,20 +235,20 @@ pub(super) unsafe fn scatter(
                         continue;
                     }
                     let second = update.add(room.next_multiple_of(64));
-                    call(ops::widen(isa, output.dtype), columns, update, second);
+                    call(ops::widen(output.dtype), columns, update, second);
                     if wide {
                         call(reduce.rows, columns, second, workspace.add(place * 4));
                         continue;
                     }
                     let third = update.add(2 * room.next_multiple_of(64));
-                    call(ops::widen(isa, output.dtype), columns, there, third);
+                    call(ops::widen(output.dtype), columns, there, third);
                     call(reduce.rows, columns, second, third);
-                    call(ops::narrow(isa, output.dtype), columns, third, there);
+                    call(ops::narrow(output.dtype), columns, third, there);
                 }
             }
         });
     });
     if wide {
-        call(ops::narrow(isa, output.dtype), elements, cx.workspace, out);
+        call(ops::narrow(output.dtype), elements, cx.workspace, out);
     }
 }

@@ -185,7 +185,7 @@ pub(super) unsafe fn running(
     operands: &[*mut u8],
 ) -> Result<()> {
     let kind = Kind::of(output.dtype);
-    let reduction = ops::reduction(cx.isa, op.kind, kind).ok_or("a reduction without meaning")?;
+    let reduction = ops::reduction(op.kind, kind).ok_or("a reduction without meaning")?;
     // SAFETY: the result has the operand's shape, and overlaps nothing.
     unsafe { copy(cx.pool, x, output, operands) };
     let half = matches!(output.dtype, DType::F16 | DType::BF16);
@@ -197,7 +197,7 @@ pub(super) unsafe fn running(
         unsafe { run(&Call { rows: 1, columns, out, out_row: 0, args: [arg; 3] }) };
     };
     let data = if half {
-        call(ops::widen(cx.isa, output.dtype), elements, out, cx.workspace);
+        call(ops::widen(output.dtype), elements, out, cx.workspace);
         cx.workspace
     } else {
         out
@@ -221,7 +221,7 @@ pub(super) unsafe fn running(
         }
     });
     if half {
-        call(ops::narrow(cx.isa, output.dtype), elements, cx.workspace, out);
+        call(ops::narrow(output.dtype), elements, cx.workspace, out);
     }
     Ok(())
 }

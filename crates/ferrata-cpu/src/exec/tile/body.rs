@@ -38,6 +38,15 @@ pub(crate) struct Source<'a> {
     pub outputs: Vec<Output>,
 }
 
+/// The meaning of an elementwise loop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum What {
+    /// An operation on registers of a kind.
+    Op(ScalarOp, Kind),
+    Cast(Kind, DType),
+    Copy,
+}
+
 /// What defines a register.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
@@ -45,7 +54,7 @@ pub(crate) enum Work {
     Product,
     Constant(u64),
     Index(Steps, Steps),
-    Apply { run: Loop, args: [usize; 3], count: usize },
+    Apply { run: Loop, what: What, args: [usize; 3], count: usize },
     Reduce { reduction: Reduction, arg: usize, entry: usize },
 }
 
@@ -162,7 +171,7 @@ impl Body {
             source.outputs.iter().map(|o| lowering.store(o)).collect::<Result<Vec<_>>>()?;
         let loads = source.loads.iter().map(|reach| Load {
             reach: reach.clone(),
-            widen: is_half(reach.dtype).then(|| ops::widen(isa, reach.dtype)),
+            widen: is_half(reach.dtype).then(|| ops::widen(reach.dtype)),
         });
         let mut body = Body {
             loads: loads.collect(),
@@ -331,15 +340,16 @@ impl Lowering<'_> {
                 if same {
                     return Ok(arg);
                 }
-                let run = ops::cast(self.isa, Kind::of(*from), *to);
-                self.derived(kind, run, &[arg], 1)
+                let run = ops::cast(Kind::of(*from), *to);
+                let what = What::Cast(Kind::of(*from), *to);
+                self.derived(kind, run, what, &[arg], 1)
             }
             Instruction::ReduceColumns { kind, dtype, arg } => {
                 let arg = self.value(*arg)?;
                 let Register { by_row, by_column, .. } = self.registers[arg];
                 let arg = if by_column { arg } else { self.spread(arg, by_row, true) };
                 let of = self.registers[arg].kind;
-                let reduction = ops::reduction(self.isa, *kind, of)
+                let reduction = ops::reduction(*kind, of)
                     .ok_or_else(|| Error::new(format!("{kind:?} of {dtype} has no meaning")))?;
                 let entry = self.reductions;
                 self.reductions += 1;
@@ -358,14 +368,15 @@ impl Lowering<'_> {
         let run = match args.len() {
             1 => ops::unary(self.isa, op, kind),
             2 => ops::binary(self.isa, op, kind),
-            3 if op == ScalarOp::Select => Some(ops::select(self.isa, kind.size())),
+            3 if op == ScalarOp::Select => Some(ops::select(kind.size())),
             _ => None,
         };
         let run = run.ok_or_else(|| Error::new(format!("{op:?} of {dtype} has no meaning")))?;
         use ScalarOp::{Eq, Ge, Gt, IsFinite, Le, Lt, Ne};
         let truth = matches!(op, Eq | Ne | Lt | Le | Gt | Ge | IsFinite);
+        let what = What::Op(op, kind);
         let kind = if truth { Kind::Bool } else { kind };
-        Ok(self.derived(kind, run, &args, weight(op)))
+        Ok(self.derived(kind, run, what, &args, weight(op)))
     }
 
     fn store(&mut self, output: &Output) -> Result<Store> {
@@ -375,7 +386,7 @@ impl Lowering<'_> {
         let combine = match output.combine {
             None => None,
             Some(kind) => {
-                let reduction = ops::reduction(self.isa, kind, self.registers[register].kind);
+                let reduction = ops::reduction(kind, self.registers[register].kind);
                 Some(reduction.ok_or("a store combines what has no meaning")?)
             }
         };
@@ -392,7 +403,7 @@ impl Lowering<'_> {
             let (have, want) = (kind.dtype(), reach.dtype);
             return Err(Error::new(format!("a kernel stores a value of {have} as {want}")));
         }
-        let narrow = is_half(reach.dtype).then(|| ops::narrow(self.isa, reach.dtype));
+        let narrow = is_half(reach.dtype).then(|| ops::narrow(reach.dtype));
         Ok(Store { register, reach, per_row, combine, narrow })
     }
 
@@ -422,7 +433,14 @@ impl Lowering<'_> {
         self.registers.len() - 1
     }
 
-    fn derived(&mut self, kind: Kind, run: Loop, args: &[usize], weight: usize) -> usize {
+    fn derived(
+        &mut self,
+        kind: Kind,
+        run: Loop,
+        what: What,
+        args: &[usize],
+        weight: usize,
+    ) -> usize {
         let mut list = [args[0]; 3];
         list[..args.len()].copy_from_slice(args);
         let of = |f: fn(&Register) -> bool| args.iter().any(|&a| f(&self.registers[a]));
@@ -430,7 +448,7 @@ impl Lowering<'_> {
         let level = args.iter().map(|&a| self.registers[a].level).max().unwrap_or(0);
         let varying = args.iter().map(|&a| &self.registers[a]).filter(|r| r.by_column);
         let cost = weight + varying.map(|r| r.cost).sum::<usize>();
-        let work = Work::Apply { run, args: list, count: args.len() };
+        let work = Work::Apply { run, what, args: list, count: args.len() };
         let r = self.leaf(kind, work, by_row, by_column, cost);
         self.registers[r].level = level;
         r
@@ -439,7 +457,8 @@ impl Lowering<'_> {
     /// A copy that has an element for each row, for each column, or for both.
     fn spread(&mut self, arg: usize, by_row: bool, by_column: bool) -> usize {
         let kind = self.registers[arg].kind;
-        let r = self.derived(kind, ops::copy(self.isa, kind.size()), &[arg], 1);
+        let run = ops::copy(kind.size());
+        let r = self.derived(kind, run, What::Copy, &[arg], 1);
         (self.registers[r].by_row, self.registers[r].by_column) = (by_row, by_column);
         r
     }

@@ -2,6 +2,7 @@
 
 use super::body::{Body, Reach, Source};
 use super::kernel::DIRECT;
+use super::native::Native;
 use super::worker::{Layout, Most, Shared, Span, Tile, Worker};
 use crate::gemm::EpilogueTile;
 use crate::isa::Isa;
@@ -17,6 +18,7 @@ const COLUMNS: usize = 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Epilogue {
     body: Body,
+    native: Option<Native>,
     layout: Layout,
     /// Rows of one matrix.
     rows: usize,
@@ -31,9 +33,11 @@ impl Epilogue {
     pub fn new(isa: Isa, source: &Source, rows: usize) -> Result<Epilogue> {
         let mut body = Body::new(isa, source)?;
         body.assign_slots(true);
+        let phases = body.walks(|_| false).phases;
+        let native = Native::new(isa, &body, &phases, &[], false, COLUMNS);
         let most = Most { rows: TILE, columns: COLUMNS, elements: TILE };
-        let layout = Layout::new(&body, &most, &[], 1);
-        Ok(Epilogue { body, layout, rows })
+        let layout = Layout::new(&body, native.as_ref(), &most, &[], 1);
+        Ok(Epilogue { body, native, layout, rows })
     }
 
     /// What is read.
@@ -69,6 +73,13 @@ impl Epilogue {
             // SAFETY: passed on; tiles fit the layout.
             unsafe {
                 let mut worker = Worker::new(shared, scratch.as_mut_ptr());
+                worker.product = Span { data: part.data, row: part.row_stride as isize };
+                if let Some(native) = self.native.as_ref().filter(|n| !n.moves()) {
+                    let (row, column) =
+                        (part.batch * self.rows + part.rows.start, part.columns.start);
+                    let (rows, columns) = (part.rows.len(), part.columns.len());
+                    return native.run(&mut worker, 0, &Tile { row, rows, column, columns }, false);
+                }
                 for column in part.columns.clone().step_by(COLUMNS) {
                     let columns = COLUMNS.min(part.columns.end - column);
                     let step = (TILE / columns).max(1);
@@ -81,7 +92,11 @@ impl Epilogue {
                         };
                         let rows = step.min(part.rows.end - row);
                         let row = part.batch * self.rows + row;
-                        worker.run(&Tile { row, rows, column, columns }, false);
+                        let tile = Tile { row, rows, column, columns };
+                        match &self.native {
+                            Some(native) => native.run(&mut worker, 0, &tile, false),
+                            None => worker.run(&tile, false),
+                        }
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Loop kernels: how their iteration space is cut into tiles and tasks, by sizes only.
 
-use super::body::{Body, Output, Phase, Reach, Source, Walks, Work};
+use super::body::{Body, Output, Phase, Reach, Register, Source, Walks, Work};
+use super::native::Native;
 use super::ops::{Arg, Call};
 use super::space::{Dim, Space};
 use super::steps::Steps;
@@ -34,8 +35,9 @@ pub(super) const DIRECT: usize = 64;
 /// How the columns of a row are walked.
 #[derive(Clone, Debug)]
 enum Walk {
-    /// All of a row is in one tile, or there are no sums along columns.
-    Once,
+    /// All of a row is in one tile, or there are no sums along columns; code keeps some registers
+    /// from one walk over the row to the next.
+    Once { kept: Vec<usize> },
     /// Row by row, several times in blocks of columns.
     Rows(Walks),
     /// Several times over all rows, threads sharing the columns.
@@ -46,6 +48,7 @@ enum Walk {
 #[derive(Clone, Debug)]
 pub(crate) struct LoopKernel {
     body: Body,
+    native: Option<Native>,
     layout: Layout,
     walk: Walk,
     /// Groups of rows that are combined into one; otherwise one group.
@@ -70,6 +73,22 @@ impl LoopKernel {
     /// # Errors
     /// An instruction that has no meaning.
     pub fn new(isa: Isa, kernel: &Loop) -> Result<LoopKernel> {
+        LoopKernel::prepare(isa, kernel, true)
+    }
+
+    /// Prepares a kernel for the interpreter.
+    #[cfg(test)]
+    pub fn interpreted(isa: Isa, kernel: &Loop) -> Result<LoopKernel> {
+        LoopKernel::prepare(isa, kernel, false)
+    }
+
+    /// Whether it is machine code, or only moves elements.
+    #[cfg(test)]
+    pub fn is_native(&self) -> bool {
+        self.native.is_some() || self.body.is_copy()
+    }
+
+    fn prepare(isa: Isa, kernel: &Loop, generate: bool) -> Result<LoopKernel> {
         let space = Space::of(kernel)?;
         let source = source(kernel, &space);
         let mut body = Body::new(isa, &source)?;
@@ -81,39 +100,46 @@ impl LoopKernel {
             if combines { (product(&kept), product(&combined)) } else { (1, product(&kept)) };
 
         let reduces = body.reductions > 0;
-        let short = !reduces || columns <= SHORT_ROW;
-        body.assign_slots(short);
-        let full = body.slots.iter().filter(|s| s.by_row && s.by_column);
-        let bytes = full.map(|s| s.size).sum::<usize>().max(1);
-        let tile = (TILE_BYTES / bytes).clamp(TILE.0, TILE.1) / 64 * 64;
+        let few = groups * group_rows < FEW_ROWS && columns > SHORT_ROW;
+        let walks = body.walks(keep(columns));
+        let native = match reduces && few {
+            _ if !generate || body.is_copy() && body.crosses_memory() => None,
+            true => {
+                let phases = body.walks(|_| false).phases;
+                Native::new(isa, &body, &phases, &[], true, columns)
+            }
+            false => Native::new(isa, &body, &walks.phases, &walks.kept, false, columns),
+        };
+        let walk = if reduces && few {
+            Walk::Columns(body.walks(|_| false))
+        } else if !reduces || columns <= SHORT_ROW || native.is_some() {
+            Walk::Once { kept: if native.is_some() { walks.kept } else { Vec::new() } }
+        } else {
+            Walk::Rows(walks)
+        };
+        let once = matches!(walk, Walk::Once { .. });
+        body.assign_slots(once);
+        let tile = match &native {
+            Some(native) if !native.moves() => TASK,
+            Some(native) => (TILE_BYTES / native.moved_bytes(&body)).clamp(TILE.0, TILE.1),
+            None => {
+                let full = body.slots.iter().filter(|s| s.by_row && s.by_column);
+                let bytes = full.map(|s| s.size).sum::<usize>().max(1);
+                (TILE_BYTES / bytes).clamp(TILE.0, TILE.1) / 64 * 64
+            }
+        };
         let across = body.crosses_memory() && !reduces;
-        let tile_columns = match (reduces && short, across) {
+        let tile_columns = match (reduces && once, across) {
             (true, _) => columns,
             (_, true) => columns.min(SQUARE),
             _ => columns.min(tile),
         };
         let rows = (tile / tile_columns.max(1)).clamp(1, group_rows.max(1));
-        let (walk, kept) = if short {
-            (Walk::Once, Vec::new())
-        } else if groups * group_rows < FEW_ROWS {
-            (Walk::Columns(body.walks(|_| false)), Vec::new())
-        } else {
-            let budget = std::cell::Cell::new(KEPT_BYTES);
-            let walks = body.walks(|r| {
-                let bytes = columns * r.kind.size();
-                let keep = r.cost >= KEPT_COST && bytes <= budget.get();
-                if keep {
-                    budget.set(budget.get() - bytes);
-                }
-                keep
-            });
-            let kept = walks.kept.clone();
-            (Walk::Rows(walks), kept)
-        };
-        let tile_rows = if short { rows } else { 1 };
+        let tile_rows = if once { rows } else { 1 };
         let mut kernel = LoopKernel {
             layout: Layout::default(),
             body,
+            native,
             walk,
             groups,
             group_rows,
@@ -127,18 +153,35 @@ impl LoopKernel {
             parts: 1,
         };
         kernel.cut(combines);
-        let width =
-            if matches!(kernel.walk, Walk::Rows(_)) { columns } else { kernel.task_columns };
-        let (rows, columns) = (tile_rows, tile_columns.max(1));
+        let width = match kernel.walk {
+            Walk::Columns(_) => kernel.task_columns,
+            _ if combines && kernel.kept().is_empty() => kernel.task_columns,
+            _ => columns,
+        };
+        let span = match kernel.walk {
+            Walk::Columns(_) if kernel.native.is_some() => kernel.task_columns,
+            _ => tile_columns,
+        };
+        let (rows, columns) = (tile_rows, span.max(1));
         let most = Most { rows, columns, elements: rows * columns };
-        kernel.layout = Layout::new(&kernel.body, &most, &kept, width.max(1));
+        let (native, kept) = (kernel.native.as_ref(), kernel.kept());
+        kernel.layout = Layout::new(&kernel.body, native, &most, kept, width.max(1));
         Ok(kernel)
+    }
+
+    /// Registers that one walk over a row leaves for the next.
+    fn kept(&self) -> &[usize] {
+        match &self.walk {
+            Walk::Once { kept } => kept,
+            Walk::Rows(walks) => &walks.kept,
+            Walk::Columns(_) => &[],
+        }
     }
 
     /// Cuts the iteration space into tasks.
     fn cut(&mut self, combines: bool) {
         let blocks_columns = match self.walk {
-            Walk::Once => self.body.reductions == 0,
+            Walk::Once { .. } => self.body.reductions == 0,
             Walk::Rows(_) => false,
             Walk::Columns(_) => true,
         };
@@ -205,10 +248,7 @@ impl LoopKernel {
     pub unsafe fn run(&self, pool: &Pool, operands: &[*mut u8], workspace: *mut u8) {
         let mut direct = [false; DIRECT];
         self.find_direct(operands, &mut direct);
-        let kept: &[usize] = match &self.walk {
-            Walk::Rows(walks) => &walks.kept,
-            _ => &[],
-        };
+        let kept = self.kept();
         let shared =
             Shared { body: &self.body, layout: &self.layout, operands, direct: &direct, kept };
         // SAFETY: passed on.
@@ -318,14 +358,23 @@ impl LoopKernel {
         last: usize,
     ) {
         match &self.walk {
-            Walk::Once => {
+            Walk::Once { .. } => {
                 let mut at = row;
                 while at < end {
-                    let rows = self.tile_rows.min(end - at);
+                    let mut rows = self.tile_rows.min(end - at);
+                    if let Some(native) = &self.native {
+                        rows = rows.min(native.run_of_rows(&self.body, at));
+                    }
                     for (column, columns) in blocks(first, last, self.tile_columns) {
                         let per_row = column + columns == self.columns && first == 0;
+                        let tile = Tile { row: at, rows, column, columns };
                         // SAFETY: passed on.
-                        unsafe { worker.run(&Tile { row: at, rows, column, columns }, per_row) };
+                        unsafe {
+                            match &self.native {
+                                Some(native) => native.run(worker, 0, &tile, per_row),
+                                None => worker.run(&tile, per_row),
+                            }
+                        }
                     }
                     at += rows;
                 }
@@ -410,6 +459,15 @@ impl LoopKernel {
                         for group in 0..self.groups {
                             self.clear(&worker);
                             for row in group * self.group_step..(group + 1) * self.group_rows {
+                                if let Some(native) = &self.native {
+                                    // Earlier sums are those of the row; its own go to the task.
+                                    worker.sums = sums.at(row_sums(row));
+                                    worker.own_sums = sums.at(part_sums(row, task));
+                                    let (column, columns) = (span.0, span.1 - span.0);
+                                    let tile = Tile { row, rows: 1, column, columns };
+                                    native.run(&mut worker, p, &tile, false);
+                                    continue;
+                                }
                                 once(&mut worker, row, p + 1);
                                 worker.sums = sums.at(part_sums(row, task));
                                 worker.begin(phase, true);
@@ -526,6 +584,20 @@ impl LoopKernel {
     }
 }
 
+/// Which registers a walk along rows of so many columns keeps for the next: those that cost much,
+/// as long as there is room.
+fn keep(columns: usize) -> impl Fn(&Register) -> bool {
+    let budget = std::cell::Cell::new(KEPT_BYTES);
+    move |r| {
+        let bytes = columns * r.kind.size();
+        let keep = r.cost >= KEPT_COST && bytes <= budget.get() && r.kind.size() >= 4;
+        if keep {
+            budget.set(budget.get() - bytes);
+        }
+        keep
+    }
+}
+
 /// Starts and sizes of the blocks of a range of columns; at least one, which may be empty.
 fn blocks(first: usize, last: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = (last - first).div_ceil(width.max(1)).max(1);
@@ -547,6 +619,13 @@ impl Parts {
 }
 
 impl Body {
+    /// Whether elements are only moved, as they are.
+    fn is_copy(&self) -> bool {
+        self.order.iter().all(|&i| matches!(self.registers[i].work, Work::Load(_)))
+            && self.loads.iter().all(|l| l.widen.is_none())
+            && self.stores.iter().all(|s| s.combine.is_none())
+    }
+
     /// Whether some operand is read or written across the order of its memory.
     fn crosses_memory(&self) -> bool {
         let reaches =

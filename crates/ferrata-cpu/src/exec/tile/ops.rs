@@ -1,5 +1,5 @@
-//! The loops of the tile interpreter: one function for each operation, register type and
-//! instruction set, that works on a whole block of elements.
+//! The loops of the tile interpreter: one function for each operation and register type, that works
+//! on a whole block of elements. Only those that generated code calls are compiled for each path.
 
 mod binary;
 mod cast;
@@ -132,6 +132,11 @@ impl<B: Body> Kernel for Bound<'_, B> {
 unsafe fn via<L: Level, B: Body>(call: &Call) {
     // SAFETY: passed on.
     unsafe { L::call(Bound::<B>(call, PhantomData)) }
+}
+
+/// The body, compiled for every machine.
+pub(super) fn portable<B: Body>() -> Loop {
+    via::<isa::Portable, B>
 }
 
 /// The body, compiled for an instruction set.

@@ -1,8 +1,8 @@
 //! The iteration space of a loop kernel, simplified: loops of one step dropped, neighbours merged
 //! where every operand allows it, rows that are combined innermost.
 
-use ferrata_compiler::kernel::{Instruction, Loop, Store};
-use ferrata_ir::{Error, Result};
+use ferrata_compiler::kernel::{Access, Instruction, Loop, Register, Store};
+use ferrata_ir::{Error, Result, Scalar};
 
 /// Columns that a tile should have at least, where there is a choice.
 const FEW_COLUMNS: usize = 32;
@@ -70,6 +70,66 @@ impl Space {
     }
 }
 
+/// The same kernel with rows and columns exchanged, if its columns lie across memory and all that
+/// becomes of reductions along them is stored: they turn into combined rows.
+pub(crate) fn turned(kernel: &Loop) -> Option<Loop> {
+    let split = kernel.rows.len();
+    let reduces = |r: usize| match kernel.body[r] {
+        Instruction::ReduceColumns { kind, arg, .. } => Some((kind, arg)),
+        _ => None,
+    };
+    let mut used = kernel.body.iter().flat_map(args).copied();
+    let inner = |sizes: &[usize], strides: &[isize]| {
+        let varying = sizes.iter().zip(strides).rev().find(|s| *s.0 > 1);
+        varying.map_or(0, |s| s.1.unsigned_abs())
+    };
+    let both = |a: &Access| {
+        let (rows, columns) = a.strides.split_at(split);
+        (inner(&kernel.rows, rows), inner(&kernel.columns, columns))
+    };
+    let accesses = || kernel.loads.iter().chain(kernel.stores.iter().map(|s| &s.access));
+    let across = |which: fn((usize, usize)) -> bool| -> usize {
+        accesses().filter(|a| which(both(a))).map(|a| a.dtype.size()).sum()
+    };
+    let gains = across(|(r, c)| r == 1 && c > 1) > across(|(r, c)| c == 1 && r > 1);
+    let whole = |s: &Store| {
+        let columns = kernel.columns.iter().zip(&s.access.strides[split..]);
+        s.combine.is_none()
+            && (reduces(s.register).is_some() || columns.clone().all(|c| *c.0 == 1 || *c.1 != 0))
+    };
+    let any = (0..kernel.body.len()).any(|r| reduces(r).is_some());
+    if !any || !gains || used.any(|r| reduces(r).is_some()) || !kernel.stores.iter().all(whole) {
+        return None;
+    }
+    let turn = |a: &Access| {
+        let mut a = a.clone();
+        a.strides.rotate_left(split);
+        a
+    };
+    let body = kernel.body.iter().map(|i| match i {
+        // Nothing uses it any more.
+        Instruction::ReduceColumns { dtype, .. } => {
+            Instruction::Constant { dtype: *dtype, value: Scalar::Int(0) }
+        }
+        &Instruction::Index { dim, dtype } => {
+            let dim = if dim < split { dim + kernel.columns.len() } else { dim - split };
+            Instruction::Index { dim, dtype }
+        }
+        other => other.clone(),
+    });
+    let stores = kernel.stores.iter().map(|s| match reduces(s.register) {
+        Some((kind, register)) => Store { register, access: turn(&s.access), combine: Some(kind) },
+        None => Store { access: turn(&s.access), ..s.clone() },
+    });
+    Some(Loop {
+        rows: kernel.columns.clone(),
+        columns: kernel.rows.clone(),
+        loads: kernel.loads.iter().map(turn).collect(),
+        body: body.collect(),
+        stores: stores.collect(),
+    })
+}
+
 /// Splits a kernel whose stores combine over different loops into kernels that each combine over
 /// the same ones. Stores that do not combine come last, as they may replace what is loaded.
 pub(crate) fn split(kernel: &Loop) -> Vec<Loop> {
@@ -91,6 +151,17 @@ pub(crate) fn split(kernel: &Loop) -> Vec<Loop> {
         None => groups.push((Vec::new(), plain.collect())),
     }
     groups.into_iter().map(|(_, stores)| Loop { stores, ..kernel.clone() }).collect()
+}
+
+/// Registers that an instruction uses.
+fn args(instruction: &Instruction) -> &[Register] {
+    match instruction {
+        Instruction::Apply { args, .. } => args,
+        Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
+            std::slice::from_ref(arg)
+        }
+        _ => &[],
+    }
 }
 
 /// Merges neighbours that every operand steps over with one stride.

@@ -42,6 +42,11 @@ impl Steps {
         self.dims.last().map_or(0, |d| d.1)
     }
 
+    /// How many indices follow each other with the innermost stride.
+    pub fn inner(&self) -> usize {
+        self.dims.last().map_or(1, |d| d.0)
+    }
+
     /// Offset of an index.
     pub fn at(&self, index: usize) -> isize {
         if let [(_, stride)] = self.dims[..] {
@@ -143,8 +148,37 @@ impl Block {
             }
             return;
         }
+        if self.rows > 1 && self.row == 1 {
+            // SAFETY: passed on.
+            return unsafe { self.turn(from, to) };
+        }
         // SAFETY: passed on; elements may lie unaligned only if the buffer does.
         self.walk(|dense, strided| unsafe { *to.offset(dense) = *from.offset(strided) });
+    }
+
+    /// Transposes square by square, reading and writing contiguous elements: rows that lie a power
+    /// of two apart would throw each other out of the cache if written one element at a time.
+    unsafe fn turn<T: Copy>(&self, from: *const T, to: *mut T) {
+        for r0 in (0..self.rows).step_by(SQUARE) {
+            let rows = SQUARE.min(self.rows - r0);
+            for c0 in (0..self.columns).step_by(SQUARE) {
+                let columns = SQUARE.min(self.columns - c0);
+                // SAFETY: passed on; the square is filled before it is read.
+                unsafe {
+                    let mut square = [[*from; SQUARE]; SQUARE];
+                    for c in 0..columns {
+                        let column = from.offset(r0 as isize + (c0 + c) as isize * self.column);
+                        for (r, row) in square.iter_mut().enumerate().take(rows) {
+                            row[c] = *column.add(r);
+                        }
+                    }
+                    for (r, row) in square.iter().enumerate().take(rows) {
+                        let to = to.add((r0 + r) * self.dense_row + c0);
+                        to.copy_from_nonoverlapping(row.as_ptr(), columns);
+                    }
+                }
+            }
+        }
     }
 
     unsafe fn push<T: Copy>(&self, from: *const T, to: *mut T) {

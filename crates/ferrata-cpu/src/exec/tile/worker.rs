@@ -1,6 +1,7 @@
 //! Runs a prepared body on one tile: a block of rows and columns.
 
 use super::body::{Body, Load, Phase, Reach, Register, Store, Work};
+use super::native::{Native, Places};
 use super::ops::{Arg, Call, Kind, Loop, Reduction};
 use super::steps::{Block, Steps};
 
@@ -11,6 +12,26 @@ pub(crate) struct Tile {
     pub rows: usize,
     pub column: usize,
     pub columns: usize,
+}
+
+/// The most that a tile has of everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    pub rows: usize,
+    pub columns: usize,
+    pub elements: usize,
+}
+
+impl Most {
+    /// Elements of what differs between rows, and between columns.
+    pub fn of(&self, by_row: bool, by_column: bool) -> usize {
+        match (by_row, by_column) {
+            (true, true) => self.elements,
+            (true, false) => self.rows,
+            (false, true) => self.columns,
+            (false, false) => 1,
+        }
+    }
 }
 
 /// Where the elements of a register are.
@@ -38,22 +59,21 @@ pub(crate) struct Layout {
     pub accumulators: usize,
     /// Start of the accumulators.
     pub accumulate: usize,
+    /// What code needs.
+    pub native: Places,
     /// All bytes.
     pub bytes: usize,
 }
 
-/// The size of tiles, at most.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Most {
-    pub rows: usize,
-    pub columns: usize,
-    pub elements: usize,
-}
-
 impl Layout {
-    /// For tiles of at most so many rows, columns and elements, and rows of `width` columns in
-    /// all.
-    pub fn new(body: &Body, most: &Most, kept: &[usize], width: usize) -> Layout {
+    /// For tiles of some size, and rows of `width` columns in all.
+    pub fn new(
+        body: &Body,
+        native: Option<&Native>,
+        most: &Most,
+        kept: &[usize],
+        width: usize,
+    ) -> Layout {
         let mut layout = Layout::default();
         let mut end = body.registers.len() * size_of::<Span>();
         let mut take = |bytes: usize| {
@@ -63,16 +83,18 @@ impl Layout {
         };
         for slot in &body.slots {
             let elements = match (slot.by_row, slot.by_column) {
-                (true, true) => most.elements,
-                (true, false) => most.rows,
-                (false, true) => most.columns,
-                (false, false) => 1,
+                // Code has values with columns in vector registers.
+                (_, true) if native.is_some() => 0,
+                (by_row, by_column) => most.of(by_row, by_column),
             };
             layout.slots.push(take(elements * slot.size));
         }
         let kept = kept.iter().map(|&i| take(width * body.registers[i].kind.size()));
         layout.kept = kept.collect();
-        layout.halves = take(2 * most.elements);
+        layout.halves = take(2 * most.elements.max(width));
+        if let Some(native) = native {
+            layout.native = native.places(body, most, &mut take);
+        }
         layout.sums = take(8 * body.reductions);
         let mut combined = 0usize;
         for store in &body.stores {
@@ -114,6 +136,8 @@ pub(crate) struct Worker<'a> {
     pub product: Span,
     /// Sums along columns, 8 bytes each.
     pub sums: *mut u8,
+    /// Where code leaves the sums of the walk that it makes.
+    pub own_sums: *mut u8,
     /// Combined rows.
     pub accumulators: *mut u8,
     /// The column that combined rows begin with.
@@ -131,7 +155,7 @@ impl<'a> Worker<'a> {
         // SAFETY: within the memory.
         let (sums, accumulators) =
             unsafe { (memory.add(shared.layout.sums), memory.add(shared.layout.accumulate)) };
-        Worker { shared, memory, product, sums, accumulators, first_column: 0 }
+        Worker { shared, memory, product, sums, own_sums: sums, accumulators, first_column: 0 }
     }
 
     unsafe fn span(&self, register: usize) -> Span {
@@ -139,7 +163,7 @@ impl<'a> Worker<'a> {
         unsafe { *self.memory.cast::<Span>().add(register) }
     }
 
-    unsafe fn set_span(&mut self, register: usize, span: Span) {
+    pub unsafe fn set_span(&mut self, register: usize, span: Span) {
         // SAFETY: as above.
         unsafe { *self.memory.cast::<Span>().add(register) = span }
     }
@@ -270,7 +294,7 @@ impl<'a> Worker<'a> {
                     self.index(r, row, column, tile, span);
                     span
                 }
-                Work::Apply { run, args, count } => {
+                Work::Apply { run, args, count, .. } => {
                     let span = self.target(i, tile);
                     let (rows, columns) = match (r.by_row, r.by_column) {
                         (true, true) => (tile.rows, tile.columns),
@@ -414,7 +438,11 @@ impl<'a> Worker<'a> {
         }
     }
 
-    unsafe fn index(&self, r: &Register, row: &Steps, column: &Steps, tile: &Tile, to: Span) {
+    /// Writes the indices of a tile's rows, or of its columns.
+    ///
+    /// # Safety
+    /// The span has room for them.
+    pub unsafe fn index(&self, r: &Register, row: &Steps, column: &Steps, tile: &Tile, to: Span) {
         let (steps, first) = if r.by_row { (row, tile.row) } else { (column, tile.column) };
         let (rows, columns) = r.extent(tile);
         macro_rules! fill {
@@ -486,7 +514,10 @@ impl<'a> Worker<'a> {
     }
 
     /// Combines the rows of a tile into a store's accumulator.
-    unsafe fn accumulate(&self, store: &Store, tile: &Tile, to: *mut u8) {
+    ///
+    /// # Safety
+    /// The store's register has been computed on this tile.
+    pub unsafe fn accumulate(&self, store: &Store, tile: &Tile, to: *mut u8) {
         let Some(reduction) = &store.combine else { return };
         let size = self.shared.body.registers[store.register].kind.size();
         // SAFETY: passed on.
@@ -525,7 +556,7 @@ impl<'a> Worker<'a> {
                 (false, false) => (1, tile.columns),
             };
             let Some(narrow) = store.narrow else {
-                reach.scatter(span, to, r, store.per_row, tile);
+                reach.scatter(span, to, r.by_row, store.per_row, tile);
                 return;
             };
             let data = self.memory.add(self.shared.layout.halves);
@@ -540,7 +571,7 @@ impl<'a> Worker<'a> {
                 Span { data, row: if r.by_row && !store.per_row { columns as isize } else { 1 } };
             let call = Call { rows, columns, out: data, out_row: columns as isize, args: [arg; 3] };
             narrow(&call);
-            reach.scatter(halves, to, r, store.per_row, tile);
+            reach.scatter(halves, to, r.by_row, store.per_row, tile);
         }
     }
 }
@@ -592,7 +623,17 @@ impl Reach {
     }
 
     /// Reads a tile's elements into dense rows (of one element each, if there are no columns).
-    unsafe fn gather(&self, from: *const u8, to: Span, by_row: bool, by_column: bool, tile: &Tile) {
+    ///
+    /// # Safety
+    /// Operand and span hold the tile's elements.
+    pub unsafe fn gather(
+        &self,
+        from: *const u8,
+        to: Span,
+        by_row: bool,
+        by_column: bool,
+        tile: &Tile,
+    ) {
         let size = self.dtype.size();
         self.blocks(by_row, by_column, tile, to.row, |dense, strided, block| {
             // SAFETY: passed on.
@@ -604,11 +645,14 @@ impl Reach {
     }
 
     /// Writes a tile's elements from dense rows.
-    unsafe fn scatter(&self, from: Span, to: *mut u8, r: &Register, per_row: bool, tile: &Tile) {
+    ///
+    /// # Safety
+    /// Operand and span hold the tile's elements.
+    pub unsafe fn scatter(&self, from: Span, to: *mut u8, rows: bool, per_row: bool, tile: &Tile) {
         let size = self.dtype.size();
         // The same value goes to every row that the memory has.
-        let by_row = r.by_row || !self.row.is_still();
-        let dense = if r.by_row { from.row } else { 0 };
+        let by_row = rows || !self.row.is_still();
+        let dense = if rows { from.row } else { 0 };
         self.blocks(by_row, !per_row, tile, dense, |at, strided, block| {
             // SAFETY: passed on.
             unsafe {

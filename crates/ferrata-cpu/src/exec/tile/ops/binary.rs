@@ -1,6 +1,6 @@
 //! Operations with two operands.
 
-use super::{Body, Call, Kind, Loop, entry};
+use super::{Body, Call, Kind, Loop, entry, portable};
 use crate::isa::{Isa, Level};
 use crate::math::Math;
 use ferrata_ir::primitive::ScalarOp;
@@ -50,9 +50,9 @@ impl<T: Copy, U: Copy, F: Lane2<T, U>> Body for Binary<T, U, F> {
     }
 }
 
-/// The loop of a lane function.
+/// The loop of a lane function; compiled for each path if one is given.
 macro_rules! lane2 {
-    ($isa:expr, $t:ty => $u:ty, |$x:ident, $y:ident| $e:expr) => {{
+    (@body $make:ident($($isa:expr)?), $t:ty => $u:ty, |$x:ident, $y:ident| $e:expr) => {{
         struct Lane;
         impl Lane2<$t, $u> for Lane {
             #[inline(always)]
@@ -60,20 +60,26 @@ macro_rules! lane2 {
                 $e
             }
         }
-        entry::<Binary<$t, $u, Lane>>($isa)
+        $make::<Binary<$t, $u, Lane>>($($isa)?)
     }};
+    ($t:ty => $u:ty, |$x:ident, $y:ident| $e:expr) => {
+        lane2!(@body portable(), $t => $u, |$x, $y| $e)
+    };
+    ($isa:expr, $t:ty => $u:ty, |$x:ident, $y:ident| $e:expr) => {
+        lane2!(@body entry($isa), $t => $u, |$x, $y| $e)
+    };
 }
 
 /// Comparisons of one type.
 macro_rules! compare {
-    ($isa:expr, $op:expr, $t:ty) => {
+    ($op:expr, $t:ty) => {
         match $op {
-            ScalarOp::Eq => lane2!($isa, $t => u8, |x, y| u8::from(x == y)),
-            ScalarOp::Ne => lane2!($isa, $t => u8, |x, y| u8::from(x != y)),
-            ScalarOp::Lt => lane2!($isa, $t => u8, |x, y| u8::from(x < y)),
-            ScalarOp::Le => lane2!($isa, $t => u8, |x, y| u8::from(x <= y)),
-            ScalarOp::Gt => lane2!($isa, $t => u8, |x, y| u8::from(x > y)),
-            ScalarOp::Ge => lane2!($isa, $t => u8, |x, y| u8::from(x >= y)),
+            ScalarOp::Eq => lane2!($t => u8, |x, y| u8::from(x == y)),
+            ScalarOp::Ne => lane2!($t => u8, |x, y| u8::from(x != y)),
+            ScalarOp::Lt => lane2!($t => u8, |x, y| u8::from(x < y)),
+            ScalarOp::Le => lane2!($t => u8, |x, y| u8::from(x <= y)),
+            ScalarOp::Gt => lane2!($t => u8, |x, y| u8::from(x > y)),
+            ScalarOp::Ge => lane2!($t => u8, |x, y| u8::from(x >= y)),
             _ => return None,
         }
     };
@@ -83,16 +89,16 @@ macro_rules! compare {
 macro_rules! float {
     ($isa:expr, $op:expr, $t:ty) => {
         match $op {
-            ScalarOp::Add => lane2!($isa, $t => $t, |x, y| x + y),
-            ScalarOp::Sub => lane2!($isa, $t => $t, |x, y| x - y),
-            ScalarOp::Mul => lane2!($isa, $t => $t, |x, y| x * y),
-            ScalarOp::Div => lane2!($isa, $t => $t, |x, y| x / y),
-            ScalarOp::Rem => lane2!(Isa::Portable, $t => $t, |x, y| x % y),
-            ScalarOp::Max => lane2!($isa, $t => $t, |x, y| if x > y || x.is_nan() { x } else { y }),
-            ScalarOp::Min => lane2!($isa, $t => $t, |x, y| if x < y || x.is_nan() { x } else { y }),
+            ScalarOp::Add => lane2!($t => $t, |x, y| x + y),
+            ScalarOp::Sub => lane2!($t => $t, |x, y| x - y),
+            ScalarOp::Mul => lane2!($t => $t, |x, y| x * y),
+            ScalarOp::Div => lane2!($t => $t, |x, y| x / y),
+            ScalarOp::Rem => lane2!($t => $t, |x, y| x % y),
+            ScalarOp::Max => lane2!($t => $t, |x, y| if x > y || x.is_nan() { x } else { y }),
+            ScalarOp::Min => lane2!($t => $t, |x, y| if x < y || x.is_nan() { x } else { y }),
             ScalarOp::Pow => lane2!($isa, $t => $t, |x, y| Math::pow::<L>(x, y)),
             ScalarOp::Atan2 => lane2!($isa, $t => $t, |x, y| Math::atan2::<L>(x, y)),
-            other => compare!($isa, other, $t),
+            other => compare!(other, $t),
         }
     };
 }
@@ -100,29 +106,29 @@ macro_rules! float {
 /// Operations of one integer type. Shifts work on the value as an i64, so that amounts beyond the
 /// width behave as the program says.
 macro_rules! integer {
-    ($isa:expr, $op:expr, $t:ty) => {
+    ($op:expr, $t:ty) => {
         match $op {
-            ScalarOp::Add => lane2!($isa, $t => $t, |x, y| x.wrapping_add(y)),
-            ScalarOp::Sub => lane2!($isa, $t => $t, |x, y| x.wrapping_sub(y)),
-            ScalarOp::Mul => lane2!($isa, $t => $t, |x, y| x.wrapping_mul(y)),
+            ScalarOp::Add => lane2!($t => $t, |x, y| x.wrapping_add(y)),
+            ScalarOp::Sub => lane2!($t => $t, |x, y| x.wrapping_sub(y)),
+            ScalarOp::Mul => lane2!($t => $t, |x, y| x.wrapping_mul(y)),
             ScalarOp::Div => {
-                lane2!(Isa::Portable, $t => $t, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })
+                lane2!($t => $t, |x, y| if y == 0 { 0 } else { x.wrapping_div(y) })
             }
             ScalarOp::Rem => {
-                lane2!(Isa::Portable, $t => $t, |x, y| if y == 0 { 0 } else { x.wrapping_rem(y) })
+                lane2!($t => $t, |x, y| if y == 0 { 0 } else { x.wrapping_rem(y) })
             }
-            ScalarOp::Max => lane2!($isa, $t => $t, |x, y| x.max(y)),
-            ScalarOp::Min => lane2!($isa, $t => $t, |x, y| x.min(y)),
-            ScalarOp::And => lane2!($isa, $t => $t, |x, y| x & y),
-            ScalarOp::Or => lane2!($isa, $t => $t, |x, y| x | y),
-            ScalarOp::Xor => lane2!($isa, $t => $t, |x, y| x ^ y),
-            ScalarOp::Shl => lane2!(Isa::Portable, $t => $t,
+            ScalarOp::Max => lane2!($t => $t, |x, y| x.max(y)),
+            ScalarOp::Min => lane2!($t => $t, |x, y| x.min(y)),
+            ScalarOp::And => lane2!($t => $t, |x, y| x & y),
+            ScalarOp::Or => lane2!($t => $t, |x, y| x | y),
+            ScalarOp::Xor => lane2!($t => $t, |x, y| x ^ y),
+            ScalarOp::Shl => lane2!($t => $t,
                 |x, y| if (0..64).contains(&(y as i64)) { ((x as i64) << y as i64) as $t } else { 0 }),
-            ScalarOp::Shr => lane2!(Isa::Portable, $t => $t, |x, y| {
+            ScalarOp::Shr => lane2!($t => $t, |x, y| {
                 let amount = if (0..64).contains(&(y as i64)) { y as i64 } else { 63 };
                 ((x as i64) >> amount) as $t
             }),
-            other => compare!($isa, other, $t),
+            other => compare!(other, $t),
         }
     };
 }
@@ -130,23 +136,22 @@ macro_rules! integer {
 /// The loop of an operation on registers of a kind; `None` where it has no meaning.
 #[allow(clippy::unnecessary_cast)] // One macro for all integer types.
 pub(crate) fn binary(isa: Isa, op: ScalarOp, kind: Kind) -> Option<Loop> {
-    let exact = Isa::Portable;
     Some(match kind {
         Kind::F32 => float!(isa, op, f32),
-        Kind::F64 => float!(isa, op, f64),
-        Kind::I32 => integer!(isa, op, i32),
-        Kind::I64 => integer!(exact, op, i64),
-        Kind::I16 => integer!(exact, op, i16),
-        Kind::I8 => integer!(exact, op, i8),
-        Kind::U8 => integer!(exact, op, u8),
-        Kind::U32 => integer!(exact, op, u32),
+        Kind::F64 => float!(Isa::Portable, op, f64),
+        Kind::I32 => integer!(op, i32),
+        Kind::I64 => integer!(op, i64),
+        Kind::I16 => integer!(op, i16),
+        Kind::I8 => integer!(op, i8),
+        Kind::U8 => integer!(op, u8),
+        Kind::U32 => integer!(op, u32),
         Kind::Bool => match op {
-            ScalarOp::And => lane2!(isa, u8 => u8, |x, y| x & y),
-            ScalarOp::Or => lane2!(isa, u8 => u8, |x, y| x | y),
-            ScalarOp::Xor => lane2!(isa, u8 => u8, |x, y| x ^ y),
-            ScalarOp::Shl => lane2!(isa, u8 => u8, |x, _y| x),
-            ScalarOp::Shr => lane2!(isa, u8 => u8, |x, y| x & (y ^ 1)),
-            other => compare!(isa, other, u8),
+            ScalarOp::And => lane2!(u8 => u8, |x, y| x & y),
+            ScalarOp::Or => lane2!(u8 => u8, |x, y| x | y),
+            ScalarOp::Xor => lane2!(u8 => u8, |x, y| x ^ y),
+            ScalarOp::Shl => lane2!(u8 => u8, |x, _y| x),
+            ScalarOp::Shr => lane2!(u8 => u8, |x, y| x & (y ^ 1)),
+            other => compare!(other, u8),
         },
     })
 }

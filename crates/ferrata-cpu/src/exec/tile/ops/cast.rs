@@ -2,7 +2,6 @@
 
 use super::unary::lane1;
 use super::{Kind, Loop};
-use crate::isa::Isa;
 use ferrata_ir::DType;
 use half::{bf16, f16};
 
@@ -50,35 +49,34 @@ fn f16_bits(x: f32) -> u16 {
 }
 
 /// Reads f16 or bf16 from memory into f32 registers.
-pub(crate) fn widen(isa: Isa, from: DType) -> Loop {
+pub(crate) fn widen(from: DType) -> Loop {
     match from {
-        DType::F16 => lane1!(isa, u16 => f32, |x| f16_value(x)),
-        _ => lane1!(isa, u16 => f32, |x| bf16_value(x)),
+        DType::F16 => lane1!(u16 => f32, |x| f16_value(x)),
+        _ => lane1!(u16 => f32, |x| bf16_value(x)),
     }
 }
 
 /// Writes f32 registers to memory as f16 or bf16.
-pub(crate) fn narrow(isa: Isa, to: DType) -> Loop {
+pub(crate) fn narrow(to: DType) -> Loop {
     match to {
-        DType::F16 => lane1!(isa, f32 => u16, |x| f16_bits(x)),
-        _ => lane1!(isa, f32 => u16, |x| bf16_bits(x)),
+        DType::F16 => lane1!(f32 => u16, |x| f16_bits(x)),
+        _ => lane1!(f32 => u16, |x| bf16_bits(x)),
     }
 }
 
 /// Rounding to half precision.
-fn round(isa: Isa, from: Kind, to: DType) -> Loop {
-    let slow = Isa::Portable;
+fn round(from: Kind, to: DType) -> Loop {
     macro_rules! by_f64 {
         ($t:ty) => {
             match to {
-                DType::F16 => lane1!(slow, $t => f32, |x| f16::from_f64(x as f64).to_f32()),
-                _ => lane1!(slow, $t => f32, |x| bf16::from_f64(x as f64).to_f32()),
+                DType::F16 => lane1!($t => f32, |x| f16::from_f64(x as f64).to_f32()),
+                _ => lane1!($t => f32, |x| bf16::from_f64(x as f64).to_f32()),
             }
         };
     }
     match (from, to) {
-        (Kind::F32, DType::F16) => lane1!(isa, f32 => f32, |x| f16_value(f16_bits(x))),
-        (Kind::F32, _) => lane1!(isa, f32 => f32, |x| bf16_value(bf16_bits(x))),
+        (Kind::F32, DType::F16) => lane1!(f32 => f32, |x| f16_value(f16_bits(x))),
+        (Kind::F32, _) => lane1!(f32 => f32, |x| bf16_value(bf16_bits(x))),
         (Kind::F64, _) => by_f64!(f64),
         (Kind::I64, _) => by_f64!(i64),
         (Kind::I32, _) => by_f64!(i32),
@@ -91,18 +89,18 @@ fn round(isa: Isa, from: Kind, to: DType) -> Loop {
 
 /// Conversions of one register type to all others.
 macro_rules! casts {
-    ($isa:expr, $to:expr, $t:ty, $zero:expr) => {
+    ($to:expr, $t:ty, $zero:expr) => {
         match $to {
-            Kind::F64 => lane1!($isa, $t => f64, |x| x as f64),
+            Kind::F64 => lane1!($t => f64, |x| x as f64),
             // Integers go through f64, as the program says.
-            Kind::F32 => lane1!($isa, $t => f32, |x| x as f64 as f32),
-            Kind::I64 => lane1!($isa, $t => i64, |x| x as i64),
-            Kind::I32 => lane1!($isa, $t => i32, |x| x as i32),
-            Kind::I16 => lane1!($isa, $t => i16, |x| x as i16),
-            Kind::I8 => lane1!($isa, $t => i8, |x| x as i8),
-            Kind::U8 => lane1!($isa, $t => u8, |x| x as u8),
-            Kind::U32 => lane1!($isa, $t => u32, |x| x as u32),
-            Kind::Bool => lane1!($isa, $t => u8, |x| u8::from(x != $zero)),
+            Kind::F32 => lane1!($t => f32, |x| x as f64 as f32),
+            Kind::I64 => lane1!($t => i64, |x| x as i64),
+            Kind::I32 => lane1!($t => i32, |x| x as i32),
+            Kind::I16 => lane1!($t => i16, |x| x as i16),
+            Kind::I8 => lane1!($t => i8, |x| x as i8),
+            Kind::U8 => lane1!($t => u8, |x| x as u8),
+            Kind::U32 => lane1!($t => u32, |x| x as u32),
+            Kind::Bool => lane1!($t => u8, |x| u8::from(x != $zero)),
         }
     };
 }
@@ -110,21 +108,21 @@ macro_rules! casts {
 /// The loop that converts registers of a kind to values of a dtype. Float to integer truncates and
 /// saturates, integers wrap, anything non-zero is true.
 #[allow(clippy::unnecessary_cast)] // One macro for all types.
-pub(crate) fn cast(isa: Isa, from: Kind, to: DType) -> Loop {
+pub(crate) fn cast(from: Kind, to: DType) -> Loop {
     if matches!(to, DType::F16 | DType::BF16) {
-        return round(isa, from, to);
+        return round(from, to);
     }
-    let (exact, to) = (Isa::Portable, Kind::of(to));
+    let to = Kind::of(to);
     match from {
-        Kind::F32 => casts!(isa, to, f32, 0.0),
-        Kind::F64 => casts!(isa, to, f64, 0.0),
-        Kind::I32 => casts!(isa, to, i32, 0),
-        Kind::I64 => casts!(exact, to, i64, 0),
-        Kind::I16 => casts!(exact, to, i16, 0),
-        Kind::I8 => casts!(exact, to, i8, 0),
-        Kind::U8 => casts!(exact, to, u8, 0),
-        Kind::U32 => casts!(exact, to, u32, 0),
-        Kind::Bool => casts!(isa, to, u8, 0),
+        Kind::F32 => casts!(to, f32, 0.0),
+        Kind::F64 => casts!(to, f64, 0.0),
+        Kind::I32 => casts!(to, i32, 0),
+        Kind::I64 => casts!(to, i64, 0),
+        Kind::I16 => casts!(to, i16, 0),
+        Kind::I8 => casts!(to, i8, 0),
+        Kind::U8 => casts!(to, u8, 0),
+        Kind::U32 => casts!(to, u32, 0),
+        Kind::Bool => casts!(to, u8, 0),
     }
 }
 

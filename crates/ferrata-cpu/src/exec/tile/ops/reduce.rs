@@ -1,7 +1,7 @@
 //! Reductions of a block along its rows or its columns, in an order that depends on sizes only.
 
-use super::{Body, Call, Kind, Loop, entry};
-use crate::isa::{Isa, Level};
+use super::{Body, Call, Kind, Loop, portable};
+use crate::isa::Level;
 use ferrata_ir::primitive::ReduceKind;
 use std::marker::PhantomData;
 
@@ -14,6 +14,8 @@ trait Combine<T> {
 /// The loops of one kind of reduction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reduction {
+    /// Which.
+    pub kind: ReduceKind,
     /// Combines the columns of each row of the operand: one result for each row.
     pub columns: Loop,
     /// Combines each row of the operand into the result, a single row, in order.
@@ -84,7 +86,7 @@ impl<T: Copy, C: Combine<T>> Body for Rows<T, C> {
 
 /// The loops of one way to combine one type.
 macro_rules! combine {
-    ($isa:expr, $t:ty, $kind:ident, $identity:expr, |$x:ident, $y:ident| $e:expr) => {{
+    ($t:ty, $kind:ident, $identity:expr, |$x:ident, $y:ident| $e:expr) => {{
         struct C;
         impl Combine<$t> for C {
             const IDENTITY: $t = $identity;
@@ -93,19 +95,19 @@ macro_rules! combine {
                 $e
             }
         }
-        (entry::<Columns<$t, C>>($isa), entry::<Rows<$t, C>>($isa))
+        (portable::<Columns<$t, C>>(), portable::<Rows<$t, C>>())
     }};
 }
 
 macro_rules! float {
-    ($isa:expr, $kind:expr, $t:ty) => {
+    ($kind:expr, $t:ty) => {
         match $kind {
-            ReduceKind::Sum => combine!($isa, $t, Sum, 0.0, |x, y| x + y),
-            ReduceKind::Product => combine!($isa, $t, Product, 1.0, |x, y| x * y),
-            ReduceKind::Max => combine!($isa, $t, Max, <$t>::NEG_INFINITY, |x, y| {
+            ReduceKind::Sum => combine!($t, Sum, 0.0, |x, y| x + y),
+            ReduceKind::Product => combine!($t, Product, 1.0, |x, y| x * y),
+            ReduceKind::Max => combine!($t, Max, <$t>::NEG_INFINITY, |x, y| {
                 if x > y || x.is_nan() { x } else { y }
             }),
-            ReduceKind::Min => combine!($isa, $t, Min, <$t>::INFINITY, |x, y| {
+            ReduceKind::Min => combine!($t, Min, <$t>::INFINITY, |x, y| {
                 if x < y || x.is_nan() { x } else { y }
             }),
             _ => return None,
@@ -114,36 +116,35 @@ macro_rules! float {
 }
 
 macro_rules! integer {
-    ($isa:expr, $kind:expr, $t:ty) => {
+    ($kind:expr, $t:ty) => {
         match $kind {
-            ReduceKind::Sum => combine!($isa, $t, Sum, 0, |x, y| x.wrapping_add(y)),
-            ReduceKind::Product => combine!($isa, $t, Product, 1, |x, y| x.wrapping_mul(y)),
-            ReduceKind::Max => combine!($isa, $t, Max, <$t>::MIN, |x, y| x.max(y)),
-            ReduceKind::Min => combine!($isa, $t, Min, <$t>::MAX, |x, y| x.min(y)),
-            ReduceKind::And => combine!($isa, $t, And, !0, |x, y| x & y),
-            ReduceKind::Or => combine!($isa, $t, Or, 0, |x, y| x | y),
+            ReduceKind::Sum => combine!($t, Sum, 0, |x, y| x.wrapping_add(y)),
+            ReduceKind::Product => combine!($t, Product, 1, |x, y| x.wrapping_mul(y)),
+            ReduceKind::Max => combine!($t, Max, <$t>::MIN, |x, y| x.max(y)),
+            ReduceKind::Min => combine!($t, Min, <$t>::MAX, |x, y| x.min(y)),
+            ReduceKind::And => combine!($t, And, !0, |x, y| x & y),
+            ReduceKind::Or => combine!($t, Or, 0, |x, y| x | y),
         }
     };
 }
 
 /// The loops of a reduction of registers of a kind; `None` where it has no meaning.
-pub(crate) fn reduction(isa: Isa, kind: ReduceKind, of: Kind) -> Option<Reduction> {
-    let exact = Isa::Portable;
+pub(crate) fn reduction(kind: ReduceKind, of: Kind) -> Option<Reduction> {
     let (columns, rows) = match of {
-        Kind::F32 => float!(isa, kind, f32),
-        Kind::F64 => float!(isa, kind, f64),
-        Kind::I32 => integer!(isa, kind, i32),
-        Kind::I64 => integer!(exact, kind, i64),
-        Kind::I16 => integer!(exact, kind, i16),
-        Kind::I8 => integer!(exact, kind, i8),
-        Kind::U8 => integer!(exact, kind, u8),
-        Kind::U32 => integer!(exact, kind, u32),
+        Kind::F32 => float!(kind, f32),
+        Kind::F64 => float!(kind, f64),
+        Kind::I32 => integer!(kind, i32),
+        Kind::I64 => integer!(kind, i64),
+        Kind::I16 => integer!(kind, i16),
+        Kind::I8 => integer!(kind, i8),
+        Kind::U8 => integer!(kind, u8),
+        Kind::U32 => integer!(kind, u32),
         Kind::Bool => match kind {
-            ReduceKind::And => combine!(isa, u8, And, 1, |x, y| x & y),
-            ReduceKind::Or => combine!(isa, u8, Or, 0, |x, y| x | y),
+            ReduceKind::And => combine!(u8, And, 1, |x, y| x & y),
+            ReduceKind::Or => combine!(u8, Or, 0, |x, y| x | y),
             _ => return None,
         },
     };
     let identity = of.bits(kind.identity(of.dtype()));
-    Some(Reduction { columns, rows, identity })
+    Some(Reduction { kind, columns, rows, identity })
 }

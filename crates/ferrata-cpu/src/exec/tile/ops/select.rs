@@ -1,7 +1,7 @@
 //! Selection between two operands.
 
-use super::{Body, Call, Loop, entry};
-use crate::isa::{Isa, Level};
+use super::{Body, Call, Loop, portable};
+use crate::isa::Level;
 use std::marker::PhantomData;
 
 /// `condition ? x : y` on elements of one size.
@@ -64,11 +64,11 @@ impl<T: Copy> Body for Select<T> {
 }
 
 /// The loop for elements of this many bytes; the first operand holds truth values.
-pub(crate) fn select(isa: Isa, size: usize) -> Loop {
+pub(crate) fn select(size: usize) -> Loop {
     match size {
-        1 => entry::<Select<u8>>(isa),
-        2 => entry::<Select<u16>>(isa),
-        4 => entry::<Select<u32>>(isa),
-        _ => entry::<Select<u64>>(isa),
+        1 => portable::<Select<u8>>(),
+        2 => portable::<Select<u16>>(),
+        4 => portable::<Select<u32>>(),
+        _ => portable::<Select<u64>>(),
     }
 }
