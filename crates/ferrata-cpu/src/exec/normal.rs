@@ -6,6 +6,7 @@ use super::primitive::random::{LANES, cipher, key_at};
 use super::tile::steps::Steps;
 use crate::isa::{Kernel, Level};
 use crate::math::Math;
+use crate::math::lanes::Lane;
 use crate::math::polynomial::{polynomial, round32};
 use ferrata_compiler::kernel::View;
 use ferrata_ir::primitive::Attribute;
@@ -151,7 +152,7 @@ fn cos_sin_of_turns<L: Level>(turns: f32) -> (f32, f32) {
     const SIN: [f32; 3] = [-0.166_666_55, 0.008_332_178, -0.000_195_172_67];
     /// (cos(r) - 1 + r²/2) / r⁴ over r², for |r| ≤ π/4.
     const COS: [f32; 3] = [0.041_666_647, -0.001_388_736_7, 0.000_024_438_415];
-    let (quarters, quadrant) = round32(turns * 4.0);
+    let (Lane(quarters, _), quadrant) = round32(Lane::<f32, L>::new(turns * 4.0));
     let r = (turns * 4.0 - quarters) * FRAC_PI_2;
     let square = r * r;
     let sin = L::mul_add(r * square, polynomial::<L, f32, 3>(square, SIN), r);

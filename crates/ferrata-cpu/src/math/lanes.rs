@@ -58,7 +58,7 @@ pub(crate) trait Bits: Copy {
 
 /// A number, computed on a path.
 #[derive(Clone, Copy)]
-pub(crate) struct Lane<T, L>(pub T, PhantomData<L>);
+pub(crate) struct Lane<T, L>(pub T, pub(crate) PhantomData<L>);
 
 impl<T, L> Lane<T, L> {
     #[inline(always)]

@@ -38,26 +38,24 @@ impl Kernel for Fill<'_> {
 }
 
 /// Philox 4×32-10 at `LANES` counters that follow each other: the first words, the second, ….
+/// Words are kept in 64 bits, as vectors multiply them.
 #[inline(always)]
 pub(in crate::exec) fn cipher(mut key: [u32; 2], block: u64) -> [[u32; LANES]; 4] {
-    let mut a = [0u32; LANES];
-    let mut b = [0u32; LANES];
-    for i in 0..LANES {
-        let counter = block + i as u64;
-        (a[i], b[i]) = (counter as u32, (counter >> 32) as u32);
-    }
-    let (mut c, mut d) = ([0u32; LANES], [0u32; LANES]);
+    const LOW: u64 = 0xffff_ffff;
+    let counter: [u64; LANES] = std::array::from_fn(|i| block + i as u64);
+    let (mut a, mut b) = (counter.map(|c| c & LOW), counter.map(|c| c >> 32));
+    let (mut c, mut d) = ([0u64; LANES], [0u64; LANES]);
     for _ in 0..10 {
+        let [first, second] = key.map(u64::from);
         for i in 0..LANES {
-            let (left, right) = (u64::from(a[i]) * 0xD251_1F53, u64::from(c[i]) * 0xCD9E_8D57);
-            a[i] = (right >> 32) as u32 ^ b[i] ^ key[0];
-            c[i] = (left >> 32) as u32 ^ d[i] ^ key[1];
-            b[i] = right as u32;
-            d[i] = left as u32;
+            let (left, right) = (a[i] * 0xD251_1F53, c[i] * 0xCD9E_8D57);
+            a[i] = (right >> 32) ^ b[i] ^ first;
+            c[i] = (left >> 32) ^ d[i] ^ second;
+            (b[i], d[i]) = (right & LOW, left & LOW);
         }
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
-    [a, b, c, d]
+    [a, b, c, d].map(|words| words.map(|word| word as u32))
 }
 
 /// The key number `at` of an operand.

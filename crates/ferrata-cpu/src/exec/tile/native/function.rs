@@ -202,7 +202,7 @@ fn is_sum(body: &Body, i: usize) -> bool {
 
 impl Scope {
     fn writer(&mut self) -> Writer<'_> {
-        Writer { block: &mut self.block, tail: self.tail }
+        Writer { block: &mut self.block, tail: self.tail, rounded: false }
     }
 }
 
@@ -434,7 +434,9 @@ impl Builder<'_> {
                     (entry, kind.dtype())
                 }
             };
-            scope.writer().store(dtype, entry, lane, value);
+            let rounded = matches!(self.register(store.register).work,
+                Work::Apply { what: What::Cast(_, to), .. } if to == dtype);
+            Writer { rounded, ..scope.writer() }.store(dtype, entry, lane, value);
         }
         Some(())
     }

@@ -95,6 +95,8 @@ pub(super) struct Writer<'a> {
     pub block: &'a mut Block,
     /// The lanes that are there, in the last part of a row.
     pub tail: Option<Id>,
+    /// Whether what is stored has been rounded to its dtype.
+    pub rounded: bool,
 }
 
 impl Writer<'_> {
@@ -286,7 +288,7 @@ impl Writer<'_> {
     fn narrow(&mut self, dtype: DType, x: Id) -> Id {
         match dtype {
             DType::BF16 => {
-                let x = self.round_bf16(x);
+                let x = if self.rounded { x } else { self.round_bf16(x) };
                 self.block.shift(SHIFT32, 2, x, 16)
             }
             DType::Bool => self.truth(x),
