@@ -4,6 +4,7 @@
 //! median time of its kernels, the bytes of its operands and results per second, and their share
 //! of what a plain copy reaches in the same run.
 
+use ferrata_compiler::watch::Activity;
 use ferrata_compiler::{Argument, Buffer, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions, Pool};
 use ferrata_ir::composite::{self, CrossEntropy};
@@ -156,9 +157,9 @@ fn time(device: &CpuDevice, case: &Case, runs: usize) -> Result<Vec<f64>> {
     }
     let total = Arc::new(Mutex::new(0.0));
     let sum = total.clone();
-    device.watch(Some(Arc::new(move |step| {
-        if let Ok(mut sum) = sum.lock() {
-            *sum += step.time.as_secs_f64();
+    device.watch(Some(Arc::new(move |event| {
+        if let (Activity::Kernel { .. }, Ok(mut sum)) = (&event.activity, sum.lock()) {
+            *sum += (event.end - event.start).as_secs_f64();
         }
     })));
     let mut times = Vec::new();
