@@ -63,10 +63,10 @@ fn cases() -> Result<Vec<Case>> {
         };
         for (rows, columns) in [(2048, 1536), (16384, 3072)] {
             let x = t(&[rows, columns]);
-            both(&format!("gelu [{rows},{columns}]"), &[x.clone()], |b, x| {
+            both(&format!("gelu [{rows},{columns}]"), std::slice::from_ref(&x), |b, x| {
                 composite::gelu(b, x[0])
             })?;
-            both(&format!("gelu_tanh [{rows},{columns}]"), &[x.clone()], |b, x| {
+            both(&format!("gelu_tanh [{rows},{columns}]"), std::slice::from_ref(&x), |b, x| {
                 composite::gelu_tanh(b, x[0])
             })?;
             both(&format!("swiglu [{rows},{columns}]"), &[x.clone(), x], |b, x| {
@@ -167,7 +167,7 @@ fn time(device: &CpuDevice, case: &Case, runs: usize) -> Result<Vec<f64>> {
         if let Ok(mut total) = total.lock() {
             *total = 0.0;
         }
-        let given = args.drain(..).collect::<Vec<_>>();
+        let given = std::mem::take(&mut args);
         let kept: Vec<Option<Buffer>> =
             given.iter().zip(&case.donated).map(|(b, &d)| (!d).then(|| b.clone())).collect();
         let given = given

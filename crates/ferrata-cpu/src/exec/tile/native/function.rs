@@ -29,6 +29,7 @@ pub(super) struct Function {
     code: Code,
     pub entries: Vec<Entry>,
     /// What code calls, which refers to it by address.
+    #[expect(clippy::vec_box)] // The code holds their addresses.
     _calls: Vec<Box<Outside>>,
 }
 
@@ -98,6 +99,7 @@ struct Builder<'a> {
     kept: &'a [usize],
     code: Encoder,
     entries: Vec<Entry>,
+    #[expect(clippy::vec_box)] // The code holds their addresses.
     calls: Vec<Box<Outside>>,
     /// End of the frame's part that all blocks share.
     frame: i32,
