@@ -173,7 +173,7 @@ impl Block {
                         }
                     }
                     for (r, row) in square.iter().enumerate().take(rows) {
-                        let to = to.add((r0 + r) * self.dense_row + c0);
+                        let to = to.offset((r0 + r) as isize * self.dense_row + c0 as isize);
                         to.copy_from_nonoverlapping(row.as_ptr(), columns);
                     }
                 }
