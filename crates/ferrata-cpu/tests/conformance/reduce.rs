@@ -131,6 +131,23 @@ fn several_reductions_in_a_row_of_any_length() {
 }
 
 #[test]
+fn rows_that_their_own_reductions_change() {
+    for dtype in [DType::F32, DType::F64, DType::BF16] {
+        for shape in [[1, 1], [40, 1], [7, 5], [3, 16], [30, 384]] {
+            let t = ty(dtype, &shape);
+            let f = program(std::slice::from_ref(&t), |b, x| {
+                let sum = b.sum(x[0], &[1]);
+                let mean = b.scale(sum, 1.0 / shape[1] as f64);
+                let mean = b.broadcast_reduced(mean, &shape, &[1]);
+                vec![b.sub(x[0], mean)]
+            });
+            let x = small(&mut Random::new(7), &t);
+            check(&f, &[x], 4.0, shape[1] as f64, &format!("{dtype} {shape:?}"));
+        }
+    }
+}
+
+#[test]
 fn halves_are_summed_in_f32() {
     let t = ty(DType::BF16, &[2, 3000]);
     let f = program(std::slice::from_ref(&t), |b, x| vec![b.sum(x[0], &[1]), b.sum(x[0], &[0])]);

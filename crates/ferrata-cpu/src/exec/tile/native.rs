@@ -160,7 +160,8 @@ impl Native {
         // SAFETY: the layout has room for the table; entries stay within their operands.
         unsafe {
             let table = worker.memory.add(table).cast::<Row>();
-            let mut long = tile.rows > 1;
+            // Reductions along columns need to know where a row ends.
+            let mut long = tile.rows > 1 && worker.shared.body.reductions == 0;
             for (e, &entry) in function.entries.iter().enumerate() {
                 let row = self.row(worker, entry, tile, per_row);
                 long &= self.is_long(worker, entry, &row, tile);

@@ -253,6 +253,11 @@ fn agree(seed: u64, reduces: bool) {
                 let first = first(&kernel);
                 kernel.stores.retain(|s| Some(s.register) == first);
                 kernel.stores.iter_mut().for_each(|s| s.access.operand = kernel.loads.len());
+                if turn % 2 == 0 {
+                    // Repeated in its row, with nothing that tells where rows end but itself.
+                    let strides = vec![kernel.columns[0] as isize, 1];
+                    kernel.stores.iter_mut().for_each(|s| s.access.strides.clone_from(&strides));
+                }
             }
             if kernel.stores.is_empty() {
                 continue;
