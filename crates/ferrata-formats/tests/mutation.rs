@@ -8,88 +8,7 @@ use ferrata_formats::RawTensor;
 use ferrata_formats::checkpoint::{self, CheckpointWriter, MANIFEST};
 use ferrata_formats::huggingface::{ModelConfig, ModelDirectory, write_directory};
 use ferrata_formats::safetensors::{self, TensorFile};
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
-
-/// Pieces that parsers stumble over.
-const PIECES: [&str; 22] = [
-    "{",
-    "}",
-    "[",
-    "]",
-    "\"",
-    ":",
-    ",",
-    "null",
-    "-1",
-    "0",
-    "1e999",
-    "18446744073709551615",
-    "18446744073709551616",
-    "9007199254740993",
-    "\\ud800",
-    "\u{0}",
-    "\u{fffd}",
-    "true",
-    "\"F64\"",
-    "\"\"",
-    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
-    "1.5",
-];
-
-fn mutate(good: &[u8], random: &mut Random) -> Vec<u8> {
-    let mut bytes = good.to_vec();
-    for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len() + 1);
-        let end = (at + random.below(12)).min(bytes.len());
-        match random.below(6) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 if at < bytes.len() => bytes[at] = random.next() as u8,
-            2 => bytes.truncate(at),
-            3 => drop(bytes.drain(at..end)),
-            4 => {
-                let from = random.below(good.len());
-                let piece = &good[from..(from + random.below(40)).min(good.len())];
-                bytes.splice(at..at, piece.iter().copied());
-            }
-            _ => {
-                let piece = PIECES[random.below(PIECES.len())];
-                bytes.splice(at..end, piece.bytes());
-            }
-        }
-    }
-    bytes
-}
-
-/// Runs `parse` on mutations; counts how many were accepted.
-fn fuzz(good: &[u8], rounds: usize, mut parse: impl FnMut(&[u8]) -> bool) {
-    let mut random = Random(good.len() as u64);
-    assert!(parse(good), "the original is fine");
-    let accepted = (0..rounds).filter(|_| parse(&mutate(good, &mut random))).count();
-    assert!(accepted < rounds, "some mutations must be refused");
-}
-
-fn one_line<T>(result: ferrata_formats::Result<T>) -> bool {
-    if let Err(error) = &result {
-        assert!(!error.to_string().contains('\n'), "{error}");
-    }
-    result.is_ok()
-}
+use ferrata_ir::testing::fuzz;
 
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mutation").join(name);
@@ -99,7 +18,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn safetensors_files() {
+fn mutated_safetensors_files() {
     let path = folder("safetensors").join("a.safetensors");
     let (a, b) = (RawTensor::from_f32(&[2, 3], &[1.0; 6]), RawTensor::from_i64(&[1], &[7]));
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
@@ -114,12 +33,12 @@ fn safetensors_files() {
                 assert_eq!(floats.or(tensor.to_i64().map(|v| v.len())), Some(tensor.len()));
             }
         }
-        one_line(file)
+        file.map(drop)
     });
 }
 
 #[test]
-fn model_configurations() {
+fn mutated_model_configurations() {
     for text in [
         &include_bytes!("data/gpt2.config.json")[..],
         include_bytes!("data/llama.v4.config.json"),
@@ -131,13 +50,13 @@ fn model_configurations() {
                 let again = ModelConfig::from_json(config.to_json().as_bytes(), Path::new("b"));
                 assert_eq!(&again.unwrap(), config);
             }
-            one_line(config)
+            config.map(drop)
         });
     }
 }
 
 #[test]
-fn weight_indices() {
+fn mutated_weight_indices() {
     let path = folder("index").join("model");
     let text = include_bytes!("data/gpt2.config.json");
     let config = ModelConfig::from_json(text, Path::new("config.json")).unwrap();
@@ -157,12 +76,12 @@ fn weight_indices() {
     let index = serde_json::json!({"metadata": {"total_size": 5}, "weight_map": map});
     fuzz(index.to_string().as_bytes(), 2000, |bytes| {
         fs::write(path.join("model.safetensors.index.json"), bytes).unwrap();
-        one_line(ModelDirectory::open(&path))
+        ModelDirectory::open(&path).map(drop)
     });
 }
 
 #[test]
-fn checkpoint_manifests() {
+fn mutated_checkpoint_manifests() {
     let run = folder("manifest");
     let weight = RawTensor::from_f32(&[2], &[0.5, 0.25]);
     let mut writer = CheckpointWriter::new(&run, 1).unwrap();
@@ -171,8 +90,8 @@ fn checkpoint_manifests() {
     let good = fs::read(&path).unwrap();
     fuzz(&good, 3000, |bytes| {
         fs::write(&path, bytes).unwrap();
-        let opened = one_line(checkpoint::latest(&run));
-        assert_eq!(opened, bytes == good, "only the original is valid");
+        let opened = checkpoint::latest(&run).map(drop);
+        assert_eq!(opened.is_ok(), bytes == good, "only the original is valid");
         opened
     });
 }

@@ -6,15 +6,18 @@
 //! | `check` | derivatives against finite differences, `vmap` against a loop |
 //! | `case` | random nodes of every primitive |
 //! | `program` | random programs made of such nodes |
+//! | `fuzz` | mutations of good input, for parsers |
 
 mod case;
 mod check;
+mod fuzz;
 mod program;
 
 pub use case::{Case, Domain, case};
 pub use check::{
     Difference, check_batch, check_gradient, check_second_derivative, evaluate, function_of,
 };
+pub use fuzz::fuzz;
 pub use program::{Options, property_programs, random_arguments, random_program};
 
 use crate::DType;

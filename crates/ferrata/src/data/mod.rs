@@ -61,6 +61,7 @@ pub use loader::{Loader, LoaderState};
 pub use random::Permutation;
 pub use registry::{cargo_home, registry_sources};
 pub use replay::Replay;
-pub use text::{Collected, Document, TextOptions, collect_text};
+pub use text::{Collected, Document, Text, TextOptions, collect_text};
 pub use tokenizer::{StreamDecoder, Tokenizer};
+pub(crate) use tokens::hash_texts;
 pub use tokens::{Split, TokenDataset, TokenWindows, Tokens};

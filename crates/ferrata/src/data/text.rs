@@ -1,8 +1,12 @@
 //! Text from files, folders and JSON lines.
 
+use std::fmt;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use ferrata_formats::MappedFile;
 use serde_json::Value;
 
 use super::{Error, Result};
@@ -13,7 +17,65 @@ pub struct Document {
     /// The file that it comes from.
     pub source: PathBuf,
     /// The text.
-    pub text: String,
+    pub text: Text,
+}
+
+/// Text in memory, or in a large file that is mapped: pages are read when they are needed, so the
+/// texts together may be larger than memory. Dereferences to the text; keep that, since every time
+/// a mapped file is looked over from beginning to end.
+#[derive(Clone)]
+pub struct Text(Storage);
+
+#[derive(Clone)]
+enum Storage {
+    Memory(String),
+    /// From this byte on: a byte-order mark is no text.
+    Mapped(Arc<MappedFile>, usize),
+}
+
+/// Smaller files are read, as a process may map only so many.
+const MAPPED_FROM: u64 = 1 << 20;
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match &self.0 {
+            Storage::Memory(text) => text,
+            Storage::Mapped(file, start) => {
+                let bytes = file.get(*start..).unwrap_or_default();
+                // It was UTF-8 when it was opened. Where another program has spoiled it, it ends.
+                let valid = str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), str::len);
+                str::from_utf8(&bytes[..valid]).unwrap_or_default()
+            }
+        }
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        self
+    }
+}
+
+impl<T: Into<String>> From<T> for Text {
+    fn from(text: T) -> Text {
+        Text(Storage::Memory(text.into()))
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
 }
 
 impl AsRef<str> for Document {
@@ -153,19 +215,30 @@ fn read_documents(path: &Path, json_field: &str) -> Result<Vec<Document>> {
     Ok(vec![Document { source: path.to_path_buf(), text }])
 }
 
-/// Reads a UTF-8 file, without its byte-order mark.
-pub(super) fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
-    let not_text = |what: String, offset| Error::NotText { path: path.to_path_buf(), what, offset };
-    if let Some(offset) = bytes.iter().position(|&b| b == 0) {
-        return Err(not_text("a zero byte".into(), offset));
+/// The text of a UTF-8 file, without its byte-order mark.
+pub(super) fn read_text(path: &Path) -> Result<Text> {
+    let failed = |e| Error::io("read", path, e);
+    let check = |bytes: &[u8]| {
+        let wrong =
+            |what: String, offset| Error::NotText { path: path.to_path_buf(), what, offset };
+        if let Some(offset) = bytes.iter().position(|&b| b == 0) {
+            return Err(wrong("a zero byte".into(), offset));
+        }
+        str::from_utf8(bytes).map(|text| text.starts_with('\u{feff}')).map_err(|e| {
+            let offset = e.valid_up_to();
+            let byte = bytes.get(offset).copied().unwrap_or_default();
+            wrong(format!("invalid UTF-8 (byte 0x{byte:02x})"), offset)
+        })
+    };
+    if fs::metadata(path).map_err(failed)?.len() >= MAPPED_FROM {
+        let file = MappedFile::open(path)?;
+        let start = if check(&file)? { '\u{feff}'.len_utf8() } else { 0 };
+        return Ok(Text(Storage::Mapped(Arc::new(file), start)));
     }
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let offset = e.utf8_error().valid_up_to();
-        let byte = e.as_bytes().get(offset).copied().unwrap_or_default();
-        not_text(format!("invalid UTF-8 (byte 0x{byte:02x})"), offset)
-    })?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    let bytes = fs::read(path).map_err(failed)?;
+    check(&bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(&text).into())
 }
 
 /// One document per line that is not blank; `path` is for messages.
@@ -183,7 +256,7 @@ pub(super) fn parse_json_lines(text: &str, path: &Path, field: &str) -> Result<V
         };
         match value.get(field) {
             Some(Value::String(text)) => {
-                documents.push(Document { source: path.to_path_buf(), text: text.clone() });
+                documents.push(Document { source: path.to_path_buf(), text: text.as_str().into() });
             }
             Some(_) => return wrong(format!("the field {field:?} is not a string; correct it")),
             None => {
@@ -197,10 +270,11 @@ pub(super) fn parse_json_lines(text: &str, path: &Path, field: &str) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::testing::{fuzz, scratch};
+    use crate::data::testing::scratch;
+    use ferrata_ir::testing::fuzz;
 
     fn texts(collected: &Collected) -> Vec<&str> {
-        collected.documents.iter().map(|document| document.text.as_str()).collect()
+        collected.documents.iter().map(|document| &*document.text).collect()
     }
 
     #[test]
@@ -274,7 +348,23 @@ mod tests {
     fn a_byte_order_mark_is_no_text() {
         let path = scratch("text_bom").join("a.txt");
         fs::write(&path, "\u{feff}hello").unwrap();
-        assert_eq!(read_text(&path).unwrap(), "hello");
+        assert_eq!(&*read_text(&path).unwrap(), "hello");
+    }
+
+    #[test]
+    fn large_files_are_mapped() {
+        let folder = scratch("text_large");
+        let path = folder.join("a.txt");
+        let text = "ab\u{e9}\n".repeat(300_000);
+        fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        let read = read_text(&path).unwrap();
+        assert!(matches!(read.0, Storage::Mapped(..)) && *read == *text);
+        let mut bad = text.into_bytes();
+        let at = bad.len() - 1;
+        bad[at] = 0xff;
+        fs::write(folder.join("bad.txt"), bad).unwrap();
+        let error = read_text(&folder.join("bad.txt")).unwrap_err().to_string();
+        assert!(error.contains("bad.txt") && error.contains(&at.to_string()), "{error}");
     }
 
     #[test]

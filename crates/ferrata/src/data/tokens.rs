@@ -1,6 +1,7 @@
 //! Token ids in memory-mapped files, cached under a hash of what they were made from.
 
 use std::fs;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,17 +77,12 @@ impl TokenDataset {
     /// # Errors
     /// Those of [`Tokenizer::encode`]; [`Error::NoText`] if there are no tokens.
     pub fn new(documents: &[Document], tokenizer: &Tokenizer) -> Result<TokenDataset> {
-        let encoded = tokenizer.encode_all(documents)?;
-        let mut ids = Vec::new();
-        let mut starts = Vec::new();
-        for (number, document) in encoded.into_iter().enumerate() {
-            if number > 0 {
-                ids.extend(tokenizer.end_of_text());
-            }
-            starts.push(ids.len());
-            ids.extend(document);
-        }
-        TokenDataset::from_ids(&ids, tokenizer.vocab_size(), starts)
+        let mut bytes = Vec::new();
+        let layout = encode(documents, tokenizer, &mut bytes).map_err(|failure| match failure {
+            Failure::Encode(error) => error,
+            Failure::Write(error) => Error::Dataset(format!("no memory for the ids ({error})")),
+        })?;
+        Ok(layout.dataset(Storage::Memory(bytes), tokenizer))
     }
 
     /// As [`TokenDataset::new`], kept in files in `folder`: if the same documents were encoded
@@ -105,19 +101,41 @@ impl TokenDataset {
         if let Some(found) = open_cached(&data, &description) {
             return Ok(found);
         }
-        let dataset = TokenDataset::new(documents, tokenizer)?;
-        let bytes = dataset.tokens.storage.bytes();
-        let text = serde_json::json!(Description {
-            width: dataset.tokens.width,
-            tokens: dataset.tokens.len(),
-            vocab_size: dataset.vocab_size,
-            documents: dataset.documents.to_vec(),
-            checksum: blake3::hash(bytes).to_hex().to_string(),
-        });
         atomic::create_folder(folder)?;
-        atomic::write_bytes(&data, bytes)?;
-        atomic::write_bytes(&description, format!("{text}\n").as_bytes())?;
-        Ok(open_cached(&data, &description).unwrap_or(dataset))
+        let bytes: usize = documents.iter().map(|d| d.text.len()).sum();
+        let most = (bytes * width(tokenizer.vocab_size())) as u64;
+        let mut encoded = None;
+        let mut refused = None;
+        let written = atomic::write_file(&data, most, |out| {
+            let mut out = Hashing { out, hash: blake3::Hasher::new() };
+            match encode(documents, tokenizer, &mut out) {
+                Ok(layout) => encoded = Some((layout, out.hash.finalize())),
+                Err(Failure::Write(error)) => return Err(error),
+                Err(Failure::Encode(error)) => {
+                    refused = Some(error);
+                    return Err(io::Error::other("the text cannot be encoded"));
+                }
+            }
+            Ok(())
+        });
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        written?;
+        if let Some((layout, hash)) = encoded {
+            let text = serde_json::json!(Description {
+                width: layout.width,
+                tokens: layout.tokens,
+                vocab_size: tokenizer.vocab_size(),
+                documents: layout.documents,
+                checksum: hash.to_hex().to_string(),
+            });
+            atomic::write_bytes(&description, format!("{text}\n").as_bytes())?;
+        }
+        match open_cached(&data, &description) {
+            Some(dataset) => Ok(dataset),
+            None => TokenDataset::new(documents, tokenizer),
+        }
     }
 
     /// Makes a dataset of ids; `documents` says where each document begins.
@@ -138,10 +156,8 @@ impl TokenDataset {
                 remedy: "encode the text with the tokenizer that belongs to the model",
             });
         }
-        let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
-        let mut bytes = Vec::with_capacity(ids.len() * width);
-        ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()[..width]));
-        let storage = Arc::new(Storage::Memory(bytes));
+        let width = width(vocab_size);
+        let storage = Arc::new(Storage::Memory(little_endian(ids, width)));
         let tokens = Tokens { storage, width, range: 0..ids.len() };
         Ok(TokenDataset { tokens, vocab_size, documents: documents.into() })
     }
@@ -209,15 +225,118 @@ impl TokenDataset {
     }
 }
 
+/// Bytes of an id.
+fn width(vocab_size: usize) -> usize {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
+fn little_endian(ids: &[u32], width: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ids.len() * width);
+    ids.iter().for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()[..width]));
+    bytes
+}
+
+/// What [`encode`] has written.
+struct Layout {
+    width: usize,
+    tokens: usize,
+    documents: Vec<usize>,
+}
+
+impl Layout {
+    fn dataset(self, storage: Storage, tokenizer: &Tokenizer) -> TokenDataset {
+        let (storage, range) = (Arc::new(storage), 0..self.tokens);
+        TokenDataset {
+            tokens: Tokens { storage, width: self.width, range },
+            vocab_size: tokenizer.vocab_size(),
+            documents: self.documents.into(),
+        }
+    }
+
+    fn write(&mut self, ids: &[u32], out: &mut dyn Write) -> std::result::Result<(), Failure> {
+        self.tokens += ids.len();
+        out.write_all(&little_endian(ids, self.width)).map_err(Failure::Write)
+    }
+}
+
+/// Why ids were not written.
+enum Failure {
+    Encode(Error),
+    Write(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Encode(error)
+    }
+}
+
+/// Writes the ids of all documents, between two of them the end-of-text id, as they are made.
+fn encode(
+    documents: &[Document],
+    tokenizer: &Tokenizer,
+    out: &mut dyn Write,
+) -> std::result::Result<Layout, Failure> {
+    let mut layout =
+        Layout { width: width(tokenizer.vocab_size()), tokens: 0, documents: Vec::new() };
+    let separator: Vec<u32> = tokenizer.end_of_text().into_iter().collect();
+    // Begins the documents up to this one, which may be many where some have no ids.
+    let begin = |layout: &mut Layout, out: &mut dyn Write, number: usize| {
+        while layout.documents.len() <= number {
+            if !layout.documents.is_empty() {
+                layout.write(&separator, out)?;
+            }
+            layout.documents.push(layout.tokens);
+        }
+        Ok::<_, Failure>(())
+    };
+    tokenizer.encode_each(documents, |number, ids| {
+        begin(&mut layout, out, number)?;
+        layout.write(ids, out)
+    })?;
+    if let Some(last) = documents.len().checked_sub(1) {
+        begin(&mut layout, out, last)?;
+    }
+    if layout.tokens == 0 {
+        let remedy = "give text that is not empty";
+        return Err(Failure::Encode(Error::NoText { place: "the documents".into(), remedy }));
+    }
+    Ok(layout)
+}
+
+/// Passes on what is written, and hashes it.
+struct Hashing<'a> {
+    out: &'a mut dyn Write,
+    hash: blake3::Hasher,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 fn cache_name(documents: &[Document], tokenizer: &Tokenizer) -> Result<String> {
     let mut hash = blake3::Hasher::new();
     hash.update(CACHE_VERSION.as_bytes());
     hash.update(tokenizer.identity()?.as_bytes());
-    for document in documents {
-        hash.update(&(document.text.len() as u64).to_le_bytes());
-        hash.update(document.text.as_bytes());
-    }
+    hash_texts(documents, &mut hash);
     Ok(hash.finalize().to_hex()[..32].to_owned())
+}
+
+/// Adds all texts to a hash, with their lengths.
+pub(crate) fn hash_texts(documents: &[Document], hash: &mut blake3::Hasher) {
+    for document in documents {
+        let text: &str = &document.text;
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    }
 }
 
 /// The cached dataset, unless it is missing or not exactly what was written.
@@ -374,6 +493,18 @@ mod tests {
         TokenDataset::cached(&folder, &moved, &tokenizer).unwrap();
         TokenDataset::cached(&folder, &documents, &Tokenizer::bytes()).unwrap();
         assert_eq!(names().len(), 6);
+    }
+
+    #[test]
+    fn documents_without_ids_keep_their_place() {
+        let documents = ["", "ab", "", "c", ""].map(document);
+        let tokenizer = Tokenizer::train_bpe(&documents, 300).unwrap();
+        let separator = tokenizer.end_of_text().unwrap();
+        let dataset = TokenDataset::new(&documents, &tokenizer).unwrap();
+        assert_eq!(*dataset.documents, [0, 1, 4, 5, 7]);
+        let separators = ids(dataset.tokens()).iter().filter(|&&id| id == separator).count();
+        assert_eq!((separators, dataset.tokens().len()), (4, 7));
+        assert!(TokenDataset::new(&[], &tokenizer).is_err());
     }
 
     #[test]

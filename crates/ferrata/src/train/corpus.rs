@@ -162,10 +162,7 @@ fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
 
 fn text_hash(documents: &[Document]) -> blake3::Hash {
     let mut hash = blake3::Hasher::new();
-    for document in documents {
-        hash.update(&(document.text.len() as u64).to_le_bytes());
-        hash.update(document.text.as_bytes());
-    }
+    data::hash_texts(documents, &mut hash);
     hash.finalize()
 }
 

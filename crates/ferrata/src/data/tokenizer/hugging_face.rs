@@ -8,13 +8,12 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, DecoderWrapper};
 
+use super::GROUP;
 use crate::data::error::one_line;
 use crate::data::{Error, Result};
 
 /// Longer texts are encoded in pieces of about this many bytes.
 const PIECE: usize = 1 << 16;
-/// The results of so many bytes are held at a time: an encoding takes far more than its ids.
-const GROUP: usize = 1 << 22;
 /// What publishers call the token between documents.
 const END_OF_TEXT: [&str; 4] = ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"];
 
@@ -95,32 +94,38 @@ impl HuggingFace {
         self.byte_values.is_some()
     }
 
-    /// The ids of each text.
-    pub(super) fn encode(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
-        let mut ids = vec![Vec::new(); texts.len()];
+    /// See [`super::Tokenizer::encode_each`].
+    pub(super) fn encode_each<T: AsRef<str>, E: From<Error>>(
+        &self,
+        documents: &[T],
+        mut take: impl FnMut(usize, &[u32]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let mut group: Vec<(usize, &str)> = Vec::new();
         let mut size = 0;
-        for (number, text) in texts.iter().enumerate() {
-            let all = if self.divisible { pieces(text) } else { vec![*text] };
-            for piece in all {
+        for (number, document) in documents.iter().enumerate() {
+            let text = document.as_ref();
+            for piece in if self.divisible { pieces(text) } else { vec![text] } {
                 size += piece.len();
                 group.push((number, piece));
                 if size >= GROUP {
-                    self.encode_group(&mut group, &mut ids)?;
+                    self.encode_group(&mut group, &mut take)?;
                     size = 0;
                 }
             }
         }
-        self.encode_group(&mut group, &mut ids)?;
-        Ok(ids)
+        self.encode_group(&mut group, &mut take)
     }
 
-    /// Appends the ids of each piece to those of its text, and empties the group.
-    fn encode_group(&self, group: &mut Vec<(usize, &str)>, ids: &mut [Vec<u32>]) -> Result<()> {
+    /// Gives `take` the ids of each piece, and empties the group.
+    fn encode_group<E: From<Error>>(
+        &self,
+        group: &mut Vec<(usize, &str)>,
+        take: &mut impl FnMut(usize, &[u32]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let inputs: Vec<&str> = group.iter().map(|(_, piece)| *piece).collect();
         let encodings = self.inner.encode_batch_fast(inputs, false).map_err(failed)?;
         for ((number, _), encoding) in group.drain(..).zip(encodings) {
-            ids[number].extend_from_slice(encoding.get_ids());
+            take(number, encoding.get_ids())?;
         }
         Ok(())
     }

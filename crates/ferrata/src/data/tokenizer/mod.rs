@@ -22,6 +22,8 @@ pub use stream::StreamDecoder;
 const TOKENIZER: &str = "tokenizer.json";
 /// The file of a character or byte tokenizer.
 const VOCABULARY: &str = "vocab.json";
+/// So many bytes of text are encoded at a time: an encoding takes far more than its ids.
+const GROUP: usize = 1 << 22;
 
 /// Turns text into token ids and back: by characters, by bytes, or as a Hugging Face
 /// `tokenizer.json` says.
@@ -191,28 +193,52 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] that names a character outside a character vocabulary.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.kind {
-            Kind::Characters { characters, ids } => text
-                .char_indices()
-                .map(|(at, c)| ids.get(&c).copied().ok_or_else(|| unknown(c, at, characters.len())))
-                .collect(),
-            Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Kind::HuggingFace(inner) => Ok(inner.encode(&[text])?.concat()),
-        }
+        let mut all = Vec::new();
+        self.encode_each(&[text], |_, ids| {
+            all.extend_from_slice(ids);
+            Ok::<_, Error>(())
+        })?;
+        Ok(all)
     }
 
-    /// The ids of each document; [`Tokenizer::encode`] of all, on several threads where that pays.
+    /// Gives `take` the ids of all documents, in order and in parts, each with the number of its
+    /// document; a document without ids gives no part. Only a few MiB of text are in work at a
+    /// time, on several threads where that pays.
     ///
     /// # Errors
-    /// Those of [`Tokenizer::encode`].
-    pub fn encode_all<T: AsRef<str>>(&self, documents: &[T]) -> Result<Vec<Vec<u32>>> {
-        match &self.kind {
-            Kind::HuggingFace(inner) => {
-                let texts: Vec<&str> = documents.iter().map(AsRef::as_ref).collect();
-                inner.encode(&texts)
-            }
-            _ => documents.iter().map(|document| self.encode(document.as_ref())).collect(),
+    /// Those of [`Tokenizer::encode`] and of `take`.
+    pub fn encode_each<T: AsRef<str>, E: From<Error>>(
+        &self,
+        documents: &[T],
+        mut take: impl FnMut(usize, &[u32]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        if let Kind::HuggingFace(inner) = &self.kind {
+            return inner.encode_each(documents, take);
         }
+        for (number, document) in documents.iter().enumerate() {
+            let text = document.as_ref();
+            let mut start = 0;
+            while start < text.len() {
+                let end = (start + GROUP).min(text.len());
+                let end = (start..=end).rev().find(|&at| text.is_char_boundary(at));
+                let end = end.unwrap_or(text.len());
+                take(number, &self.encode_part(&text[start..end], start)?)?;
+                start = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of a part of a text that begins at byte `start`, character by character or byte by
+    /// byte.
+    fn encode_part(&self, part: &str, start: usize) -> Result<Vec<u32>> {
+        let Kind::Characters { characters, ids } = &self.kind else {
+            return Ok(part.bytes().map(u32::from).collect());
+        };
+        let id = |(at, c): (usize, char)| {
+            ids.get(&c).copied().ok_or_else(|| unknown(c, start + at, characters.len()))
+        };
+        part.char_indices().map(id).collect()
     }
 
     /// The ids of a prompt: with the marks (such as a beginning-of-text id) that a Hugging Face

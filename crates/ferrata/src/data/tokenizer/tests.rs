@@ -1,6 +1,7 @@
 use super::*;
 use crate::data::random::Philox;
-use crate::data::testing::{fuzz, scratch};
+use crate::data::testing::scratch;
+use ferrata_ir::testing::fuzz;
 
 const TEXT: &str = "fn main() {\n    println!(\"Grüße, Welt! 🦀\");\n}\n\n\n\tlet x = 12345;\r\n";
 
@@ -54,7 +55,14 @@ fn text_survives_and_so_do_saved_tokenizers() {
         let ids = tokenizer.encode(TEXT).unwrap();
         assert_eq!(tokenizer.decode(&ids).unwrap(), TEXT, "{}", tokenizer.name());
         assert!(ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
-        assert_eq!(tokenizer.encode_all(&[TEXT, "", "x"]).unwrap()[0], ids);
+        let mut parts = Vec::new();
+        let take = |number, part: &[u32]| {
+            parts.extend(part.iter().map(|&id| (number, id)));
+            Ok::<_, Error>(())
+        };
+        tokenizer.encode_each(&[TEXT, "", TEXT], take).unwrap();
+        let twice = [0, 2].into_iter().flat_map(|n| ids.iter().map(move |&id| (n, id)));
+        assert_eq!(parts, twice.collect::<Vec<_>>());
         let folder = scratch("tokenizer_save").join(number.to_string());
         fs::create_dir_all(&folder).unwrap();
         let path = tokenizer.save(&folder).unwrap();
@@ -214,4 +222,17 @@ fn mutated_files_never_panic() {
     );
     let small = Tokenizer::train_bpe(&["let x = 1; let x = 2;"], 262).unwrap();
     fuzz(small.file().unwrap().1.as_bytes(), 500, parse);
+}
+
+#[test]
+fn long_texts_are_encoded_in_parts() {
+    // The cut falls into a character of two bytes.
+    let text = format!("a{}", "\u{e9}".repeat(GROUP));
+    let tokenizer = Tokenizer::characters(&[&text]).unwrap();
+    let ids = tokenizer.encode(&text).unwrap();
+    assert!(ids[0] == 0 && ids[1..].iter().all(|&id| id == 1) && ids.len() == GROUP + 1);
+    let error = tokenizer.encode(&format!("{text}x")).unwrap_err().to_string();
+    assert!(error.contains(&format!("'x' at byte {}", 2 * GROUP + 1)), "{error}");
+    let ids = Tokenizer::bytes().encode(&text).unwrap();
+    assert!(ids.iter().zip(text.bytes()).all(|(&id, byte)| id == u32::from(byte)));
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use ferrata_ir::testing::fuzz;
+
 use super::*;
 use crate::train::Result;
 
@@ -119,4 +121,25 @@ fn sections_become_model_configurations() {
     assert!(message.contains("less than the tokenizer's 65 tokens"), "{message}");
     let padded = ModelSection { vocab: Some(128), ..Default::default() };
     assert_eq!(padded.to_model_config(65).unwrap().vocab_size(), 128);
+}
+
+#[test]
+fn mutated_recipes_never_panic() {
+    for recipe in [
+        include_str!("../../../../../recipes/quickstart.toml"),
+        include_str!("../../../../../recipes/shakespeare.toml"),
+    ] {
+        fuzz(recipe.as_bytes(), 5000, |bytes| {
+            let config = load(&String::from_utf8_lossy(bytes), &["data.text=['Cargo.toml']"])?;
+            assert_eq!(load(&config.to_toml(), &[])?, config, "what is written reads back");
+            config.check()
+        });
+    }
+}
+
+#[test]
+fn mutated_overrides_never_panic() {
+    fuzz(b"data.text=[\"a.txt\", 'b']", 5000, |bytes| {
+        load("", &[&String::from_utf8_lossy(bytes)]).map(drop)
+    });
 }
