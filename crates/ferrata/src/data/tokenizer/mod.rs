@@ -53,12 +53,14 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::NoText`] if there are no characters.
     pub fn characters<T: AsRef<str>>(documents: &[T]) -> Result<Tokenizer> {
-        let set: BTreeSet<char> = documents.iter().flat_map(|d| d.as_ref().chars()).collect();
-        if set.is_empty() {
+        let mut seen = vec![false; char::MAX as usize + 1];
+        documents.iter().flat_map(|d| d.as_ref().chars()).for_each(|c| seen[c as usize] = true);
+        let characters: Vec<char> = ('\0'..=char::MAX).filter(|&c| seen[c as usize]).collect();
+        if characters.is_empty() {
             let remedy = "give text to take the vocabulary from";
             return Err(Error::NoText { place: "the documents".into(), remedy });
         }
-        Ok(Tokenizer::from_characters(set.into_iter().collect()))
+        Ok(Tokenizer::from_characters(characters))
     }
 
     /// One token per byte of UTF-8; 256 ids.
