@@ -123,6 +123,8 @@ pub enum Activation {
     Relu,
     /// `x / (1 + exp(−x))`: `silu`, `swish`.
     Silu,
+    /// `tanh`.
+    Tanh,
 }
 
 /// How rotary wavelengths are stretched for contexts longer than those of pre-training.
@@ -149,7 +151,7 @@ pub enum RopeScaling {
 }
 
 impl Activation {
-    const NAMES: [(&'static str, Activation); 7] = [
+    const NAMES: [(&'static str, Activation); 8] = [
         ("gelu", Activation::Gelu),
         ("gelu_new", Activation::GeluTanh),
         ("gelu_pytorch_tanh", Activation::GeluTanh),
@@ -157,6 +159,7 @@ impl Activation {
         ("relu", Activation::Relu),
         ("silu", Activation::Silu),
         ("swish", Activation::Silu),
+        ("tanh", Activation::Tanh),
     ];
 
     /// The activation with this name in `config.json`.
@@ -171,6 +174,7 @@ impl Activation {
             Activation::GeluTanh => "gelu_new",
             Activation::Relu => "relu",
             Activation::Silu => "silu",
+            Activation::Tanh => "tanh",
         }
     }
 
@@ -282,6 +286,14 @@ impl ModelConfig {
         match self {
             ModelConfig::Gpt2(config) => config.n_positions,
             ModelConfig::Llama(config) => config.max_position_embeddings,
+        }
+    }
+
+    /// Width of the hidden state.
+    pub fn width(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(config) => config.n_embd,
+            ModelConfig::Llama(config) => config.hidden_size,
         }
     }
 

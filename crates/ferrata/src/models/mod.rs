@@ -102,5 +102,6 @@ fn activation(name: huggingface::Activation) -> Activation {
         huggingface::Activation::GeluTanh => Activation::GeluTanh,
         huggingface::Activation::Relu => Activation::Relu,
         huggingface::Activation::Silu => Activation::Silu,
+        huggingface::Activation::Tanh => Activation::Tanh,
     }
 }

@@ -18,6 +18,8 @@ pub enum Activation {
     Relu,
     /// `x sigmoid(x)`.
     Silu,
+    /// `tanh(x)`.
+    Tanh,
 }
 
 impl Activation {
@@ -29,6 +31,7 @@ impl Activation {
             Activation::GeluTanh => x.gelu_tanh(),
             Activation::Relu => x.relu(),
             Activation::Silu => x.silu(),
+            Activation::Tanh => x.tanh(),
         }
     }
 }

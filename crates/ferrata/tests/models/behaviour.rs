@@ -228,6 +228,7 @@ fn settings_change_what_they_should() {
     assert!(with(&|c| c.activation_function = Activation::Relu));
     assert!(with(&|c| c.activation_function = Activation::GeluTanh));
     assert!(with(&|c| c.activation_function = Activation::Silu));
+    assert!(with(&|c| c.activation_function = Activation::Tanh));
     assert!(with(&|c| c.scale_attn_weights = false));
     assert!(with(&|c| c.scale_attn_by_inverse_layer_idx = true));
     assert!(with(&|c| c.layer_norm_epsilon = 0.1));
