@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// A file inside a checkpoint does not match the manifest.
     #[error(
-        "checkpoint `{}` is damaged: {what}; resume from an earlier checkpoint",
+        "checkpoint `{}` is damaged: {what}; remove its folder to go on from the one before it",
         .path.display()
     )]
     Checkpoint {

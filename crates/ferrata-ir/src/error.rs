@@ -98,12 +98,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = &self.0;
         if let Some(op) = &d.operation {
-            write!(f, "{op}(")?;
-            for (i, t) in d.operands.iter().enumerate() {
-                let comma = if i > 0 { ", " } else { "" };
-                write!(f, "{comma}{t}")?;
+            let operands: Vec<String> = d.operands.iter().map(Type::to_string).collect();
+            match operands.is_empty() {
+                true => write!(f, "{op}: ")?,
+                false => write!(f, "{op}({}): ", operands.join(", "))?,
             }
-            f.write_str("): ")?;
         }
         f.write_str(&d.message)?;
         if !d.origin.scope.is_empty() {
