@@ -6,7 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use ferrata::Device;
 use ferrata::train::config::{Override, Source};
-use ferrata::train::{self, Config, Facts, Language, Learner, Result, Summary, Trainer, in_bytes};
+use ferrata::train::{
+    self, Config, Facts, Language, Learner, Result, StepPlan, Summary, Trainer, in_bytes,
+};
 
 use crate::args::{Recipe, Train};
 use crate::interrupt;
@@ -25,6 +27,7 @@ pub fn run(args: Train) -> Result<()> {
         None => Language::from_text(&config)?,
     };
     let facts = learner.facts().clone();
+    let plan = learner.plan()?;
     let trainer = Trainer::new(&mut learner, &config, &out)
         .resume(args.resume)
         .checkpoints(args.replay.is_none())
@@ -32,7 +35,7 @@ pub fn run(args: Train) -> Result<()> {
     trainer.check()?;
     introduce(&facts, config.train.steps);
     if args.dry_run {
-        return dry_run(&learner, &out);
+        return dry_run(&learner, &plan, &out);
     }
     say!("output: {}", out.display());
     let stop = Arc::new(AtomicBool::new(false));
@@ -100,8 +103,7 @@ fn introduce(facts: &Facts, steps: u64) {
     say!("{steps} steps of {rows} sequences of {length} tokens on {}", facts.device);
 }
 
-fn dry_run(learner: &Language, out: &Path) -> Result<()> {
-    let plan = learner.plan()?;
+fn dry_run(learner: &Language, plan: &StepPlan, out: &Path) -> Result<()> {
     say!("compiled the training step in {:.2} s", plan.compile_time.as_secs_f64());
     let memory = plan.inspection.memory().unwrap_or_default();
     say!(
@@ -114,7 +116,7 @@ fn dry_run(learner: &Language, out: &Path) -> Result<()> {
     );
     show_recomputation(&plan.inspection);
     say!("output: {}", out.display());
-    say!("dry run: everything is in order and nothing has been written");
+    say!("dry run: everything is in order; nothing has been written to the output folder");
     Ok(())
 }
 

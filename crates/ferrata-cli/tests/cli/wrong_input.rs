@@ -41,6 +41,10 @@ fn wrong_configuration() {
         ("model.heads=3", &["does not divide `model.dim` = 16", "set model.heads to 2"]),
         ("train.batch=0", &["`train.batch` is 0"]),
         ("data.tokenizer=letters", &["`letters`", "choose char, byte, bpe"]),
+        ("model.dim=99999999996", &["`model.dim` is 99999999996", "at most"]),
+        ("model.dim=2000000000", &["would have", "parameters", "model.dim"]),
+        ("model.layers=1000000000", &["`model.layers` is 1000000000", "at most"]),
+        ("train.batch=2000000000", &["this machine has", "lower train.batch"]),
         ("model.vocab=3", &["less than the tokenizer's", "model.vocab"]),
     ] {
         training_refused(&folder, &["--set", set], parts);

@@ -13,6 +13,22 @@ impl ModelConfig {
         }
     }
 
+    /// Number of weights, counted without a list of them: a configuration may ask for more layers
+    /// than anybody can list.
+    pub fn parameters(&self) -> u128 {
+        let with = |layers: usize| -> u128 {
+            let mut config = self.clone();
+            match &mut config {
+                ModelConfig::Gpt2(config) => config.n_layer = layers,
+                ModelConfig::Llama(config) => config.num_hidden_layers = layers,
+            }
+            let size = |shape: &[usize]| shape.iter().map(|&n| n as u128).product::<u128>();
+            config.tensors().iter().map(|(_, shape)| size(shape)).sum()
+        };
+        let beside = with(0);
+        beside + (with(1) - beside) * self.layers() as u128
+    }
+
     /// The name that [`ModelConfig::tensors`] uses for the tensor `name` of a file: published
     /// files also come without the leading `transformer.` or `model.`. `None` for buffers that
     /// are no weights (causal masks, rotary frequencies) and for a tied output matrix.

@@ -276,10 +276,12 @@ impl<M: LanguageModel> Engine<M> {
         loss_sum(&self.evaluate, self.best_model()?, batch)
     }
 
-    /// Compiles the step for batches like this one.
-    pub fn prepare(&self, batch: &Batch) -> Result<Planned> {
+    /// Compiles the step for `rows` sequences of `length` tokens.
+    pub fn prepare(&self, rows: usize, length: usize) -> Result<Planned> {
         let rates = self.settings.optimizer.rates(0, 0.0);
-        let argument = (self.state()?.clone(), self.microbatch(0, 0, batch)?, rates);
+        let tokens = || Tensor::zeros([rows, length], DType::I64);
+        let batch = (tokens(), tokens(), self.settings.key.clone());
+        let argument = (self.state()?.clone(), batch, rates);
         // As in training, nobody else holds the state, so its memory can be reused.
         Ok(self.step.planned(&argument, true)?)
     }

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use ferrata_formats::huggingface::{self, ModelConfig, ModelDirectory};
+use ferrata_ir::DType;
 use serde_json::{Value, json};
 
 use super::engine::{self, Engine, WEIGHTS};
+use super::memory::check_memory;
 use super::{Config, Corpus, Error, Learner, Progress, Result, folder};
 use crate::data::{
     Batch, BatchSource, Loader, LoaderState, RandomWindows, Replay, SequentialWindows, Tokenizer,
@@ -91,6 +93,17 @@ pub struct StepPlan {
     pub state_bytes: u64,
 }
 
+impl StepPlan {
+    /// Compiles the step of `engine` for `rows` sequences of `length` tokens.
+    pub(super) fn new(engine: &Engine<Model>, rows: usize, length: usize) -> Result<StepPlan> {
+        let start = Instant::now();
+        let planned = engine.prepare(rows, length)?;
+        let compile_time = start.elapsed();
+        let inspection = Inspection::new(planned, &Device::default())?;
+        Ok(StepPlan { inspection, compile_time, state_bytes: engine.state_bytes() })
+    }
+}
+
 /// Where the weights come from, and the tokenizer that belongs to them.
 struct Start {
     directory: Option<ModelDirectory>,
@@ -140,6 +153,7 @@ impl Language {
                 Ok::<_, Error>((tokens.len(), SequentialWindows::new(tokens, sequence, batch)?))
             })
             .transpose()?;
+        check_memory(least_memory(&model_config, batch, sequence))?;
         let model = initial(&model_config, directory.as_ref(), seed)?;
         let facts = Facts {
             model: model_config.model_type(),
@@ -239,14 +253,14 @@ impl Language {
     /// Compiles the training step without taking it.
     ///
     /// # Errors
-    /// Wrong shapes and whatever else keeps the step from being compiled.
+    /// Wrong shapes and whatever else keeps the step from being compiled; more memory than this
+    /// machine has.
     pub fn plan(&self) -> Result<StepPlan> {
-        let batch = self.source.batch(0)?;
-        let start = Instant::now();
-        let planned = self.engine.prepare(&batch)?;
-        let compile_time = start.elapsed();
-        let inspection = Inspection::new(planned, &Device::default())?;
-        Ok(StepPlan { inspection, compile_time, state_bytes: self.engine.state_bytes() })
+        let rows = self.facts.sequences_per_step / self.settings.accumulate;
+        let plan = StepPlan::new(&self.engine, rows, self.facts.sequence)?;
+        let memory = plan.inspection.memory().unwrap_or_default();
+        check_memory(memory.peak().into())?;
+        Ok(plan)
     }
 
     /// The microbatches of a step.
@@ -310,6 +324,13 @@ fn fitting(directory: &ModelDirectory, vocabulary: usize) -> Result<ModelConfig>
 
 fn no_model() -> Error {
     Error::new("no model is given", "add a [model] section or pass --init MODEL_DIR")
+}
+
+/// Bytes that no way to train can do without: weights, gradients, and a hidden state of every
+/// token. A mistake of many orders of magnitude is found before anything is made.
+fn least_memory(config: &ModelConfig, batch: usize, sequence: usize) -> u128 {
+    let hidden = batch as u128 * sequence as u128 * config.width() as u128;
+    (2 * config.parameters() + hidden) * DType::F32.size() as u128
 }
 
 fn initial(config: &ModelConfig, from: Option<&ModelDirectory>, seed: u64) -> Result<Model> {

@@ -10,7 +10,7 @@ use super::config::{ComputeType, Config, DataSection, Source};
 use super::engine::{Engine, evaluation};
 use super::folder::{self, CONFIG};
 use super::{Corpus, Error, Result, StepPlan, engine};
-use crate::data::{Batch, HostArray, SequentialWindows, Tokenizer, Tokens};
+use crate::data::{SequentialWindows, Tokenizer, Tokens};
 use crate::inspect::Inspection;
 use crate::models::Model;
 use crate::nn::Context;
@@ -191,22 +191,18 @@ impl Trained {
                 format!("give at least 1 sequence and between 1 and {longest} tokens"),
             ));
         }
-        let zeros = HostArray::i64(&[batch, sequence], vec![0; batch * sequence])?;
-        let start = Instant::now();
-        let (planned, state_bytes) = if training {
-            let names = ["input_ids", "targets"].map(str::to_owned);
-            let batch = Batch { arrays: names.map(|name| (name, zeros.clone())).into() };
+        if training {
             let engine = Engine::new(self.model.clone(), &Config::default());
-            (engine.prepare(&batch)?, engine.state_bytes())
-        } else {
-            let forward =
-                compile(|(model, ids): (Model, Tensor)| model.forward(&ids, &mut Context::eval()));
-            let argument = (self.model.clone(), engine::tensor(&zeros));
-            let weights = self.model.parameters();
-            let state_bytes = weights.iter().map(|weight| weight.ty().bytes() as u64).sum();
-            (forward.planned(&argument, false)?, state_bytes)
-        };
+            return StepPlan::new(&engine, batch, sequence);
+        }
+        let start = Instant::now();
+        let forward =
+            compile(|(model, ids): (Model, Tensor)| model.forward(&ids, &mut Context::eval()));
+        let argument = (self.model.clone(), Tensor::zeros([batch, sequence], DType::I64));
+        let planned = forward.planned(&argument, false)?;
         let compile_time = start.elapsed();
+        let weights = self.model.parameters();
+        let state_bytes = weights.iter().map(|weight| weight.ty().bytes() as u64).sum();
         let inspection = Inspection::new(planned, &Device::default())?;
         Ok(StepPlan { inspection, compile_time, state_bytes })
     }

@@ -43,6 +43,21 @@ fn positive(key: &str, value: usize) -> Result<()> {
     }
 }
 
+/// Sizes beyond this are mistakes; it keeps products of a few sizes within range.
+const LARGEST: usize = 1 << 31;
+/// As [`LARGEST`], for layers, of which each takes some memory before anything is computed.
+const MOST_LAYERS: usize = 1 << 16;
+/// Models beyond this are mistakes, for any number of machines.
+const MOST_PARAMETERS: u128 = 1 << 50;
+
+fn size(key: &str, value: usize, largest: usize) -> Result<()> {
+    if (1..=largest).contains(&value) {
+        return Ok(());
+    }
+    let remedy = format!("it has to be at least 1 and at most {largest}");
+    Err(Error::new(format!("`{key}` is {value}"), remedy))
+}
+
 fn in_range(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
     if value >= low && value < high {
         return Ok(());
@@ -56,13 +71,16 @@ fn in_range(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
 
 impl ModelSection {
     fn check(&self) -> Result<()> {
+        size("model.layers", self.layers, MOST_LAYERS)?;
         for (key, value) in [
-            ("model.layers", self.layers),
-            ("model.heads", self.heads),
-            ("model.dim", self.dim),
-            ("model.context", self.context),
+            ("model.heads", Some(self.heads)),
+            ("model.dim", Some(self.dim)),
+            ("model.context", Some(self.context)),
+            ("model.hidden", self.hidden),
+            ("model.kv_heads", self.kv_heads),
+            ("model.vocab", self.vocab),
         ] {
-            positive(key, value)?;
+            value.map_or(Ok(()), |value| size(key, value, LARGEST))?;
         }
         let (heads, dim) = (self.heads, self.dim);
         if !dim.is_multiple_of(heads) {
@@ -76,9 +94,6 @@ impl ModelSection {
             ));
         }
         in_range("model.dropout", self.dropout, 0.0, 1.0)?;
-        if let Some(hidden) = self.hidden {
-            positive("model.hidden", hidden)?;
-        }
         match self.kind {
             ModelKind::Gpt2 => self.only_for_llama(),
             ModelKind::Llama => self.check_llama(),
@@ -101,7 +116,6 @@ impl ModelSection {
 
     fn check_llama(&self) -> Result<()> {
         let kv_heads = self.kv_heads.unwrap_or(self.heads);
-        positive("model.kv_heads", kv_heads)?;
         if !self.heads.is_multiple_of(kv_heads) {
             return Err(Error::new(
                 format!(
@@ -145,6 +159,13 @@ impl ModelSection {
             ModelKind::Llama => ModelConfig::Llama(self.llama(vocab_size)),
         };
         config.validate(Path::new("[model]"))?;
+        let parameters = config.parameters();
+        if parameters > MOST_PARAMETERS {
+            return Err(Error::new(
+                format!("the model would have {parameters} parameters"),
+                "make model.dim, model.layers or model.hidden smaller",
+            ));
+        }
         Ok(config)
     }
 
@@ -233,8 +254,8 @@ impl DataSection {
 
 impl TrainSection {
     fn check(&self) -> Result<()> {
-        positive("train.batch", self.batch)?;
-        positive("train.accumulate", self.accumulate)?;
+        size("train.batch", self.batch, LARGEST)?;
+        size("train.accumulate", self.accumulate, LARGEST)?;
         positive("train.steps", usize::try_from(self.steps).unwrap_or(usize::MAX))?;
         positive("train.keep", self.keep)?;
         positive("train.log_every", usize::try_from(self.log_every).unwrap_or(usize::MAX))?;

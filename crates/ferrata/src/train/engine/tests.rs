@@ -136,7 +136,7 @@ fn the_node_that_makes_a_nan_is_named() {
 #[test]
 fn the_step_can_be_planned() {
     let engine = Engine::new(bigram(), &config(&[]));
-    let program = engine.prepare(&batch(0)).unwrap().traced;
+    let program = engine.prepare(2, 3).unwrap().traced;
     assert!(program.to_string().contains("cross_entropy"));
     assert!(engine.state_bytes() >= 3 * 4 * (25 + 5));
 }
