@@ -4,6 +4,9 @@
 //! side, so that the softmax works on whole vectors and never across one. Blocks that no query
 //! may see are skipped. Nothing of the size queries × keys exists.
 //!
+//! Products take operands of the elements' dtype where the path has dot instructions for it, else
+//! of the accumulators'; all else is computed in the accumulators' type.
+//!
 //! Map: `block` (sizes, what is visible, packing), `mask` (from products to scores), `forward`,
 //! `backward`, `scores` (what the latter recomputes), `few` (decoding).
 
@@ -12,11 +15,11 @@ use std::marker::PhantomData;
 use ferrata_ir::DType;
 use half::{bf16, f16};
 
-use crate::gemm::Stored;
+use crate::gemm::{Pack, Stored};
 use crate::isa::{Isa, Kernel, Level};
 use crate::math::Math;
 use crate::pool::Pool;
-use crate::simd::Simd;
+use crate::simd::{Dot, Fma, Simd};
 
 mod backward;
 mod block;
@@ -52,7 +55,8 @@ pub struct Written {
 ///
 /// Query `i` sees key `j` if `j` is below its batch entry's length, and, where `causal`,
 /// `j ≤ i + offset`, and, with a window of `w`, `j > i + offset - w`, and if a bool mask says so. A
-/// query that sees no key gives 0. f16 and bf16 are computed in f32, at full precision.
+/// query that sees no key gives 0. f16 and bf16 are computed in f32; where the path has dot
+/// instructions for bf16, probabilities and gradients of scores are rounded before products.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention<'a> {
     /// f64, f32, bf16 or f16, of every tensor.
@@ -222,7 +226,9 @@ where
     problem.check()?;
     match problem.dtype {
         DType::F64 => isa.run(Run::<f64, _> { pool, problem, tensors, element: PhantomData }),
-        DType::BF16 => isa.run(Run::<bf16, _> { pool, problem, tensors, element: PhantomData }),
+        DType::BF16 => {
+            isa.run_dots(Run::<bf16, _> { pool, problem, tensors, element: PhantomData });
+        }
         DType::F16 => isa.run(Run::<f16, _> { pool, problem, tensors, element: PhantomData }),
         _ => isa.run(Run::<f32, _> { pool, problem, tensors, element: PhantomData }),
     }
@@ -238,28 +244,28 @@ struct Run<'a, E, X> {
 }
 
 macro_rules! runs {
-    ($t:ty, $vector:ident) => {
+    ($t:ty, |$l:ident| $dot:ty) => {
         impl Kernel for Run<'_, $t, Forward> {
             type Output = ();
             #[inline(always)]
-            fn run<L: Level>(self) {
-                forward::run::<L, L::$vector, $t>(self.pool, self.problem, self.tensors);
+            fn run<$l: Level>(self) {
+                forward::run::<$l, $dot, $t>(self.pool, self.problem, self.tensors);
             }
         }
 
         impl Kernel for Run<'_, $t, Backward> {
             type Output = ();
             #[inline(always)]
-            fn run<L: Level>(self) {
-                backward::run::<L, L::$vector, $t>(self.pool, self.problem, self.tensors);
+            fn run<$l: Level>(self) {
+                backward::run::<$l, $dot, $t>(self.pool, self.problem, self.tensors);
             }
         }
     };
 }
-runs!(f64, F64);
-runs!(f32, F32);
-runs!(bf16, F32);
-runs!(f16, F32);
+runs!(f64, |L| Fma<L::F64>);
+runs!(f32, |L| Fma<L::F32>);
+runs!(bf16, |L| L::Bf16);
+runs!(f16, |L| Fma<L::F32>);
 
 /// An element type that is computed in.
 trait Number: Math + Stored<Self> {}
@@ -268,3 +274,13 @@ impl<T: Math + Stored<T>> Number for T {}
 /// The vectors of such a type.
 trait Vector: Simd<Elem: Number> {}
 impl<V: Simd<Elem: Number>> Vector for V {}
+
+/// What products are added up in, and all else is computed in.
+type Value<D> = <<D as Dot>::Acc as Simd>::Elem;
+
+/// How products of elements `E` in memory are computed.
+trait Products<E>: Dot<Acc: Vector, Left: Pack<E> + Stored<Value<Self>>, Right: Pack<E>> {}
+impl<E, D> Products<E> for D where
+    D: Dot<Acc: Vector, Left: Pack<E> + Stored<Value<D>>, Right: Pack<E>>
+{
+}

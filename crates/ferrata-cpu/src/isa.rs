@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use half::bf16;
 
-use crate::gemm::Pack;
+use crate::gemm::{Pack, Stored};
 use crate::simd::{self, Dot, Fma, Simd, VectorI32};
 
 /// A path through the kernels. Each is deterministic on its own; they differ in rounding.
@@ -205,7 +205,7 @@ pub trait Level: Copy + Send + Sync + 'static {
     /// Vectors of f64.
     type F64: Simd<Elem = f64>;
     /// Products of bf16, in f32: dot instructions, or [`Level::F32`] over widened numbers.
-    type Bf16: Dot<Acc = Self::F32, Left: Pack<bf16>, Right: Pack<bf16>>;
+    type Bf16: Dot<Acc = Self::F32, Left: Pack<bf16> + Stored<f32>, Right: Pack<bf16>>;
     /// Products of 8-bit integers, in i32: dot instructions, or vectors over widened numbers.
     type Int8: Dot<Acc: Simd<Elem = i32>, Left: Pack<i8> + Pack<u8>, Right: Pack<i8> + Pack<u8>>;
 

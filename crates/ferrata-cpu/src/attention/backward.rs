@@ -12,10 +12,11 @@ use super::block::{
     Carve, HeadMut, Layout, Product, SIDE, beyond, blocks, head_mut, within, write_row,
 };
 use super::scores::{Operands, Scores};
-use super::{Attention, Backward, Number, Vector, mask};
+use super::{Attention, Backward, Number, Products, Value, Vector, mask};
 use crate::gemm::Stored;
 use crate::isa::{Kernel, Level};
 use crate::pool::Pool;
+use crate::simd::{Dot, Simd};
 
 /// Tasks that a problem is cut into, at least, where it is long enough.
 const TASKS: usize = 16;
@@ -29,7 +30,7 @@ unsafe impl<T> Sync for Shared<'_, T> {}
 
 /// Computes the gradients on the pool, on elements `E` in memory. The machine has `L` (the caller
 /// runs at it).
-pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
+pub fn run<L: Level, D: Products<E>, E: Stored<Value<D>>>(
     pool: &Pool,
     problem: &Attention<'_>,
     tensors: &Backward,
@@ -44,14 +45,14 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
     let rows = problem.group() * problem.queries;
     let size = rows * problem.features;
     let whole = parts == 1;
-    let bytes = if whole { 0 } else { heads * parts * size * size_of::<V::Elem>() };
+    let bytes = if whole { 0 } else { heads * parts * size * size_of::<Value<D>>() };
     pool.with_scratch(pool.worker(), bytes, |scratch| {
-        let shared = Shared(problem, tensors, scratch.as_mut_ptr::<V::Elem>());
+        let shared = Shared(problem, tensors, scratch.as_mut_ptr::<Value<D>>());
         pool.run(heads * parts, &|task, worker| {
             let Shared(problem, tensors, sums) = &shared;
             let (at, index) = (task / parts, task % parts);
             let keys = index * part..((index + 1) * part).min(problem.keys);
-            let task = Task::<L, V, E> {
+            let task = Task::<L, D, E> {
                 problem,
                 tensors,
                 batch: at / problem.key_heads,
@@ -81,7 +82,7 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
         });
     });
     if let Some(dmask) = &tensors.dmask {
-        mask::gradient::<L, V, E>(pool, problem, tensors, dmask);
+        mask::gradient::<L, D, E>(pool, problem, tensors, dmask);
     }
 }
 
@@ -132,31 +133,31 @@ impl<E: Stored<T>, T: Number> Kernel for Sum<E, T> {
 }
 
 /// Some keys of one key head.
-struct Task<'a, L, V: Vector, E> {
+struct Task<'a, L, D: Dot, E> {
     problem: &'a Attention<'a>,
     tensors: &'a Backward,
     batch: usize,
     key_head: usize,
     keys: Range<usize>,
     /// This part's gradients of the queries of the group's heads, where there are several parts.
-    dq: Option<*mut V::Elem>,
-    types: PhantomData<(L, V, E)>,
+    dq: Option<*mut Value<D>>,
+    types: PhantomData<(L, D, E)>,
 }
 
-impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
+impl<L: Level, D: Products<E>, E: Stored<Value<D>>> Task<'_, L, D, E> {
     fn run(&self, pool: &Pool, worker: usize) {
         let p = self.problem;
         let (features, values) = (p.features, p.value_features);
         let length = p.length(self.batch);
         let valid = self.keys.start..self.keys.end.min(length).max(self.keys.start);
         let mut carve = Carve::new();
-        let operands = Operands::<V>::reserve::<E>(&mut carve, p, valid.len(), true);
-        let dk = carve.take::<V::Elem>(self.keys.len() * features);
-        let dv = carve.take::<V::Elem>(self.keys.len() * values);
-        let dq = carve.take::<V::Elem>(SIDE * features);
+        let operands = Operands::<D>::reserve(&mut carve, p, valid.len(), true);
+        let dk = carve.take::<Value<D>>(self.keys.len() * features);
+        let dv = carve.take::<Value<D>>(self.keys.len() * values);
+        let dq = carve.take::<Value<D>>(SIDE * features);
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
-            let [dk, dv, dq] = [dk, dv, dq].map(|at| base.wrapping_add(at).cast::<V::Elem>());
+            let [dk, dv, dq] = [dk, dv, dq].map(|at| base.wrapping_add(at).cast::<Value<D>>());
             let mut operands = operands.at(base);
             // SAFETY: `attention_backward`'s contract; the scratch has room for all of this.
             unsafe {
@@ -167,7 +168,7 @@ impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
                     let heads = [self.batch, self.key_head * p.group() + i];
                     let out = head_mut::<E>(&self.tensors.dq, heads[0], heads[1]);
                     for queries in blocks(0..p.queries) {
-                        let of_part = |all: *mut V::Elem| {
+                        let of_part = |all: *mut Value<D>| {
                             all.wrapping_add((i * p.queries + queries.start) * features)
                         };
                         let to = self.dq.map_or(dq, of_part);
@@ -189,10 +190,10 @@ impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
     /// Adds what a block of queries gives to the gradients of keys, values and these queries.
     unsafe fn queries(
         &self,
-        operands: &mut Operands<V>,
+        operands: &mut Operands<D>,
         heads: [usize; 2],
         queries: &Range<usize>,
-        [dk, dv, dq]: [*mut V::Elem; 3],
+        [dk, dv, dq]: [*mut Value<D>; 3],
     ) {
         let p = self.problem;
         let valid = operands.keys.clone();
@@ -239,59 +240,62 @@ unsafe fn write<L: Level, E: Stored<T>, T: Number>(
 }
 
 /// A block of keys and queries.
-struct Block<'a, V: Vector> {
-    scores: Scores<'a, V>,
+struct Block<'a, D: Dot> {
+    scores: Scores<'a, D>,
     /// Gradients of the block's keys and values.
-    dk: *mut V::Elem,
-    dv: *mut V::Elem,
+    dk: *mut Value<D>,
+    dv: *mut Value<D>,
     /// Gradients of the block's queries.
-    dq: *mut V::Elem,
+    dq: *mut Value<D>,
 }
 
-impl<V: Vector> Kernel for Block<'_, V> {
+impl<D> Kernel for Block<'_, D>
+where
+    D: Dot<Acc: Vector, Left: Stored<Value<D>>>,
+{
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        let Scores { problem: p, operands: b, .. } = self.scores;
+        let Scores { problem: p, operands: o, .. } = self.scores;
         let (keys, queries) = (&self.scores.keys.clone(), &self.scores.queries.clone());
-        let nr = V::TILE_VECTORS * V::LANES;
-        let first = keys.start - b.keys.start;
-        let vector = PhantomData::<V>;
+        let nr = D::Acc::TILE_VECTORS * D::Acc::LANES;
+        let first = keys.start - o.keys.start;
+        let size = [keys.len(), queries.len()];
         let seeing = |rows| within(&p.seeing_queries(&beyond(rows, keys)), queries);
         // SAFETY: the task's buffers have room for every block; the machine has `L`.
         unsafe {
             L::call(self.scores);
             // Gradients of values and keys: keys × features, over queries.
-            let by_keys = |columns: usize, a: *const V::Elem, right: *const V::Elem, c| {
-                L::call(Product {
+            let by_keys = |columns: usize, block: *const Value<D>, b: *const D::Right, c| {
+                let layout = Layout::Rows;
+                L::call(Product::<D, _> {
                     rows: keys.len(),
                     columns,
                     depth: queries.len(),
-                    a,
-                    layout: Layout::Rows,
-                    b: right,
-                    b_panel: queries.len() * nr,
+                    a: o.operand::<L>(block, size, layout),
+                    layout,
+                    b,
+                    b_depth: queries.len(),
                     c,
                     ld: columns,
                     needed: seeing,
-                    vector,
                 });
             };
-            by_keys(p.value_features, b.scores, b.dout_features, self.dv);
-            by_keys(p.features, b.dscores, b.q_features, self.dk);
-            L::call(Product {
+            by_keys(p.value_features, o.scores, o.dout_features, self.dv);
+            by_keys(p.features, o.dscores, o.q_features, self.dk);
+            let layout = Layout::Columns;
+            L::call(Product::<D, _> {
                 rows: queries.len(),
                 columns: p.features,
                 depth: keys.len(),
-                a: b.dscores,
-                layout: Layout::Columns,
-                b: b.k_features.add(first * nr),
-                b_panel: b.keys.len() * nr,
+                a: o.operand::<L>(o.dscores, size, layout),
+                layout,
+                b: o.k_features.add(first * nr),
+                b_depth: o.keys.len(),
                 c: self.dq,
                 ld: p.features,
-                needed: |rows| within(&p.visible_keys(&beyond(rows, queries), b.keys.end), keys),
-                vector,
+                needed: |rows| within(&p.visible_keys(&beyond(rows, queries), o.keys.end), keys),
             });
         }
     }

@@ -1,12 +1,12 @@
 //! Blocks of keys × queries: their size, what is visible in them, and how operands are packed.
 
 use std::any::TypeId;
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{Attention, Number, Vector};
-use crate::gemm::{Panels, Stored, Tile};
+use super::{Attention, Value, Vector};
+use crate::gemm::{Pack, Panels, Stored, Tile};
 use crate::isa::{Kernel, Level};
+use crate::simd::{Dot, Simd};
 
 /// Queries and keys of a block, at most: a multiple of every tile's rows and columns.
 pub const SIDE: usize = 96;
@@ -116,27 +116,33 @@ pub fn blocks(whole: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         .filter(|range| !range.is_empty())
 }
 
-/// Elements that `lines` lines of `steps` steps take when packed in panels of `width`.
-pub fn packed_size(lines: usize, steps: usize, width: usize) -> usize {
-    lines.next_multiple_of(width) * steps
+/// Elements that `lines` lines of `steps` steps take when packed for `D` in panels of `width`.
+pub fn packed_size<D: Dot>(lines: usize, steps: usize, width: usize) -> usize {
+    lines.next_multiple_of(width) * grouped::<D>(steps)
+}
+
+/// Steps, rounded up to whole groups.
+pub fn grouped<D: Dot>(steps: usize) -> usize {
+    steps.next_multiple_of(D::GROUP)
 }
 
 /// Packs positions as lines and features as steps.
 ///
 /// # Safety
 /// The machine has `L`; the head is readable there; `to` has room for `packed_size`.
-pub unsafe fn pack_positions<L: Level, T: Number>(
-    head: Head<T>,
-    positions: Range<usize>,
+pub unsafe fn pack_positions<L: Level, D: Dot, E: Copy + 'static, P: Pack<E>>(
+    head: Head<E>,
+    positions: &Range<usize>,
     features: usize,
     width: usize,
-    to: *mut T,
+    to: *mut P,
 ) {
     // SAFETY: passed on.
     unsafe {
         let from = head.data.offset(positions.start as isize * head.position);
         let (line, step, lines) = (head.position, head.feature, positions.len());
-        Panels { from, line, step, lines, depth: features, width, to }.pack::<L>();
+        let panels = Panels { from, line, step, lines, depth: features, width, to };
+        panels.pack_for::<L, D>(grouped::<D>(features) * width);
     }
 }
 
@@ -144,64 +150,95 @@ pub unsafe fn pack_positions<L: Level, T: Number>(
 ///
 /// # Safety
 /// As [`pack_positions`].
-pub unsafe fn pack_features<L: Level, T: Number>(
-    head: Head<T>,
-    positions: Range<usize>,
+pub unsafe fn pack_features<L: Level, D: Dot, E: Copy + 'static, P: Pack<E>>(
+    head: Head<E>,
+    positions: &Range<usize>,
     features: usize,
     width: usize,
-    to: *mut T,
+    to: *mut P,
 ) {
     // SAFETY: passed on.
     unsafe {
         let from = head.data.offset(positions.start as isize * head.position);
         let (line, step, depth) = (head.feature, head.position, positions.len());
-        Panels { from, line, step, lines: features, depth, width, to }.pack::<L>();
+        let panels = Panels { from, line, step, lines: features, depth, width, to };
+        panels.pack_for::<L, D>(grouped::<D>(depth) * width);
     }
 }
 
-/// Elements that [`widened`] needs.
-pub fn widened_size<E: 'static, T: 'static>(positions: usize, features: usize) -> usize {
-    if TypeId::of::<E>() == TypeId::of::<T>() { 0 } else { positions * features }
+/// Elements that [`operand`] needs.
+pub fn operand_size<D: Dot>() -> usize {
+    if TypeId::of::<D::Left>() == TypeId::of::<Value<D>>() { 0 } else { SIDE * SIDE }
 }
 
-/// Some positions of a head in the type that is computed in: as they are, or copied.
+/// A block of keys × `SIDE` queries as the left operand of products, laid out as `layout` says: as
+/// it is, or rounded.
 ///
 /// # Safety
-/// The machine has `L`; the head is readable there; `to` has room for `widened_size`.
-pub unsafe fn widened<L: Level, E: Stored<T>, T: Number>(
-    head: Head<E>,
-    positions: Range<usize>,
-    features: usize,
-    to: *mut T,
-) -> Head<T> {
-    if TypeId::of::<E>() == TypeId::of::<T>() {
-        return Head { data: head.data.cast(), position: head.position, feature: head.feature };
+/// The machine has `L`; the block has so many keys; `to` has room for `operand_size`.
+pub unsafe fn operand<L, D>(
+    block: *const Value<D>,
+    [keys, queries]: [usize; 2],
+    layout: Layout,
+    to: *mut D::Left,
+) -> *const D::Left
+where
+    L: Level,
+    D: Dot<Left: Stored<Value<D>>>,
+{
+    if operand_size::<D>() == 0 {
+        return block.cast();
     }
     // SAFETY: passed on.
-    unsafe { L::call(Widen { head, positions: positions.clone(), features, to }) };
-    let data = to.wrapping_sub(positions.start * features).cast_const();
-    Head { data, position: features as isize, feature: 1 }
+    unsafe { L::call(Round::<D> { block, keys, queries, layout, to }) };
+    to
 }
 
-struct Widen<E, T> {
-    head: Head<E>,
-    positions: Range<usize>,
-    features: usize,
-    to: *mut T,
+struct Round<D: Dot> {
+    block: *const Value<D>,
+    keys: usize,
+    queries: usize,
+    layout: Layout,
+    to: *mut D::Left,
 }
 
-impl<E: Stored<T>, T: Number> Kernel for Widen<E, T> {
+impl<D: Dot<Left: Stored<Value<D>>>> Kernel for Round<D> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        for (i, position) in self.positions.enumerate() {
-            // SAFETY: `widened`'s contract.
-            unsafe {
-                let from = self.head.data.offset(position as isize * self.head.position);
-                let to = self.to.add(i * self.features);
-                let step = self.head.feature;
-                write_row(to, 1, self.features, |j| from.offset(j as isize * step).read().widen());
+        let group = D::GROUP;
+        let round = |key: usize, query: usize| {
+            // SAFETY: `operand`'s contract.
+            D::Left::narrow(unsafe { self.block.add(key * SIDE + query).read() })
+        };
+        match self.layout {
+            // Groups are neighbouring queries.
+            Layout::Rows => {
+                for key in 0..self.keys {
+                    // SAFETY: as above.
+                    unsafe {
+                        let to = self.to.add(key * SIDE);
+                        (0..SIDE).for_each(|i| to.add(i).write(round(key, i)));
+                        for i in self.queries..grouped::<D>(self.queries) {
+                            to.add(i).write(D::Left::default());
+                        }
+                    }
+                }
+            }
+            // Groups are neighbouring keys.
+            _ => {
+                for first in (0..self.keys).step_by(group) {
+                    for i in 0..SIDE {
+                        for g in 0..group {
+                            let key = first + g;
+                            let x =
+                                if key < self.keys { round(key, i) } else { D::Left::default() };
+                            // SAFETY: as above.
+                            unsafe { self.to.add(first * SIDE + i * group + g).write(x) };
+                        }
+                    }
+                }
             }
         }
     }
@@ -229,23 +266,22 @@ pub unsafe fn write_row<E: Stored<T>, T>(
 }
 
 /// `C[rows, columns] (+)= A·B` for one block, as far as it is needed.
-pub struct Product<V: Vector, F> {
+pub struct Product<D: Dot, F> {
     pub rows: usize,
     pub columns: usize,
     pub depth: usize,
-    pub a: *const V::Elem,
+    pub a: *const D::Left,
     /// How rows and steps of `a` lie.
     pub layout: Layout,
     /// Packed panels of columns.
-    pub b: *const V::Elem,
-    /// Elements from one panel of `b` to the next.
-    pub b_panel: usize,
-    pub c: *mut V::Elem,
+    pub b: *const D::Right,
+    /// Steps of a panel of `b`.
+    pub b_depth: usize,
+    pub c: *mut Value<D>,
     pub ld: usize,
     /// For some rows, the columns that are wanted (where `a` is packed; others may be left as they
     /// are), or the steps that count (where it is a block, whose products are added to `c`).
     pub needed: F,
-    pub vector: PhantomData<V>,
 }
 
 /// How a left operand lies in memory.
@@ -253,18 +289,19 @@ pub struct Product<V: Vector, F> {
 pub enum Layout {
     /// In packed panels of this many steps.
     Packed,
-    /// Rows of a block are neighbours, steps `SIDE` apart: a block read transposed.
+    /// Rows of a block are neighbours, groups of steps `SIDE` groups apart: a block read transposed.
     Columns,
     /// Steps are neighbours, rows `SIDE` apart: a block as it is.
     Rows,
 }
 
-impl<V: Vector, F: Fn(Range<usize>) -> Range<usize>> Kernel for Product<V, F> {
+impl<D: Dot<Acc: Vector>, F: Fn(Range<usize>) -> Range<usize>> Kernel for Product<D, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
+        let group = D::GROUP;
         // SAFETY: whoever makes a product gives operands of its sizes.
         unsafe {
             match self.layout {
@@ -274,27 +311,27 @@ impl<V: Vector, F: Fn(Range<usize>) -> Range<usize>> Kernel for Product<V, F> {
                         for i in (0..self.rows).step_by(mr) {
                             let wanted = (self.needed)(i..(i + mr).min(self.rows));
                             if wanted.start < j + nr && j < wanted.end {
-                                let a = self.a.add(i * self.depth);
-                                self.tile(i, j, 0..self.depth, a, mr).compute::<L, V>();
+                                let a = self.a.add(i * grouped::<D>(self.depth));
+                                self.tile(i, j, 0..self.depth, a, mr * group).dots::<L, D>();
                             }
                         }
                     }
                 }
                 Layout::Columns | Layout::Rows => {
                     let rows = matches!(self.layout, Layout::Rows);
-                    let (line, step) = if rows { (SIDE, 1) } else { (1, SIDE) };
+                    let (line, step) = if rows { (SIDE, 1) } else { (group, SIDE) };
                     for i in (0..self.rows).step_by(mr) {
                         let steps = (self.needed)(i..(i + mr).min(self.rows));
                         if steps.is_empty() {
                             continue;
                         }
+                        let steps = steps.start / group * group..steps.end;
                         let a = self.a.add(i * line + steps.start * step);
                         for j in (0..self.columns).step_by(nr) {
-                            let tile = self.tile(i, j, steps.clone(), a, SIDE);
                             if rows {
-                                tile.compute_rows::<L, V>();
+                                self.tile(i, j, steps.clone(), a, SIDE).dots_of_rows::<L, D>();
                             } else {
-                                tile.compute::<L, V>();
+                                self.tile(i, j, steps.clone(), a, SIDE * group).dots::<L, D>();
                             }
                         }
                     }
@@ -304,7 +341,7 @@ impl<V: Vector, F: Fn(Range<usize>) -> Range<usize>> Kernel for Product<V, F> {
     }
 }
 
-impl<V: Vector, F> Product<V, F> {
+impl<D: Dot<Acc: Vector>, F> Product<D, F> {
     /// The tile at row `i` and column `j` over some steps, the first of which `a` points to.
     #[inline(always)]
     unsafe fn tile(
@@ -312,17 +349,17 @@ impl<V: Vector, F> Product<V, F> {
         i: usize,
         j: usize,
         steps: Range<usize>,
-        a: *const V::Elem,
+        a: *const D::Left,
         a_stride: usize,
-    ) -> Tile<V::Elem> {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
+    ) -> Tile<D::Left, D::Right, Value<D>> {
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
         // SAFETY: passed on.
         unsafe {
             Tile {
-                depth: steps.len(),
+                depth: steps.len().div_ceil(D::GROUP),
                 a,
                 a_stride,
-                b: self.b.add(j / nr * self.b_panel + steps.start * nr),
+                b: self.b.add(j * grouped::<D>(self.b_depth) + steps.start * nr),
                 c: self.c.add(i * self.ld + j),
                 ld: self.ld,
                 rows: (self.rows - i).min(mr),

@@ -4,14 +4,15 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block::{
-    Carve, Head, HeadMut, Layout, Product, SIDE, beyond, blocks, head, head_mut, pack_features,
-    pack_positions, packed_size, widened, widened_size, within, write_row,
+    Carve, Head, HeadMut, Layout, Product, SIDE, beyond, blocks, grouped, head, head_mut, operand,
+    operand_size, pack_features, pack_positions, packed_size, within, write_row,
 };
-use super::{Attention, Forward, Number, Vector, few};
+use super::{Attention, Forward, Number, Products, Value, few};
 use crate::gemm::Stored;
 use crate::isa::{Kernel, Level, Real};
 use crate::math::Math;
 use crate::pool::Pool;
+use crate::simd::{Dot, Simd};
 
 /// Tasks that a problem is cut into, at least, where it is long enough.
 const TASKS: usize = 32;
@@ -24,7 +25,7 @@ unsafe impl Sync for Shared<'_> {}
 
 /// Computes attention on the pool, on elements `E` in memory. The machine has `L` (the caller runs
 /// at it).
-pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
+pub fn run<L: Level, D: Products<E>, E: Stored<Value<D>>>(
     pool: &Pool,
     problem: &Attention<'_>,
     tensors: &Forward,
@@ -34,7 +35,7 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
         return;
     }
     if few::applies(problem) {
-        few::run::<L, V, E>(pool, problem, tensors);
+        few::run::<L, D::Acc, E>(pool, problem, tensors);
         return;
     }
     let parts = TASKS.div_ceil(heads).min(problem.queries.div_ceil(SIDE));
@@ -47,7 +48,7 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
         if queries.is_empty() {
             return;
         }
-        let task = Task::<L, V, E> {
+        let task = Task::<L, D, E> {
             problem,
             tensors,
             batch: at / problem.key_heads,
@@ -60,55 +61,50 @@ pub fn run<L: Level, V: Vector, E: Stored<V::Elem>>(
 }
 
 /// Some queries of the heads that share a key head.
-struct Task<'a, L, V, E> {
+struct Task<'a, L, D, E> {
     problem: &'a Attention<'a>,
     tensors: &'a Forward,
     batch: usize,
     key_head: usize,
     queries: Range<usize>,
-    types: PhantomData<(L, V, E)>,
+    types: PhantomData<(L, D, E)>,
 }
 
-impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
+impl<L: Level, D: Products<E>, E: Stored<Value<D>>> Task<'_, L, D, E> {
     fn run(&self, pool: &Pool, worker: usize) {
         let p = self.problem;
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
         let keys = p.visible_keys(&self.queries, p.length(self.batch));
         // Panels start at multiples of a block.
         let keys = keys.start / SIDE * SIDE..keys.end;
         let mut carve = Carve::new();
-        let k_at = carve.take::<V::Elem>(packed_size(keys.len(), p.features, mr));
-        let v_at = carve.take::<V::Elem>(packed_size(p.value_features, keys.len(), nr));
-        let q_at = carve.take::<V::Elem>(packed_size(SIDE, p.features, nr));
-        let scores_at = carve.take::<V::Elem>(SIDE * SIDE);
+        let k_at = carve.take::<D::Left>(packed_size::<D>(keys.len(), p.features, mr));
+        let v_at = carve.take::<D::Right>(packed_size::<D>(p.value_features, keys.len(), nr));
+        let q_at = carve.take::<D::Right>(packed_size::<D>(SIDE, p.features, nr));
+        let scores_at = carve.take::<Value<D>>(SIDE * SIDE);
+        let operand_at = carve.take::<D::Left>(operand_size::<D>());
         let ld = p.value_features.next_multiple_of(nr);
-        let sums_at = carve.take::<V::Elem>(SIDE * ld);
-        let features = p.features.max(p.value_features);
-        let wide_at =
-            carve.take::<V::Elem>(widened_size::<E, V::Elem>(keys.len().max(SIDE), features));
+        let sums_at = carve.take::<Value<D>>(SIDE * ld);
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
-            let at = |offset: usize| base.wrapping_add(offset).cast::<V::Elem>();
-            let (k, v, wide) = (at(k_at), at(v_at), at(wide_at));
+            let at = |offset: usize| base.wrapping_add(offset);
+            let (k, v, q) = (at(k_at).cast(), at(v_at).cast(), at(q_at).cast());
+            let (scores, sums) = (at(scores_at).cast(), at(sums_at).cast());
             let key_head: Head<E> = head(&self.tensors.k, self.batch, self.key_head);
             let value_head: Head<E> = head(&self.tensors.v, self.batch, self.key_head);
             // SAFETY: `attention`'s contract; the scratch has room for what is packed.
             unsafe {
-                let from = widened::<L, _, _>(key_head, keys.clone(), p.features, wide);
-                pack_positions::<L, _>(from, keys.clone(), p.features, mr, k);
-                let from = widened::<L, _, _>(value_head, keys.clone(), p.value_features, wide);
-                pack_features::<L, _>(from, keys.clone(), p.value_features, nr, v);
+                pack_positions::<L, D, E, D::Left>(key_head, &keys, p.features, mr, k);
+                pack_features::<L, D, E, D::Right>(value_head, &keys, p.value_features, nr, v);
             }
             for i in 0..p.group() {
                 let query_head = self.key_head * p.group() + i;
                 for queries in blocks(self.queries.clone()) {
-                    let (q, scores, sums) = (at(q_at), at(scores_at), at(sums_at));
                     let from: Head<E> = head(&self.tensors.q, self.batch, query_head);
                     // SAFETY: as above; the block's queries are this task's alone.
                     unsafe {
-                        let from = widened::<L, _, _>(from, queries.clone(), p.features, wide);
-                        pack_positions::<L, _>(from, queries.clone(), p.features, nr, q);
-                        L::call(Block::<V, E> {
+                        pack_positions::<L, D, E, D::Right>(from, &queries, p.features, nr, q);
+                        L::call(Block::<D, E> {
                             problem: p,
                             batch: self.batch,
                             query_head,
@@ -118,6 +114,7 @@ impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
                             v,
                             q,
                             scores: std::slice::from_raw_parts_mut(scores, SIDE * SIDE),
+                            operand: at(operand_at).cast(),
                             sums,
                             ld,
                             out: head_mut(&self.tensors.out, self.batch, query_head),
@@ -131,33 +128,35 @@ impl<L: Level, V: Vector, E: Stored<V::Elem>> Task<'_, L, V, E> {
 }
 
 /// A block of queries against all their keys.
-struct Block<'a, V: Vector, E> {
+struct Block<'a, D: Dot, E> {
     problem: &'a Attention<'a>,
     batch: usize,
     query_head: usize,
     /// The keys that are packed.
     packed: Range<usize>,
     queries: Range<usize>,
-    k: *const V::Elem,
-    v: *const V::Elem,
-    q: *const V::Elem,
+    k: *const D::Left,
+    v: *const D::Right,
+    q: *const D::Right,
     /// Scores: keys × `SIDE` queries.
-    scores: &'a mut [V::Elem],
+    scores: &'a mut [Value<D>],
+    /// Room for them as an operand.
+    operand: *mut D::Left,
     /// Sums of values: queries × `ld`.
-    sums: *mut V::Elem,
+    sums: *mut Value<D>,
     ld: usize,
     out: HeadMut<E>,
-    lse: Option<HeadMut<V::Elem>>,
+    lse: Option<HeadMut<Value<D>>>,
 }
 
-impl<V: Vector, E: Stored<V::Elem>> Kernel for Block<'_, V, E> {
+impl<D: Products<E>, E: Stored<Value<D>>> Kernel for Block<'_, D, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(mut self) {
-        let zero = V::Elem::default();
+        let zero = Value::<D>::default();
         let mut softmax =
-            Softmax { largest: [V::Elem::from_f64(f64::NEG_INFINITY); SIDE], sum: [zero; SIDE] };
+            Softmax { largest: [Value::<D>::from_f64(f64::NEG_INFINITY); SIDE], sum: [zero; SIDE] };
         // SAFETY: the sums have a row of `ld` for each of `SIDE` queries.
         unsafe { self.sums.write_bytes(0, SIDE * self.ld) };
         let length = self.problem.length(self.batch);
@@ -169,38 +168,42 @@ impl<V: Vector, E: Stored<V::Elem>> Kernel for Block<'_, V, E> {
     }
 }
 
-impl<V: Vector, E: Stored<V::Elem>> Block<'_, V, E> {
+impl<D: Products<E>, E: Stored<Value<D>>> Block<'_, D, E> {
     /// Adds some keys.
     #[inline(always)]
-    fn add<L: Level>(&mut self, keys: Range<usize>, length: usize, softmax: &mut Softmax<V::Elem>) {
+    fn add<L: Level>(
+        &mut self,
+        keys: Range<usize>,
+        length: usize,
+        softmax: &mut Softmax<Value<D>>,
+    ) {
         let p = self.problem;
-        let nr = V::TILE_VECTORS * V::LANES;
+        let nr = D::Acc::TILE_VECTORS * D::Acc::LANES;
         let first = keys.start - self.packed.start;
         let queries = self.queries.clone();
         // SAFETY: packed panels and buffers have the sizes that the task reserved; the machine
         // has `L`, as this runs at it.
         unsafe {
-            L::call(Product::<V, _> {
+            L::call(Product::<D, _> {
                 rows: keys.len(),
                 columns: queries.len(),
                 depth: p.features,
-                a: self.k.add(first * p.features),
+                a: self.k.add(first * grouped::<D>(p.features)),
                 layout: Layout::Packed,
                 b: self.q,
-                b_panel: p.features * nr,
+                b_depth: p.features,
                 c: self.scores.as_mut_ptr(),
                 ld: SIDE,
                 needed: |rows| within(&p.seeing_queries(&beyond(rows, &keys)), &queries),
-                vector: PhantomData,
             });
             let scores = &mut self.scores[..keys.len() * SIDE];
             let heads = [self.batch, self.query_head];
             let factor =
-                p.finish_scores::<L, V::Elem>((&mut *scores, SIDE), heads, &queries, &keys);
-            let infinite = V::Elem::from_f64(f64::NEG_INFINITY);
+                p.finish_scores::<L, Value<D>>((&mut *scores, SIDE), heads, &queries, &keys);
+            let infinite = Value::<D>::from_f64(f64::NEG_INFINITY);
             p.hide(scores, &queries, &keys, infinite);
             let factors = softmax.add::<L>(scores, factor);
-            let one = V::Elem::from_f64(1.0);
+            let one = Value::<D>::from_f64(1.0);
             let smaller =
                 factors.iter().enumerate().take(queries.len()).filter(|(_, f)| **f != one);
             for (i, &factor) in smaller {
@@ -209,30 +212,31 @@ impl<V: Vector, E: Stored<V::Elem>> Block<'_, V, E> {
                     *x = *x * factor;
                 }
             }
-            L::call(Product::<V, _> {
+            let size = [keys.len(), queries.len()];
+            let layout = Layout::Columns;
+            L::call(Product::<D, _> {
                 rows: queries.len(),
                 columns: p.value_features,
                 depth: keys.len(),
-                a: self.scores.as_ptr(),
-                layout: Layout::Columns,
+                a: operand::<L, D>(self.scores.as_ptr(), size, layout, self.operand),
+                layout,
                 b: self.v.add(first * nr),
-                b_panel: self.packed.len() * nr,
+                b_depth: self.packed.len(),
                 c: self.sums,
                 ld: self.ld,
                 needed: |rows| within(&p.visible_keys(&beyond(rows, &queries), length), &keys),
-                vector: PhantomData,
             });
         }
     }
 
     /// Writes the output and the logarithms.
     #[inline(always)]
-    fn finish<L: Level>(&self, softmax: &Softmax<V::Elem>) {
-        let zero = V::Elem::default();
-        let unit = V::Elem::from_f64(std::f64::consts::LN_2);
+    fn finish<L: Level>(&self, softmax: &Softmax<Value<D>>) {
+        let zero = Value::<D>::default();
+        let unit = Value::<D>::from_f64(std::f64::consts::LN_2);
         for (i, query) in self.queries.clone().enumerate() {
             let sum = softmax.sum[i];
-            let factor = if sum == zero { zero } else { V::Elem::from_f64(1.0) / sum };
+            let factor = if sum == zero { zero } else { Value::<D>::from_f64(1.0) / sum };
             // SAFETY: this query's row of the sums and of the output.
             unsafe {
                 let row = self.sums.add(i * self.ld);

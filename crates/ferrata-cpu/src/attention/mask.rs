@@ -7,7 +7,7 @@ use half::{bf16, f16};
 
 use super::block::{Carve, SIDE, blocks};
 use super::scores::{Operands, Scores};
-use super::{Attention, Backward, Number, Vector, Written};
+use super::{Attention, Backward, Number, Products, Value, Written};
 use crate::gemm::Stored;
 use crate::isa::Level;
 use crate::pool::Pool;
@@ -119,7 +119,7 @@ unsafe impl Sync for Shared<'_> {}
 
 /// Computes the gradient of a mask. A task owns a block of its elements, and sums over what the
 /// mask repeats along in order; scores are computed once more for that.
-pub(super) fn gradient<L: Level, V: Vector, E: Stored<V::Elem>>(
+pub(super) fn gradient<L: Level, D: Products<E>, E: Stored<Value<D>>>(
     pool: &Pool,
     problem: &Attention<'_>,
     tensors: &Backward,
@@ -144,7 +144,7 @@ pub(super) fn gradient<L: Level, V: Vector, E: Stored<V::Elem>>(
         });
         let part = Part { problem, tensors, dmask, ranges };
         // SAFETY: `attention_backward`'s contract; the machine has `L`.
-        unsafe { part.run::<L, V, E>(pool, worker) };
+        unsafe { part.run::<L, D, E>(pool, worker) };
     });
 }
 
@@ -158,16 +158,21 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    unsafe fn run<L: Level, V: Vector, E: Stored<V::Elem>>(&self, pool: &Pool, worker: usize) {
+    unsafe fn run<L, D, E>(&self, pool: &Pool, worker: usize)
+    where
+        L: Level,
+        D: Products<E>,
+        E: Stored<Value<D>>,
+    {
         let p = self.problem;
         let [batches, heads, all_queries, all_keys] = self.ranges.clone();
         let mut carve = Carve::new();
-        let operands = Operands::<V>::reserve::<E>(&mut carve, p, SIDE, false);
-        let sums = carve.take::<V::Elem>(SIDE * SIDE);
+        let operands = Operands::<D>::reserve(&mut carve, p, SIDE, false);
+        let sums = carve.take::<Value<D>>(SIDE * SIDE);
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
             let mut operands = operands.at(base);
-            let sums = base.wrapping_add(sums).cast::<V::Elem>();
+            let sums = base.wrapping_add(sums).cast::<Value<D>>();
             // SAFETY: room was reserved for them.
             let sums = unsafe {
                 sums.write_bytes(0, SIDE * SIDE);
@@ -199,7 +204,7 @@ impl Part<'_> {
                 }
             }
             // SAFETY: passed on.
-            unsafe { self.write::<E, V::Elem>(sums) };
+            unsafe { self.write::<E, Value<D>>(sums) };
         });
     }
 

@@ -4,104 +4,100 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block::{
-    Carve, Head, Layout, Product, SIDE, beyond, head, pack_features, pack_positions, packed_size,
-    widened, widened_size, within,
+    Carve, Head, Layout, Product, SIDE, beyond, grouped, head, operand, operand_size,
+    pack_features, pack_positions, packed_size, within,
 };
-use super::{Attention, Backward, Number, Vector};
-use crate::gemm::Stored;
+use super::{Attention, Backward, Number, Products, Value, Vector};
+use crate::gemm::{Pack, Stored};
 use crate::isa::{Kernel, Level, Real};
 use crate::math::Math;
+use crate::simd::{Dot, Simd};
 
 /// The packed operands of some keys and a block of queries of one head, and room for a block of
 /// scores.
-pub struct Operands<V: Vector> {
+pub struct Operands<D: Dot> {
     /// The keys that are packed.
     pub keys: Range<usize>,
     /// Keys and values as rows of left operands.
-    k: *mut V::Elem,
-    v: *mut V::Elem,
+    k: *mut D::Left,
+    v: *mut D::Left,
     /// Queries and output gradients as right operands, columns being positions.
-    q: *mut V::Elem,
-    dout: *mut V::Elem,
+    q: *mut D::Right,
+    dout: *mut D::Right,
     /// Keys, queries and output gradients as right operands whose columns are features, for
     /// products of the block with them; null without.
-    pub k_features: *mut V::Elem,
-    pub q_features: *mut V::Elem,
-    pub dout_features: *mut V::Elem,
+    pub k_features: *mut D::Right,
+    pub q_features: *mut D::Right,
+    pub dout_features: *mut D::Right,
+    /// Room for a block as the left operand of these products.
+    rounded: *mut D::Left,
     /// Per query: the logarithm to the base 2, and the sum of output times its gradient.
-    exponents: *mut V::Elem,
-    delta: *mut V::Elem,
+    exponents: *mut Value<D>,
+    delta: *mut Value<D>,
     /// Blocks of keys × queries: probabilities, and gradients of scores.
-    pub scores: *mut V::Elem,
-    pub dscores: *mut V::Elem,
-    /// Room for what has to be widened.
-    wide: *mut V::Elem,
+    pub scores: *mut Value<D>,
+    pub dscores: *mut Value<D>,
 }
 
 /// Where the parts of [`Operands`] are to lie in a buffer.
-pub struct Reserved<V> {
-    parts: [usize; 12],
+pub struct Reserved<D> {
+    left: [usize; 3],
+    right: [usize; 5],
+    values: [usize; 4],
     products: bool,
-    vector: PhantomData<V>,
+    dot: PhantomData<D>,
 }
 
-impl<V: Vector> Operands<V> {
+impl<D: Dot<Acc: Vector>> Operands<D> {
     /// Reserves room for so many keys; `products` if blocks are multiplied with them.
-    pub fn reserve<E: 'static>(
+    pub fn reserve(
         carve: &mut Carve,
         p: &Attention<'_>,
         keys: usize,
         products: bool,
-    ) -> Reserved<V> {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
+    ) -> Reserved<D> {
+        let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
         let (features, values) = (p.features, p.value_features);
-        let mut take = |count: usize| carve.take::<V::Elem>(count);
-        let of_features = |lines: usize, steps: usize| {
-            if products { packed_size(lines, steps, nr) } else { 0 }
-        };
-        let of_features =
-            [of_features(features, keys), of_features(features, SIDE), of_features(values, SIDE)];
-        let parts = [
-            take(packed_size(keys, features, mr)),
-            take(packed_size(keys, values, mr)),
-            take(packed_size(SIDE, features, nr)),
-            take(packed_size(SIDE, values, nr)),
-            take(of_features[0]),
-            take(of_features[1]),
-            take(of_features[2]),
-            take(SIDE),
-            take(SIDE),
-            take(SIDE * SIDE),
-            take(SIDE * SIDE),
-            take(widened_size::<E, V::Elem>(keys.max(SIDE), features.max(values))),
+        let size = packed_size::<D>;
+        let wanted = |count: usize| if products { count } else { 0 };
+        let left = [size(keys, features, mr), size(keys, values, mr), wanted(operand_size::<D>())];
+        let right = [
+            size(SIDE, features, nr),
+            size(SIDE, values, nr),
+            wanted(size(features, keys, nr)),
+            wanted(size(features, SIDE, nr)),
+            wanted(size(values, SIDE, nr)),
         ];
-        Reserved { parts, products, vector: PhantomData }
+        Reserved {
+            left: left.map(|count| carve.take::<D::Left>(count)),
+            right: right.map(|count| carve.take::<D::Right>(count)),
+            values: [SIDE, SIDE, SIDE * SIDE, SIDE * SIDE].map(|n| carve.take::<Value<D>>(n)),
+            products,
+            dot: PhantomData,
+        }
     }
 
     /// Packs keys and values, of batch entry and key head `heads`.
     ///
     /// # Safety
     /// The machine has `L`; the tensors can be read; room was reserved for so many keys.
-    pub unsafe fn keys<L: Level, E: Stored<V::Elem>>(
+    pub unsafe fn keys<L: Level, E>(
         &mut self,
         p: &Attention<'_>,
         tensors: &Backward,
         [batch, key_head]: [usize; 2],
         keys: Range<usize>,
-    ) {
-        let (mr, nr) = (V::TILE_ROWS, V::TILE_VECTORS * V::LANES);
-        let (features, values) = (p.features, p.value_features);
-        let k: Head<E> = head(&tensors.k, batch, key_head);
-        let v: Head<E> = head(&tensors.v, batch, key_head);
+    ) where
+        D: Products<E>,
+        E: Copy + 'static,
+    {
+        let mr = D::Acc::TILE_ROWS;
+        let [k, v] = [&tensors.k, &tensors.v].map(|tensor| head::<E>(tensor, batch, key_head));
+        let none = std::ptr::null_mut();
         // SAFETY: passed on.
         unsafe {
-            let k = widened::<L, _, _>(k, keys.clone(), features, self.wide);
-            pack_positions::<L, _>(k, keys.clone(), features, mr, self.k);
-            if !self.k_features.is_null() {
-                pack_features::<L, _>(k, keys.clone(), features, nr, self.k_features);
-            }
-            let v = widened::<L, _, _>(v, keys.clone(), values, self.wide);
-            pack_positions::<L, _>(v, keys.clone(), values, mr, self.v);
+            pack::<L, D, E, _>(k, &keys, p.features, mr, self.k, self.k_features);
+            pack::<L, D, E, _>(v, &keys, p.value_features, mr, self.v, none);
         }
         self.keys = keys;
     }
@@ -110,29 +106,23 @@ impl<V: Vector> Operands<V> {
     ///
     /// # Safety
     /// As [`Operands::keys`].
-    pub unsafe fn queries<L: Level, E: Stored<V::Elem>>(
+    pub unsafe fn queries<L: Level, E>(
         &mut self,
         p: &Attention<'_>,
         tensors: &Backward,
         [batch, query_head]: [usize; 2],
         queries: Range<usize>,
-    ) {
-        let nr = V::TILE_VECTORS * V::LANES;
-        let (features, values) = (p.features, p.value_features);
-        let q: Head<E> = head(&tensors.q, batch, query_head);
-        let dout: Head<E> = head(&tensors.dout, batch, query_head);
+    ) where
+        D: Products<E>,
+        E: Stored<Value<D>>,
+    {
+        let nr = D::Acc::TILE_VECTORS * D::Acc::LANES;
+        let [q, dout] = [&tensors.q, &tensors.dout].map(|t| head::<E>(t, batch, query_head));
         // SAFETY: passed on.
         unsafe {
-            let q = widened::<L, _, _>(q, queries.clone(), features, self.wide);
-            pack_positions::<L, _>(q, queries.clone(), features, nr, self.q);
-            if !self.q_features.is_null() {
-                pack_features::<L, _>(q, queries.clone(), features, nr, self.q_features);
-            }
-            let wide = widened::<L, _, _>(dout, queries.clone(), values, self.wide);
-            pack_positions::<L, _>(wide, queries.clone(), values, nr, self.dout);
-            if !self.dout_features.is_null() {
-                pack_features::<L, _>(wide, queries.clone(), values, nr, self.dout_features);
-            }
+            pack::<L, D, E, _>(q, &queries, p.features, nr, self.q, self.q_features);
+            let values = p.value_features;
+            pack::<L, D, E, _>(dout, &queries, values, nr, self.dout, self.dout_features);
             L::call(Delta {
                 out: head(&tensors.out, batch, query_head),
                 dout,
@@ -144,12 +134,65 @@ impl<V: Vector> Operands<V> {
             });
         }
     }
+
+    /// A block of probabilities or gradients of scores as the left operand of products.
+    ///
+    /// # Safety
+    /// As [`operand`]; room was reserved for products.
+    pub unsafe fn operand<L: Level>(
+        &self,
+        block: *const Value<D>,
+        size: [usize; 2],
+        layout: Layout,
+    ) -> *const D::Left
+    where
+        D: Dot<Left: Stored<Value<D>>>,
+    {
+        // SAFETY: passed on.
+        unsafe { operand::<L, D>(block, size, layout, self.rounded) }
+    }
 }
 
-impl<V: Vector> Reserved<V> {
+/// Packs positions as lines of `width`, and, unless `by_features` is null, features as columns of
+/// a right operand.
+///
+/// # Safety
+/// As [`pack_positions`].
+unsafe fn pack<L, D, E, P>(
+    head: Head<E>,
+    positions: &Range<usize>,
+    features: usize,
+    width: usize,
+    to: *mut P,
+    by_features: *mut D::Right,
+) where
+    L: Level,
+    D: Products<E>,
+    E: Copy + 'static,
+    P: Pack<E>,
+{
+    let nr = D::Acc::TILE_VECTORS * D::Acc::LANES;
+    // SAFETY: passed on.
+    unsafe {
+        pack_positions::<L, D, E, P>(head, positions, features, width, to);
+        if !by_features.is_null() {
+            pack_features::<L, D, E, D::Right>(head, positions, features, nr, by_features);
+        }
+    }
+}
+
+impl<D: Dot> Reserved<D> {
     /// The operands in a buffer, nothing packed yet.
-    pub fn at(&self, base: *mut u8) -> Operands<V> {
-        let [
+    pub fn at(&self, base: *mut u8) -> Operands<D> {
+        let [k, v, rounded] = self.left.map(|at| base.wrapping_add(at).cast());
+        let right = self.right.map(|at| base.wrapping_add(at).cast());
+        let [q, dout, features @ ..] = right;
+        let wanted = |p: *mut D::Right| if self.products { p } else { std::ptr::null_mut() };
+        let [k_features, q_features, dout_features] = features.map(wanted);
+        let values = self.values.map(|at| base.wrapping_add(at).cast());
+        let [exponents, delta, scores, dscores] = values;
+        Operands {
+            keys: 0..0,
             k,
             v,
             q,
@@ -157,27 +200,11 @@ impl<V: Vector> Reserved<V> {
             k_features,
             q_features,
             dout_features,
+            rounded,
             exponents,
             delta,
             scores,
             dscores,
-            wide,
-        ] = self.parts.map(|offset| base.wrapping_add(offset).cast::<V::Elem>());
-        let wanted = |p: *mut V::Elem| if self.products { p } else { std::ptr::null_mut() };
-        Operands {
-            keys: 0..0,
-            k,
-            v,
-            q,
-            dout,
-            k_features: wanted(k_features),
-            q_features: wanted(q_features),
-            dout_features: wanted(dout_features),
-            exponents,
-            delta,
-            scores,
-            dscores,
-            wide,
         }
     }
 }
@@ -249,41 +276,39 @@ unsafe fn dot<L: Level, E: Stored<T>, T: Number>(
 }
 
 /// A block of keys and queries, to become probabilities and gradients of scores.
-pub struct Scores<'a, V: Vector> {
+pub struct Scores<'a, D: Dot> {
     pub problem: &'a Attention<'a>,
     /// Batch entry and query head.
     pub heads: [usize; 2],
-    pub operands: &'a Operands<V>,
+    pub operands: &'a Operands<D>,
     pub keys: Range<usize>,
     pub queries: Range<usize>,
     /// Whether the gradients are those of the products of queries and keys, or of the scores.
     pub of_products: bool,
 }
 
-impl<V: Vector> Kernel for Scores<'_, V> {
+impl<D: Dot<Acc: Vector>> Kernel for Scores<'_, D> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Level>(self) {
         let (p, b) = (self.problem, self.operands);
         let (keys, queries) = (&self.keys, &self.queries);
-        let nr = V::TILE_VECTORS * V::LANES;
         let first = keys.start - b.keys.start;
         // SAFETY: the operands have room for every block; the machine has `L`.
         unsafe {
-            let product = |depth: usize, a: *const V::Elem, b: *const V::Elem, c| {
-                L::call(Product {
+            let product = |depth: usize, a: *const D::Left, b, c| {
+                L::call(Product::<D, _> {
                     rows: keys.len(),
                     columns: queries.len(),
                     depth,
-                    a: a.add(first * depth),
+                    a: a.add(first * grouped::<D>(depth)),
                     layout: Layout::Packed,
                     b,
-                    b_panel: depth * nr,
+                    b_depth: depth,
                     c,
                     ld: SIDE,
                     needed: |rows| within(&p.seeing_queries(&beyond(rows, keys)), queries),
-                    vector: PhantomData::<V>,
                 });
             };
             product(p.features, b.k, b.q, b.scores);
@@ -297,25 +322,25 @@ impl<V: Vector> Kernel for Scores<'_, V> {
     }
 }
 
-impl<V: Vector> Scores<'_, V> {
+impl<D: Dot<Acc: Vector>> Scores<'_, D> {
     /// Turns products into probabilities, and gradients of the latter into those of scores.
     #[inline(always)]
     fn softmax<L: Level>(
         &self,
-        scores: &mut [V::Elem],
-        dscores: &mut [V::Elem],
-        exponents: &[V::Elem],
-        delta: &[V::Elem],
+        scores: &mut [Value<D>],
+        dscores: &mut [Value<D>],
+        exponents: &[Value<D>],
+        delta: &[Value<D>],
     ) {
         let p = self.problem;
-        let zero = V::Elem::default();
+        let zero = Value::<D>::default();
         let zeros = [zero; SIDE];
         let scale = if self.of_products { p.scale } else { 1.0 };
-        let (mut delta, mut scale) = (delta, V::Elem::from_f64(scale));
+        let (mut delta, mut scale) = (delta, Value::<D>::from_f64(scale));
         if let (Some(cap), true) = (p.softcap, self.of_products) {
             // The slope of the cap, while the products are there.
-            let inner = V::Elem::from_f64(p.scale / cap);
-            let one = V::Elem::from_f64(1.0);
+            let inner = Value::<D>::from_f64(p.scale / cap);
+            let one = Value::<D>::from_f64(1.0);
             for (row, drow) in scores.chunks_exact(SIDE).zip(dscores.chunks_exact_mut(SIDE)) {
                 for i in 0..SIDE {
                     let t = (row[i] * inner).tanh::<L>();
@@ -324,7 +349,7 @@ impl<V: Vector> Scores<'_, V> {
             }
             (delta, scale) = (&zeros, one);
         }
-        let factor = p.finish_scores::<L, V::Elem>(
+        let factor = p.finish_scores::<L, Value<D>>(
             (&mut *scores, SIDE),
             self.heads,
             &self.queries,

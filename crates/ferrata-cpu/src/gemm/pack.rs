@@ -28,22 +28,12 @@ where
     In: Copy + 'static,
     P: Pack<In>,
 {
-    /// Packs every panel in groups of one step.
-    ///
-    /// # Safety
-    /// The machine has `L`; `from` is readable at every line and step; `to` is writable for
-    /// `depth · width` elements per panel begun.
-    pub unsafe fn pack<L: Level>(self) {
-        let panel = self.depth * self.width;
-        // SAFETY: passed on.
-        unsafe { L::call(Grouped::<In, P, 1> { panels: self, panel }) }
-    }
-
     /// Packs these steps of every panel in the groups of a dot instruction; panels begin `panel`
     /// elements apart.
     ///
     /// # Safety
-    /// As [`Panels::pack`], for `depth` rounded up to groups.
+    /// The machine has `L`; `from` is readable at every line and step; `to` is writable for
+    /// `depth · width` elements per panel begun, `depth` being rounded up to groups.
     pub unsafe fn pack_for<L: Level, D: Dot>(self, panel: usize) {
         // SAFETY: passed on.
         unsafe {
@@ -74,11 +64,11 @@ where
     fn run<L: Level>(self) {
         let p = &self.panels;
         let whole = if p.line == 1 { p.lines / p.width } else { 0 };
-        // SAFETY: `pack`'s contract, for the panels that are full.
+        // SAFETY: `pack_for`'s contract, for the panels that are full.
         unsafe { self.copy(whole) };
         for first in (whole * p.width..p.lines).step_by(p.width) {
             let lines = p.width.min(p.lines - first);
-            // SAFETY: `pack`'s contract, for the panel that starts at line `first`.
+            // SAFETY: `pack_for`'s contract, for the panel that starts at line `first`.
             unsafe {
                 let from = p.from.offset(first as isize * p.line);
                 let to = p.to.add(first / p.width * self.panel);
@@ -110,7 +100,7 @@ where
             ($n:literal) => {
                 for group in 0..p.depth / G {
                     for panel in 0..panels {
-                        // SAFETY: `pack`'s contract.
+                        // SAFETY: `pack_for`'s contract.
                         unsafe {
                             let step = |g: usize| p.step * (group * G + g) as isize;
                             let from = p.from.add(panel * $n);
@@ -139,7 +129,7 @@ where
             _ => fixed!(32),
         }
         for panel in 0..panels {
-            // SAFETY: `pack`'s contract.
+            // SAFETY: `pack_for`'s contract.
             unsafe {
                 let (from, to) = (p.from.add(panel * p.width), p.to.add(panel * size));
                 self.gather(from, to, p.width, p.depth / G * G..p.depth);
@@ -168,21 +158,29 @@ where
         to: *mut P,
         lines: usize,
     ) -> usize {
-        let Some(flip) = P::FLIP else { return 0 };
-        if L::ISA < crate::Isa::Avx2 || size_of::<P>() * G != size_of::<u32>() {
+        use half::{bf16, f16};
+        use std::any::TypeId;
+        let widened = G == 1 && TypeId::of::<P>() == TypeId::of::<f32>();
+        let load: x86::Load = match P::FLIP {
+            _ if widened && TypeId::of::<In>() == TypeId::of::<bf16>() => x86::Load::Bf16,
+            _ if widened && TypeId::of::<In>() == TypeId::of::<f16>() => x86::Load::F16,
+            Some(flip) if size_of::<P>() * G == size_of::<u32>() => x86::Load::Bits(flip),
+            _ => return 0,
+        };
+        if L::ISA < crate::Isa::Avx2 {
             return 0;
         }
         let p = &self.panels;
         let groups = p.depth / G / 8 * 8;
         let line = p.line * size_of::<In>() as isize;
         for first in (0..lines).step_by(8) {
-            // SAFETY: `pack`'s contract; groups have 32 bits and keep them; the level has AVX2.
+            // SAFETY: `pack_for`'s contract; packed groups have 32 bits; the level has AVX2 and
+            // F16C.
             unsafe {
                 let from = from.offset(first as isize * p.line).cast::<u8>();
                 let to = to.add(first * G).cast::<u32>();
                 let count = (lines - first).min(8);
-                let flip = i32::from_ne_bytes([flip; 4]);
-                x86::transpose(from, line, to, p.width, count, groups, flip);
+                x86::transpose(from, line, to, p.width, count, groups, load);
             }
         }
         groups * G
@@ -206,7 +204,7 @@ where
         let p = &self.panels;
         let padded = steps.end.next_multiple_of(G);
         for line in 0..lines {
-            // SAFETY: `pack`'s contract.
+            // SAFETY: `pack_for`'s contract.
             unsafe {
                 let at = |step: usize| to.add((step / G * p.width + line) * G + step % G);
                 for step in steps.clone() {
@@ -225,11 +223,45 @@ where
 mod x86 {
     use std::arch::x86_64::*;
 
-    /// Transposes `lines ≤ 8` lines, `line` bytes apart, of `steps` (a multiple of 8) elements of
-    /// 32 bits, flipping the bits of `flip`, in 8 × 8 blocks.
+    /// How elements of 32 bits are loaded.
+    #[derive(Clone, Copy)]
+    pub enum Load {
+        /// As they are, the same bits of every byte flipped.
+        Bits(u8),
+        /// Widened.
+        Bf16,
+        F16,
+    }
+
+    impl Load {
+        /// Bytes of an element in memory.
+        #[inline(always)]
+        fn bytes(self) -> usize {
+            if matches!(self, Load::Bits(_)) { 4 } else { 2 }
+        }
+
+        /// Four elements.
+        #[inline(always)]
+        unsafe fn four(self, from: *const u8) -> __m128 {
+            // SAFETY: `transpose`'s contract.
+            unsafe {
+                match self {
+                    Load::Bits(_) => _mm_loadu_ps(from.cast()),
+                    Load::Bf16 => {
+                        let halves = _mm_cvtepu16_epi32(_mm_loadl_epi64(from.cast()));
+                        _mm_castsi128_ps(_mm_slli_epi32::<16>(halves))
+                    }
+                    Load::F16 => _mm_cvtph_ps(_mm_loadl_epi64(from.cast())),
+                }
+            }
+        }
+    }
+
+    /// Transposes `lines ≤ 8` lines, `line` bytes apart, of `steps` (a multiple of 8) elements, in
+    /// 8 × 8 blocks.
     ///
     /// # Safety
-    /// The machine has AVX2; `from` is readable for `steps` elements from each of `lines` lines,
+    /// The machine has AVX2 and F16C; `from` is readable for `steps` elements from each of `lines` lines,
     /// `to` writable for `lines` elements at every step; neither need be aligned.
     #[inline(always)]
     pub unsafe fn transpose(
@@ -239,19 +271,20 @@ mod x86 {
         width: usize,
         lines: usize,
         steps: usize,
-        flip: i32,
+        load: Load,
     ) {
         // SAFETY: the caller's contract; lines beyond the last are read from the last one again.
         unsafe {
-            let at = |i: usize| from.offset(i.min(lines - 1) as isize * line).cast::<f32>();
-            let source: [*const f32; 8] = std::array::from_fn(at);
+            let at = |i: usize| from.offset(i.min(lines - 1) as isize * line);
+            let source: [*const u8; 8] = std::array::from_fn(at);
             let ones = _mm256_set1_epi32(-1);
             let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
             let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lines as i32), lane);
             let mask = if lines == 8 { ones } else { mask };
-            let flip = _mm256_castsi256_ps(_mm256_set1_epi32(flip));
+            let flip = if let Load::Bits(flip) = load { flip } else { 0 };
+            let flip = _mm256_castsi256_ps(_mm256_set1_epi8(flip as i8));
             for p in (0..steps).step_by(8) {
-                let columns = block(source, p);
+                let columns = block(source, p, load);
                 for (d, column) in columns.into_iter().enumerate() {
                     let to = to.add((p + d) * width).cast::<f32>();
                     let column = _mm256_xor_ps(column, flip);
@@ -267,13 +300,13 @@ mod x86 {
 
     /// Elements `p..p + 8` of 8 lines, as 8 columns.
     #[inline(always)]
-    unsafe fn block(source: [*const f32; 8], p: usize) -> [__m256; 8] {
+    unsafe fn block(source: [*const u8; 8], p: usize, load: Load) -> [__m256; 8] {
         // SAFETY: the caller's contract.
         unsafe {
             // Lines i and i + 4 share a register, so that only shuffles within halves remain.
             let pair = |i: usize, offset: usize| {
-                let low = _mm256_castps128_ps256(_mm_loadu_ps(source[i].add(p + offset)));
-                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(source[i + 4].add(p + offset)))
+                let four = |line: usize| load.four(source[line].add((p + offset) * load.bytes()));
+                _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(four(i)), four(i + 4))
             };
             let mut out = [_mm256_setzero_ps(); 8];
             for half in 0..2 {

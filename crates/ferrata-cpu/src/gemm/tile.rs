@@ -1,12 +1,12 @@
 //! The register tile: the innermost loop of the packed matrix product.
 
 use crate::isa::{Kernel, Level};
-use crate::simd::{Dot, Fma, Simd};
+use crate::simd::{Dot, Simd};
 
 /// `C[rows, cols] (+)= A·B` over packed panels, `rows ≤ TILE_ROWS`,
 /// `cols ≤ TILE_VECTORS · LANES`; `P` and `Q` are the operands' elements.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile<P, Q = P, A = P> {
+pub(crate) struct Tile<P, Q, A> {
     /// Groups of steps of the contracted dimension.
     pub depth: usize,
     /// The left operand's first row and step.
@@ -26,36 +26,13 @@ pub(crate) struct Tile<P, Q = P, A = P> {
     pub accumulate: bool,
 }
 
-impl<T: Copy + Default + PartialEq + Send + Sync + 'static> Tile<T, T, T> {
-    /// Computes the tile with vectors `V`; rows of the left operand are neighbours, as in packed
-    /// panels, and up to the next multiple of 2 they are read, and ignored.
-    ///
-    /// # Safety
-    /// The machine has `L` and `V`; the operands hold `depth` steps; `c` is writable for `rows` ×
-    /// `cols` and nobody else touches it.
-    #[inline(always)]
-    pub unsafe fn compute<L: Level, V: Simd<Elem = T>>(self) {
-        // SAFETY: passed on.
-        unsafe { self.dots::<L, Fma<V>>() };
-    }
-
-    /// As [`Tile::compute`], but the left operand's steps are neighbours, and only `rows` rows of
-    /// it are read.
-    ///
-    /// # Safety
-    /// As [`Tile::compute`].
-    #[inline(always)]
-    pub unsafe fn compute_rows<L: Level, V: Simd<Elem = T>>(self) {
-        // SAFETY: passed on.
-        unsafe { self.dots_of_rows::<L, Fma<V>>() };
-    }
-}
-
 impl<P: Copy, Q: Copy, A: Copy> Tile<P, Q, A> {
-    /// As [`Tile::compute`], with `D`.
+    /// Computes the tile with `D`; rows of the left operand are neighbours, as in packed panels, and
+    /// up to the next multiple of 2 they are read, and ignored.
     ///
     /// # Safety
-    /// As [`Tile::compute`], for groups of steps.
+    /// The machine has `L` and `D`; the operands hold `depth` groups of steps; `c` is writable for
+    /// `rows` × `cols` and nobody else touches it.
     #[inline(always)]
     pub unsafe fn dots<L, D>(self)
     where
@@ -66,10 +43,11 @@ impl<P: Copy, Q: Copy, A: Copy> Tile<P, Q, A> {
         unsafe { self.of_width::<L, D, false>() };
     }
 
-    /// As [`Tile::compute_rows`], with `D`.
+    /// As [`Tile::dots`], but the left operand's steps are neighbours, and only `rows` rows of it
+    /// are read.
     ///
     /// # Safety
-    /// As [`Tile::compute`], for groups of steps.
+    /// As [`Tile::dots`].
     #[inline(always)]
     pub unsafe fn dots_of_rows<L, D>(self)
     where
@@ -151,7 +129,7 @@ impl<D: Dot, const M: usize, const N: usize, const ROWS: bool> Kernel for Fixed<
         let lanes = D::Acc::LANES;
         let step = D::Acc::TILE_VECTORS * lanes * D::GROUP;
         let (mut a, mut b) = (t.a, t.b);
-        // SAFETY: `compute`'s contract: the machine has D, panels hold `depth` groups.
+        // SAFETY: `dots`' contract: the machine has D, panels hold `depth` groups.
         let acc = unsafe {
             // The output is needed only at the end, and may be far away.
             for i in 0..M.min(t.rows) {
