@@ -102,32 +102,41 @@ impl<E: Stored<T>, T: Number> Kernel for Sum<E, T> {
 
     #[inline(always)]
     fn run<L: Level>(self) {
-        /// Features that are summed together.
-        const CHUNK: usize = 32;
         for i in 0..self.positions {
             for start in (0..self.features).step_by(CHUNK) {
-                let count = CHUNK.min(self.features - start);
                 // SAFETY: `run`'s tasks give buffers of these sizes.
                 unsafe {
-                    let at = self.first.add(i * self.features + start);
-                    let mut sums = [T::default(); CHUNK];
-                    for part in 0..self.parts {
-                        let from = at.add(part * self.stride);
-                        if count == CHUNK {
-                            for (j, sum) in sums.iter_mut().enumerate() {
-                                *sum = *sum + from.add(j).read();
-                            }
-                        } else {
-                            for (j, sum) in sums.iter_mut().enumerate().take(count) {
-                                *sum = *sum + from.add(j).read();
-                            }
-                        }
+                    match self.features - start {
+                        // Loops of a constant length become vector code.
+                        CHUNK.. => self.chunk(i, start, CHUNK),
+                        rest => self.chunk(i, start, rest),
                     }
-                    let step = self.out.feature;
-                    let to = i as isize * self.out.position + start as isize * step;
-                    write_row(self.out.data.offset(to), step, count, |j| sums[j]);
                 }
             }
+        }
+    }
+}
+
+/// Features that are summed together.
+const CHUNK: usize = 32;
+
+impl<E: Stored<T>, T: Number> Sum<E, T> {
+    /// Sums some features of a position.
+    #[inline(always)]
+    unsafe fn chunk(&self, position: usize, start: usize, count: usize) {
+        let step = self.out.feature;
+        // SAFETY: the caller's buffers hold them.
+        unsafe {
+            let at = self.first.add(position * self.features + start);
+            let mut sums = [T::default(); CHUNK];
+            for part in 0..self.parts {
+                let from = at.add(part * self.stride);
+                for (j, sum) in sums.iter_mut().enumerate().take(count) {
+                    *sum = *sum + from.add(j).read();
+                }
+            }
+            let to = position as isize * self.out.position + start as isize * step;
+            write_row(self.out.data.offset(to), step, count, |j| sums[j]);
         }
     }
 }

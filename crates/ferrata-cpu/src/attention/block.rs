@@ -10,6 +10,9 @@ use crate::simd::{Dot, Simd};
 
 /// Queries and keys of a block, at most: a multiple of every tile's rows and columns.
 pub const SIDE: usize = 96;
+/// Queries whose softmax is computed together: few enough for registers.
+pub const STRIP: usize = 32;
+const _: () = assert!(SIDE.is_multiple_of(STRIP));
 
 /// One head's positions and features, some of them, in memory.
 #[derive(Clone, Copy)]
@@ -65,7 +68,7 @@ impl Attention<'_> {
     }
 
     /// Queries that see a key.
-    fn visible_queries(&self, key: usize) -> Range<usize> {
+    pub fn visible_queries(&self, key: usize) -> Range<usize> {
         let own = key as isize - self.offset;
         let end = self.window.map_or(isize::MAX, |w| own.saturating_add(w as isize).max(0));
         let start = if self.causal { own.max(0) } else { 0 };

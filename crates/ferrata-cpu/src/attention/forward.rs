@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block::{
-    Carve, Head, HeadMut, Layout, Product, SIDE, beyond, blocks, grouped, head, head_mut, operand,
-    operand_size, pack_features, pack_positions, packed_size, within, write_row,
+    Carve, Head, HeadMut, Layout, Product, SIDE, STRIP, beyond, blocks, grouped, head, head_mut,
+    operand, operand_size, pack_features, pack_positions, packed_size, within, write_row,
 };
 use super::{Attention, Forward, Number, Products, Value, few};
 use crate::gemm::Stored;
@@ -202,7 +202,7 @@ impl<D: Products<E>, E: Stored<Value<D>>> Block<'_, D, E> {
                 p.finish_scores::<L, Value<D>>((&mut *scores, SIDE), heads, &queries, &keys);
             let infinite = Value::<D>::from_f64(f64::NEG_INFINITY);
             p.hide(scores, &queries, &keys, infinite);
-            let factors = softmax.add::<L>(scores, factor);
+            let factors = softmax.add::<L>(scores, queries.len(), factor);
             let one = Value::<D>::from_f64(1.0);
             let smaller =
                 factors.iter().enumerate().take(queries.len()).filter(|(_, f)| **f != one);
@@ -260,19 +260,15 @@ struct Softmax<T> {
     sum: [T; SIDE],
 }
 
-/// Queries whose softmax is kept in registers over the keys of a block.
-const STRIP: usize = 32;
-
 impl<T: Number> Softmax<T> {
-    /// Adds rows of scores, which are still to be multiplied by `factor` and become exponentials;
-    /// what earlier sums must be multiplied with.
+    /// Adds rows of scores of so many queries, which are still to be multiplied by `factor` and
+    /// become exponentials; what earlier sums must be multiplied with.
     #[inline(always)]
-    fn add<L: Level>(&mut self, scores: &mut [T], factor: T) -> [T; SIDE] {
-        const { assert!(SIDE.is_multiple_of(STRIP)) };
+    fn add<L: Level>(&mut self, scores: &mut [T], queries: usize, factor: T) -> [T; SIDE] {
         let infinite = T::from_f64(f64::NEG_INFINITY);
         let top = largest(scores);
         let mut factors = [T::default(); SIDE];
-        for start in (0..SIDE).step_by(STRIP) {
+        for start in (0..queries).step_by(STRIP) {
             let mut base = [T::default(); STRIP];
             let mut sums = base;
             for i in 0..STRIP {

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::block::{
-    Carve, Head, Layout, Product, SIDE, beyond, grouped, head, operand, operand_size,
+    Carve, Head, Layout, Product, SIDE, STRIP, beyond, grouped, head, operand, operand_size,
     pack_features, pack_positions, packed_size, within,
 };
 use super::{Attention, Backward, Number, Products, Value, Vector};
@@ -355,11 +355,18 @@ impl<D: Dot<Acc: Vector>> Scores<'_, D> {
             &self.queries,
             &self.keys,
         );
-        for (row, drow) in scores.chunks_exact_mut(SIDE).zip(dscores.chunks_exact_mut(SIDE)) {
-            for i in 0..SIDE {
-                let x = L::mul_add(row[i], factor, -exponents[i]).decay::<L>();
-                row[i] = x;
-                drow[i] = x * (drow[i] - delta[i]) * scale;
+        let rows = scores.chunks_exact_mut(SIDE).zip(dscores.chunks_exact_mut(SIDE));
+        for ((row, drow), key) in rows.zip(self.keys.clone()) {
+            let seen = within(&p.visible_queries(key), &self.queries);
+            // What nobody sees is hidden below.
+            for start in (seen.start / STRIP * STRIP..seen.end).step_by(STRIP) {
+                let strip = start..start + STRIP;
+                let ends = exponents[strip.clone()].iter().zip(&delta[strip.clone()]);
+                let products = row[strip.clone()].iter_mut().zip(&mut drow[strip]);
+                for ((x, dx), (&exponent, &delta)) in products.zip(ends) {
+                    *x = L::mul_add(*x, factor, -exponent).decay::<L>();
+                    *dx = *x * (*dx - delta) * scale;
+                }
             }
         }
         p.hide(scores, &self.queries, &self.keys, zero);

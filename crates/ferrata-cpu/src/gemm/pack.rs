@@ -65,7 +65,7 @@ where
         let p = &self.panels;
         let whole = if p.line == 1 { p.lines / p.width } else { 0 };
         // SAFETY: `pack_for`'s contract, for the panels that are full.
-        unsafe { self.copy(whole) };
+        unsafe { self.copy::<L>(whole) };
         for first in (whole * p.width..p.lines).step_by(p.width) {
             let lines = p.width.min(p.lines - first);
             // SAFETY: `pack_for`'s contract, for the panel that starts at line `first`.
@@ -93,8 +93,12 @@ where
     /// The first `panels` panels, whose lines are neighbours in memory: group by group, so that
     /// reads are long.
     #[inline(always)]
-    unsafe fn copy(&self, panels: usize) {
+    unsafe fn copy<L: Level>(&self, panels: usize) {
         let (p, size) = (&self.panels, self.panel);
+        // SAFETY: passed on.
+        if unsafe { self.interleave::<L>(panels) } {
+            return;
+        }
         /// Panels of a constant width, so that the compiler moves whole vectors.
         macro_rules! fixed {
             ($n:literal) => {
@@ -128,6 +132,14 @@ where
             16 => fixed!(16),
             _ => fixed!(32),
         }
+        // SAFETY: passed on.
+        unsafe { self.last_group(panels) };
+    }
+
+    /// The group of the first `panels` panels that is not full.
+    #[inline(always)]
+    unsafe fn last_group(&self, panels: usize) {
+        let (p, size) = (&self.panels, self.panel);
         for panel in 0..panels {
             // SAFETY: `pack_for`'s contract.
             unsafe {
@@ -135,6 +147,37 @@ where
                 self.gather(from, to, p.width, p.depth / G * G..p.depth);
             }
         }
+    }
+
+    /// As `copy`, in registers, if groups of several steps have 32 bits and the path can; says so.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn interleave<L: Level>(&self, panels: usize) -> bool {
+        let Some(flip) = P::FLIP else { return false };
+        if L::ISA < crate::Isa::Avx512 || G == 1 || size_of::<P>() * G != size_of::<u32>() {
+            return false;
+        }
+        let p = &self.panels;
+        let step = p.step * size_of::<In>() as isize;
+        for group in 0..p.depth / G {
+            for panel in 0..panels {
+                // SAFETY: `pack_for`'s contract; the level has AVX-512.
+                unsafe {
+                    let from = p.from.offset((group * G) as isize * p.step).add(panel * p.width);
+                    let to = p.to.add(panel * self.panel + group * G * p.width);
+                    x86::interleave::<G>(from.cast(), step, to.cast(), p.width, flip);
+                }
+            }
+        }
+        // SAFETY: passed on.
+        unsafe { self.last_group(panels) };
+        true
+    }
+
+    /// As above, where there are no such instructions.
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn interleave<L: Level>(&self, _: usize) -> bool {
+        false
     }
 
     /// Lines whose steps are neighbours in memory.
@@ -294,6 +337,41 @@ mod x86 {
                         _mm256_maskstore_ps(to, mask, column);
                     }
                 }
+            }
+        }
+    }
+
+    /// Writes the group of `G` steps, `step` bytes apart, of each of `lines` lines, which are
+    /// neighbours; a group has 32 bits, and the bits of `flip` are flipped in each byte.
+    ///
+    /// # Safety
+    /// The machine has AVX-512 F, BW and VL; lines are readable at every step, `to` is writable
+    /// for `lines` groups; neither need be aligned.
+    #[inline(always)]
+    pub unsafe fn interleave<const G: usize>(
+        from: *const u8,
+        step: isize,
+        to: *mut u32,
+        lines: usize,
+        flip: u8,
+    ) {
+        let element = 4 / G;
+        for first in (0..lines).step_by(16) {
+            let mask = (0xffffu32 >> (16 - (lines - first).min(16))) as u16;
+            // SAFETY: the caller's contract; lines beyond the last are masked.
+            unsafe {
+                let mut groups = _mm512_set1_epi8(flip as i8);
+                for g in 0..G {
+                    let from = from.offset(g as isize * step).add(first * element);
+                    let wide = if element == 2 {
+                        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()))
+                    } else {
+                        _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from.cast()))
+                    };
+                    let place = _mm_cvtsi32_si128((8 * element * g) as i32);
+                    groups = _mm512_xor_si512(groups, _mm512_sll_epi32(wide, place));
+                }
+                _mm512_mask_storeu_epi32(to.add(first).cast(), mask, groups);
             }
         }
     }
