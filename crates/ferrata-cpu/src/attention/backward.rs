@@ -86,10 +86,10 @@ pub fn run<L: Level, D: Products<E>, E: Stored<Value<D>>>(
     }
 }
 
-/// Sums the parts of one head's gradient.
+/// Sums the parts of one head's gradient into the first one, and writes it.
 struct Sum<E, T> {
     out: HeadMut<E>,
-    first: *const T,
+    first: *mut T,
     parts: usize,
     /// Elements from one part to the next.
     stride: usize,
@@ -103,40 +103,18 @@ impl<E: Stored<T>, T: Number> Kernel for Sum<E, T> {
     #[inline(always)]
     fn run<L: Level>(self) {
         for i in 0..self.positions {
-            for start in (0..self.features).step_by(CHUNK) {
-                // SAFETY: `run`'s tasks give buffers of these sizes.
-                unsafe {
-                    match self.features - start {
-                        // Loops of a constant length become vector code.
-                        CHUNK.. => self.chunk(i, start, CHUNK),
-                        rest => self.chunk(i, start, rest),
+            // SAFETY: `run`'s tasks give buffers of these sizes.
+            unsafe {
+                let sums = self.first.add(i * self.features);
+                for part in 1..self.parts {
+                    let from = sums.add(part * self.stride).cast_const();
+                    for j in 0..self.features {
+                        sums.add(j).write(sums.add(j).read() + from.add(j).read());
                     }
                 }
+                let to = self.out.data.offset(i as isize * self.out.position);
+                write_row(to, self.out.feature, self.features, |j| sums.add(j).read());
             }
-        }
-    }
-}
-
-/// Features that are summed together.
-const CHUNK: usize = 32;
-
-impl<E: Stored<T>, T: Number> Sum<E, T> {
-    /// Sums some features of a position.
-    #[inline(always)]
-    unsafe fn chunk(&self, position: usize, start: usize, count: usize) {
-        let step = self.out.feature;
-        // SAFETY: the caller's buffers hold them.
-        unsafe {
-            let at = self.first.add(position * self.features + start);
-            let mut sums = [T::default(); CHUNK];
-            for part in 0..self.parts {
-                let from = at.add(part * self.stride);
-                for (j, sum) in sums.iter_mut().enumerate().take(count) {
-                    *sum = *sum + from.add(j).read();
-                }
-            }
-            let to = position as isize * self.out.position + start as isize * step;
-            write_row(self.out.data.offset(to), step, count, |j| sums[j]);
         }
     }
 }
@@ -237,7 +215,7 @@ impl<L: Level, D: Products<E>, E: Stored<Value<D>>> Task<'_, L, D, E> {
 unsafe fn write<L: Level, E: Stored<T>, T: Number>(
     head: HeadMut<E>,
     positions: &Range<usize>,
-    first: *const T,
+    first: *mut T,
     features: usize,
 ) {
     let start = positions.start as isize * head.position;
