@@ -46,7 +46,7 @@ fn positive(key: &str, value: usize) -> Result<()> {
 /// Sizes beyond this are mistakes; it keeps products of a few sizes within range.
 const LARGEST: usize = 1 << 31;
 /// As [`LARGEST`], for layers, of which each takes some memory before anything is computed.
-const MOST_LAYERS: usize = 1 << 16;
+const MOST_LAYERS: usize = 1 << 10;
 /// Models beyond this are mistakes, for any number of machines.
 const MOST_PARAMETERS: u128 = 1 << 50;
 
