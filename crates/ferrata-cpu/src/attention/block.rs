@@ -210,36 +210,30 @@ impl<D: Dot<Left: Stored<Value<D>>>> Kernel for Round<D> {
 
     #[inline(always)]
     fn run<L: Level>(self) {
+        const { assert!(D::GROUP <= 4) };
         let group = D::GROUP;
-        let round = |key: usize, query: usize| {
-            // SAFETY: `operand`'s contract.
-            D::Left::narrow(unsafe { self.block.add(key * SIDE + query).read() })
-        };
-        match self.layout {
-            // Groups are neighbouring queries.
-            Layout::Rows => {
+        // SAFETY: `operand`'s contract.
+        unsafe {
+            if matches!(self.layout, Layout::Rows) {
+                // Groups are neighbouring queries.
                 for key in 0..self.keys {
-                    // SAFETY: as above.
-                    unsafe {
-                        let to = self.to.add(key * SIDE);
-                        (0..SIDE).for_each(|i| to.add(i).write(round(key, i)));
-                        for i in self.queries..grouped::<D>(self.queries) {
-                            to.add(i).write(D::Left::default());
-                        }
+                    let to = self.to.add(key * SIDE);
+                    D::Left::narrow_row::<L>(self.block.add(key * SIDE), to, SIDE);
+                    for i in self.queries..grouped::<D>(self.queries) {
+                        to.add(i).write(D::Left::default());
                     }
                 }
+                return;
             }
             // Groups are neighbouring keys.
-            _ => {
-                for first in (0..self.keys).step_by(group) {
-                    for i in 0..SIDE {
-                        for g in 0..group {
-                            let key = first + g;
-                            let x =
-                                if key < self.keys { round(key, i) } else { D::Left::default() };
-                            // SAFETY: as above.
-                            unsafe { self.to.add(first * SIDE + i * group + g).write(x) };
-                        }
+            for first in (0..self.keys).step_by(group) {
+                let mut rows = [[D::Left::default(); SIDE]; 4];
+                for (key, row) in (first..self.keys).zip(&mut rows[..group]) {
+                    D::Left::narrow_row::<L>(self.block.add(key * SIDE), row.as_mut_ptr(), SIDE);
+                }
+                for i in 0..SIDE {
+                    for (g, row) in rows[..group].iter().enumerate() {
+                        self.to.add(first * SIDE + i * group + g).write(row[i]);
                     }
                 }
             }

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::isa::Level;
+
 /// A stored element that widens exactly to the accumulation type or, packed, to the operand type
 /// `A` of a dot instruction.
 pub trait Stored<A>: Copy + Send + Sync + 'static {
@@ -14,6 +16,16 @@ pub trait Stored<A>: Copy + Send + Sync + 'static {
     fn widen(self) -> A;
     /// Rounds (floats) or wraps (integers).
     fn narrow(x: A) -> Self;
+    /// [`Stored::narrow`] of `count` neighbours; where the path has an instruction for it, one that
+    /// takes subnormals for zeros, as its dot instructions do.
+    ///
+    /// # Safety
+    /// The machine has `L`; so many are readable and writable.
+    #[inline(always)]
+    unsafe fn narrow_row<L: Level>(from: *const A, to: *mut Self, count: usize) {
+        // SAFETY: passed on.
+        (0..count).for_each(|i| unsafe { to.add(i).write(Self::narrow(from.add(i).read())) });
+    }
     /// A widened number, for the sums that correct products of shifted ones.
     fn count(_: A) -> i32 {
         0
@@ -120,6 +132,24 @@ impl Stored<f32> for bf16 {
         let bits = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
         bf16::from_bits((bits >> 16) as u16)
     }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn narrow_row<L: Level>(from: *const f32, to: *mut bf16, count: usize) {
+        use std::arch::x86_64::*;
+        // SAFETY: passed on; the level has the instructions where they are used, and masked
+        // elements are not touched.
+        unsafe {
+            if L::ISA < crate::Isa::Avx512Bf16 {
+                return (0..count).for_each(|i| to.add(i).write(Self::narrow(from.add(i).read())));
+            }
+            for i in (0..count).step_by(16) {
+                let mask = (0xffffu32 >> (16 - (count - i).min(16))) as u16;
+                let x = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, from.add(i)));
+                let x = std::mem::transmute::<__m256bh, __m256i>(x);
+                _mm256_mask_storeu_epi16(to.add(i).cast(), mask, x);
+            }
+        }
+    }
 }
 
 impl Stored<f32> for f16 {
@@ -171,6 +201,35 @@ mod tests {
             let unsigned: i8 = bits.widen();
             assert_eq!(i32::from(unsigned), i32::from(bits) + <u8 as Stored<i8>>::SHIFT);
             assert_eq!(u8::narrow(unsigned), bits);
+        }
+    }
+
+    struct Narrow<'a>(&'a [f32], &'a mut [bf16]);
+
+    impl crate::Kernel for Narrow<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<L: Level>(self) {
+            // SAFETY: as many on both sides; the path runs at `L`.
+            unsafe { bf16::narrow_row::<L>(self.0.as_ptr(), self.1.as_mut_ptr(), self.0.len()) };
+        }
+    }
+
+    #[test]
+    fn rows_narrow_as_numbers_do() {
+        let special = [0.0, -0.0, f32::MAX, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-37];
+        let ties = (0..40u32).map(|i| f32::from_bits(0x3f80_0000 + i * 0x2000));
+        let numbers: Vec<f32> = special.into_iter().chain(ties).collect();
+        for isa in crate::Isa::available() {
+            for count in 0..numbers.len() {
+                let mut got = vec![bf16::from_bits(7); count + 1];
+                isa.run_dots(Narrow(&numbers[..count], &mut got[..count]));
+                for (x, got) in numbers[..count].iter().zip(&got) {
+                    let same = got.to_bits() == bf16::narrow(*x).to_bits();
+                    assert!(same || x.is_nan() && got.is_nan(), "{isa}: {x} gives {got}");
+                }
+                assert_eq!(got[count].to_bits(), 7, "{isa}: one too many");
+            }
         }
     }
 

@@ -501,8 +501,7 @@ where
             let size = [rows.len(), columns.len()];
             if first && self.accumulate && self.buffered() {
                 let (from, from_row) = (out.cast_const(), self.c_row);
-                let convert = Out::widen;
-                L::call(Convert { size, from, from_row, to: c, to_row: ld, convert });
+                L::call(Widen { size, from, from_row, to: c, to_row: ld });
             }
             L::call(Tiles {
                 block,
@@ -530,8 +529,7 @@ where
             }
             if self.buffered() && !self.c.is_null() {
                 let (from, to_row) = (c.cast_const(), self.c_row);
-                let convert = Out::narrow;
-                L::call(Convert { size, from, from_row: ld, to: out, to_row, convert });
+                L::call(Narrow { size, from, from_row: ld, to: out, to_row });
             }
         }
     }
@@ -635,17 +633,16 @@ impl Kernel for Unshift {
     }
 }
 
-/// Copies rows, converting each element: from the output to accumulators, or back.
-struct Convert<From, To, F> {
+/// Copies rows of the output to accumulators.
+struct Widen<Out, A> {
     size: [usize; 2],
-    from: *const From,
+    from: *const Out,
     from_row: usize,
-    to: *mut To,
+    to: *mut A,
     to_row: usize,
-    convert: F,
 }
 
-impl<From: Copy, To, F: Fn(From) -> To> Kernel for Convert<From, To, F> {
+impl<Out: Stored<A>, A> Kernel for Widen<Out, A> {
     type Output = ();
 
     #[inline(always)]
@@ -654,9 +651,33 @@ impl<From: Copy, To, F: Fn(From) -> To> Kernel for Convert<From, To, F> {
             for j in 0..self.size[1] {
                 // SAFETY: within the block, on both sides.
                 unsafe {
-                    let x = self.from.add(i * self.from_row + j).read();
-                    self.to.add(i * self.to_row + j).write((self.convert)(x));
+                    let x = self.from.add(i * self.from_row + j).read().widen();
+                    self.to.add(i * self.to_row + j).write(x);
                 }
+            }
+        }
+    }
+}
+
+/// Copies rows of accumulators to the output.
+struct Narrow<Out, A> {
+    size: [usize; 2],
+    from: *const A,
+    from_row: usize,
+    to: *mut Out,
+    to_row: usize,
+}
+
+impl<Out: Stored<A>, A> Kernel for Narrow<Out, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Level>(self) {
+        for i in 0..self.size[0] {
+            // SAFETY: within the block, on both sides.
+            unsafe {
+                let (from, to) = (self.from.add(i * self.from_row), self.to.add(i * self.to_row));
+                Out::narrow_row::<L>(from, to, self.size[1]);
             }
         }
     }
