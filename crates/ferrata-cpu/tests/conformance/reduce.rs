@@ -170,3 +170,27 @@ fn operands_at_odd_places() {
         check(&f, &[x], 40.0, 20.0, &format!("{dtype}"));
     }
 }
+
+/// A reduction that is stored once for every column: rows and columns cannot change places, as no
+/// column would see the others.
+#[test]
+fn repeated_where_it_was_reduced() {
+    for kind in [ReduceKind::Sum, ReduceKind::Product, ReduceKind::Max] {
+        for [rows, columns] in [[2, 2], [5, 17], [1, 17], [64, 3]] {
+            let t = f32s(&[rows]);
+            let f = program(&[f32s(&[]), t], |b, x| {
+                let same = b.broadcast(x[0], &[rows, columns], &[]);
+                let along = b.broadcast(x[1], &[rows, columns], &[0]);
+                let repeated = |b: &mut Builder, y| {
+                    let y = b.sin(y);
+                    let y = b.reduce(kind, y, &[1]);
+                    b.broadcast(y, &[columns, rows], &[1])
+                };
+                vec![repeated(b, same), repeated(b, along)]
+            });
+            let random = &mut Random::new(7);
+            let arguments = [small(random, &f32s(&[])), small(random, &f32s(&[rows]))];
+            check(&f, &arguments, 40.0, 100.0, &format!("{kind:?} {rows} {columns}"));
+        }
+    }
+}

@@ -93,9 +93,10 @@ pub(crate) fn turned(kernel: &Loop) -> Option<Loop> {
     };
     let gains = across(|(r, c)| r == 1 && c > 1) > across(|(r, c)| c == 1 && r > 1);
     let whole = |s: &Store| {
-        let columns = kernel.columns.iter().zip(&s.access.strides[split..]);
-        s.combine.is_none()
-            && (reduces(s.register).is_some() || columns.clone().all(|c| *c.0 == 1 || *c.1 != 0))
+        // A reduction is stored once for all columns, anything else for each.
+        let each = reduces(s.register).is_none();
+        let mut columns = kernel.columns.iter().zip(&s.access.strides[split..]);
+        s.combine.is_none() && columns.all(|c| *c.0 == 1 || (*c.1 != 0) == each)
     };
     let any = (0..kernel.body.len()).any(|r| reduces(r).is_some());
     if !any || !gains || used.any(|r| reduces(r).is_some()) || !kernel.stores.iter().all(whole) {
