@@ -167,36 +167,33 @@ pub fn gelu(b: &mut Builder, x: Value) -> Value {
     smooth(b, ("gelu", "gelu_backward"), vec![], x, f, slope)
 }
 
-/// `gelu_tanh`: `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, the form that GPT-2 uses.
+/// `gelu_tanh`: `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`, the form that GPT-2 uses, as
+/// the same `x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))`, which loses no digits where it is small.
 /// Backward: `gelu_tanh_backward(x, dy) -> dx`.
 pub fn gelu_tanh(b: &mut Builder, x: Value) -> Value {
-    let scale = FRAC_1_SQRT_2 * FRAC_2_SQRT_PI;
-    let tanh = move |b: &mut Builder, x: Value| {
+    let scale = 2.0 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI;
+    let gate = move |b: &mut Builder, x: Value| {
         let square = b.mul(x, x);
         let factor = b.scale(square, scale * GELU_CUBIC);
         let factor = b.offset(factor, scale);
         let inner = b.mul(x, factor);
-        (square, b.tanh(inner))
+        (square, b.logistic(inner))
     };
     let f = |b: &mut Builder, x: Value| {
-        let (_, t) = tanh(b, x);
-        let t = b.offset(t, 1.0);
-        let half = b.scale(x, 0.5);
-        b.mul(half, t)
+        let (_, s) = gate(b, x);
+        b.mul(x, s)
     };
     let slope = |b: &mut Builder, x: Value| {
-        // 0.5 (1 + t) + 0.5 x (1 - t^2) scale (1 + 3 cubic x^2)
-        let (square, t) = tanh(b, x);
-        let level = b.offset(t, 1.0);
-        let one = b.full_like(t, 1.0);
-        let rest = b.sub(one, t);
-        let steep = b.mul(level, rest);
+        // s + x s (1 - s) scale (1 + 3 cubic x^2)
+        let (square, s) = gate(b, x);
         let inner = b.scale(square, 3.0 * GELU_CUBIC * scale);
         let inner = b.offset(inner, scale);
-        let steep = b.mul(steep, inner);
-        let steep = b.mul(x, steep);
-        let sum = b.add(level, steep);
-        b.scale(sum, 0.5)
+        let one = b.full_like(s, 1.0);
+        let rest = b.sub(one, s);
+        let steep = b.mul(x, inner);
+        let steep = b.mul(steep, rest);
+        let steep = b.offset(steep, 1.0);
+        b.mul(s, steep)
     };
     smooth(b, ("gelu_tanh", "gelu_tanh_backward"), vec![], x, f, slope)
 }
