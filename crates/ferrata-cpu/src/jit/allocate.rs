@@ -23,6 +23,8 @@ const TAIL: u8 = 7;
 const BASES: [Gpr; 8] = [RDX, RSI, RDI, R8, R9, R10, R11, R14];
 /// Bytes of a table entry: where the operand's current row begins, and the step to the next.
 pub const ENTRY: i32 = 16;
+/// Where in an entry the step stands.
+pub const STEP: i32 = 8;
 
 const MOVE: Opcode = opcode(1, 0, 0, 0x10);
 const MOVE_OUT: Opcode = opcode(1, 0, 0, 0x11);
@@ -537,6 +539,13 @@ impl Allocator<'_> {
                 let to = Operand::Memory(self.memory(place));
                 let options = Options { mask, immediate, bytes: Some(bytes), ..plain };
                 self.code.vector(o, a, 0, to, options);
+            }
+            Node::Prefetch { operand, scale, displacement } => {
+                let entry = ENTRY * operand as i32;
+                self.code.load(RAX, Memory::at(TABLE, entry));
+                self.code.add_memory(RAX, Memory::at(TABLE, entry + STEP));
+                let index = Some((COLUMN, scale));
+                self.code.prefetch(Memory::At { base: RAX, index, displacement });
             }
             Node::Leave { at, a } => {
                 let r = self.have(a, &[]);

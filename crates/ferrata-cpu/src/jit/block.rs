@@ -111,6 +111,12 @@ pub enum Node {
         immediate: Option<u8>,
         bytes: usize,
     },
+    /// Asks for a place of an operand's next row.
+    Prefetch {
+        operand: usize,
+        scale: u8,
+        displacement: i32,
+    },
     /// Leaves a value in the frame.
     Leave {
         at: i32,
@@ -153,7 +159,7 @@ impl Node {
     /// Whether it does more than define a value.
     pub fn acts(&self) -> bool {
         use Node::*;
-        matches!(self, Store { .. } | Leave { .. } | Carry { .. } | Call { .. })
+        matches!(self, Store { .. } | Prefetch { .. } | Leave { .. } | Carry { .. } | Call { .. })
     }
 
     /// Whether its value can be had again from memory that does not change.

@@ -327,6 +327,18 @@ impl Encoder {
         self.general(0x8d, to, Operand::Memory(from));
     }
 
+    /// Brings a line of memory to the second-level cache.
+    pub fn prefetch(&mut self, from: Memory) {
+        let (x, b) = Self::high(Operand::Memory(from));
+        self.bytes(&[0x40 | x << 1 | b, 0x0f, 0x18]);
+        self.operands(2, Operand::Memory(from), None);
+    }
+
+    /// Ends the streaming stores before it ahead of all stores behind it.
+    pub fn fence(&mut self) {
+        self.bytes(&[0x0f, 0xae, 0xf8]);
+    }
+
     /// `to += value`
     pub fn add(&mut self, to: Gpr, value: i32) {
         self.general(0x81, 0, Operand::Register(to));

@@ -8,13 +8,17 @@ mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod math;
 
-use super::body::{Body, Phase, Reach, Work};
+use super::body::{Body, Phase, Reach, Store, Work};
 use super::steps::Steps;
 use super::worker::{Most, Span, Tile, Worker};
 use crate::isa::Isa;
 use function::{Function, allowed, compile};
 use std::sync::Arc;
 
+/// Bytes of all operands beyond which none will be found in a cache when it is wanted next.
+const CACHED: isize = 64 << 20;
+/// Columns up to which a row is over before the machine's own prefetching has caught up.
+const AHEAD: usize = 8192;
 /// Elements that rows one stride apart should have, for code to follow the stride.
 const FOLLOWED: usize = 1024;
 
@@ -59,6 +63,8 @@ pub(crate) fn generates(isa: Isa) -> bool {
 pub(crate) struct Native {
     /// One function for all walks, or one for each.
     functions: Arc<[Function]>,
+    /// The same with stores past the caches, of kernels too large for them.
+    streaming: Option<Arc<[Function]>>,
     /// For each load, then each store, whether tiles of it are moved through memory of the
     /// worker, since its columns are not contiguous or its rows too scattered.
     moved: Vec<bool>,
@@ -97,15 +103,20 @@ impl Native {
         if !generates(isa) || !indices.into_iter().all(fits) {
             return None;
         }
-        let functions = match apart {
-            true => {
-                let all = (0..phases.len()).map(|p| compile(isa, body, phases, kept, Some(p)));
-                all.collect::<Option<Vec<_>>>()?
-            }
-            false => vec![compile(isa, body, phases, kept, None)?],
+        let moved: Vec<bool> = body.reaches().map(|r| r.is_scattered(columns)).collect();
+        let ahead = columns <= AHEAD;
+        let functions = |streams: bool| -> Option<Arc<[Function]>> {
+            let count = if apart { phases.len() } else { 1 };
+            let only = |p: usize| apart.then_some(p);
+            (0..count).map(|p| compile(isa, body, phases, kept, only(p), streams, ahead)).collect()
         };
-        let moved = body.reaches().map(|r| r.is_scattered(columns)).collect();
-        Some(Native { functions: functions.into(), moved })
+        let bytes: isize = body.reaches().map(Reach::bytes).map(|(first, end)| end - first).sum();
+        let stores = body.stores.iter().zip(&moved[body.loads.len()..]);
+        let mut streamed = stores.filter(|(s, _)| s.may_stream()).peekable();
+        let streams =
+            bytes > CACHED && streamed.peek().is_some() && streamed.all(|(_, moved)| !moved);
+        let streaming = if streams { Some(functions(true)?) } else { None };
+        Some(Native { functions: functions(false)?, streaming, moved })
     }
 
     /// Whether some operand is moved through memory of the worker.
@@ -155,22 +166,25 @@ impl Native {
     /// # Safety
     /// As for [`Worker::run`].
     pub unsafe fn run(&self, worker: &mut Worker<'_>, which: usize, tile: &Tile, per_row: bool) {
-        let function = &self.functions[which];
+        let entries = &self.functions[which].entries;
         let table = worker.shared.layout.native.table;
         // SAFETY: the layout has room for the table; entries stay within their operands.
         unsafe {
             let table = worker.memory.add(table).cast::<Row>();
+            let mut streams = true;
             // Reductions along columns need to know where a row ends.
             let mut long = tile.rows > 1 && worker.shared.body.reductions == 0;
-            for (e, &entry) in function.entries.iter().enumerate() {
+            for (e, &entry) in entries.iter().enumerate() {
                 let row = self.row(worker, entry, tile, per_row);
                 long &= self.is_long(worker, entry, &row, tile);
+                streams &= self.is_streamable(worker, entry, &row, tile);
                 *table.add(e) = row;
             }
             let (rows, columns) =
                 if long { (1, tile.rows * tile.columns) } else { (tile.rows, tile.columns) };
-            function.run(table, rows, columns);
-            for &entry in &function.entries {
+            let streaming = self.streaming.as_ref().filter(|_| streams);
+            streaming.unwrap_or(&self.functions)[which].run(table, rows, columns);
+            for &entry in entries {
                 if let Entry::Store(s) = entry {
                     self.after(worker, s, tile);
                 }
@@ -201,6 +215,15 @@ impl Native {
                 .is_some_and(|r| long(r.kind.size())),
             _ => false,
         }
+    }
+
+    /// Whether a store that may stream can: to lines of its own, aligned.
+    fn is_streamable(&self, worker: &Worker<'_>, entry: Entry, row: &Row, tile: &Tile) -> bool {
+        let Entry::Store(s) = entry else { return true };
+        let aligned = |x: usize| x.is_multiple_of(64);
+        let rows = tile.rows == 1 || aligned(row.step.unsigned_abs());
+        let direct = worker.shared.direct.get(s) == Some(&true);
+        !worker.shared.body.stores[s].may_stream() || direct && rows && aligned(row.data.addr())
     }
 
     unsafe fn row(&self, worker: &mut Worker<'_>, entry: Entry, tile: &Tile, per_row: bool) -> Row {
@@ -296,6 +319,13 @@ impl Native {
                 store.reach.scatter(Span { data, row }, to, true, store.per_row, tile);
             }
         }
+    }
+}
+
+impl Store {
+    /// Whether it writes whole vectors of memory and nothing else.
+    fn may_stream(&self) -> bool {
+        !self.per_row && self.combine.is_none() && matches!(self.reach.dtype.size(), 4 | 8)
     }
 }
 

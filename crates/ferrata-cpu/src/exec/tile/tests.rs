@@ -349,3 +349,53 @@ fn code_computes_what_the_interpreter_does() {
 fn code_reduces_as_the_interpreter_does() {
     agree(12, true);
 }
+
+#[test]
+fn large_results_go_past_the_caches() {
+    let pool = Pool::new(2);
+    // Whole vectors in all rows; a part at the end of each; rows that begin between vectors.
+    for (rows, columns) in [(5, 2_000_000), (3000, 3200), (3000, 3208), (3001, 3201)] {
+        let strides = vec![columns as isize, 1];
+        let access = |operand: usize| Access {
+            operand,
+            dtype: DType::F32,
+            offset: 0,
+            strides: strides.clone(),
+        };
+        let body = vec![
+            Instruction::Load(0),
+            Instruction::ReduceColumns { kind: ReduceKind::Max, dtype: DType::F32, arg: 0 },
+            Instruction::Apply { op: ScalarOp::Sub, dtype: DType::F32, args: vec![0, 1] },
+        ];
+        let store = |register| Store { register, access: access(1), combine: None };
+        for (code, register) in [(1, 0), (3, 2)] {
+            let kernel = Loop {
+                rows: vec![rows],
+                columns: vec![columns],
+                loads: vec![access(0)],
+                body: [
+                    &body[..code],
+                    &[Instruction::Apply {
+                        op: ScalarOp::Neg,
+                        dtype: DType::F32,
+                        args: vec![register],
+                    }],
+                ]
+                .concat(),
+                stores: vec![store(code)],
+            };
+            let bytes: Vec<u8> = (0..rows * columns)
+                .flat_map(|i| ((i * 7919 % 10_007) as f32).to_le_bytes())
+                .collect();
+            let sizes = [bytes.len(); 2];
+            for isa in Isa::available() {
+                let native = LoopKernel::new(isa, &kernel).unwrap();
+                let interpreted = LoopKernel::interpreted(isa, &kernel).unwrap();
+                let inputs = [bytes.clone()];
+                let mut got = run(&native, &pool, &inputs, &sizes);
+                let mut want = run(&interpreted, &pool, &inputs, &sizes);
+                compare(&kernel, true, &mut got, &mut want, &format!("{isa}, {rows} {columns}"));
+            }
+        }
+    }
+}

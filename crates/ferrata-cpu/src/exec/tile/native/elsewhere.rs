@@ -30,6 +30,8 @@ pub(super) fn compile(
     _: &[Phase],
     _: &[usize],
     _: Option<usize>,
+    _: bool,
+    _: bool,
 ) -> Option<Function> {
     None
 }

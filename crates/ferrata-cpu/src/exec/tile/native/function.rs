@@ -97,6 +97,10 @@ struct Builder<'a> {
     target: Target,
     body: &'a Body,
     kept: &'a [usize],
+    /// Whether stores that may go past the caches do.
+    streams: bool,
+    /// Whether a walk asks for the next row.
+    ahead: bool,
     code: Encoder,
     entries: Vec<Entry>,
     #[expect(clippy::vec_box)] // The code holds their addresses.
@@ -120,13 +124,17 @@ struct Scope {
 
 /// Compiles a body. With `only`, for one walk, which finds the results of earlier reductions in
 /// the table and leaves its own there; otherwise all walks of each row, then the stores of one
-/// element for each row. `None` if something has no code.
+/// element for each row. With `streams`, stores that may go past the caches do, which must be to
+/// aligned vectors. With `ahead`, the second walk asks for the next row. `None` if something has no
+/// code.
 pub(super) fn compile(
     isa: Isa,
     body: &Body,
     phases: &[Phase],
     kept: &[usize],
     only: Option<usize>,
+    streams: bool,
+    ahead: bool,
 ) -> Option<Function> {
     let target = match isa {
         Isa::Portable => return None,
@@ -137,6 +145,8 @@ pub(super) fn compile(
         target,
         body,
         kept,
+        streams,
+        ahead,
         code: Encoder::new(target),
         entries: Vec::new(),
         calls: Vec::new(),
@@ -172,7 +182,9 @@ pub(super) fn compile(
             continue;
         }
         let last = only.is_none() && p + 1 == phases.len() || only == Some(phases.len() - 1);
-        let stage = b.stage(phase, open, last)?;
+        // While the second walk computes, memory has time for the next row.
+        let ahead = if b.ahead && p == 1 { &phases[0].block[..] } else { &[] };
+        let stage = b.stage(phase, ahead, open, last)?;
         stages.push(stage);
         open = b.scope();
         for &i in phase.block.iter().filter(|&&i| is_sum(body, i)) {
@@ -204,7 +216,7 @@ fn is_sum(body: &Body, i: usize) -> bool {
 
 impl Scope {
     fn writer(&mut self) -> Writer<'_> {
-        Writer { block: &mut self.block, tail: self.tail, rounded: false }
+        Writer { block: &mut self.block, tail: self.tail, rounded: false, streams: false }
     }
 }
 
@@ -315,8 +327,15 @@ impl Builder<'_> {
         }))
     }
 
-    /// The blocks of a walk; `before` already has what precedes it.
-    fn stage(&mut self, phase: &Phase, mut before: Scope, stores: bool) -> Option<Stage> {
+    /// The blocks of a walk, which asks for the next row of loads that are `ahead`; `before` already
+    /// has what precedes it.
+    fn stage(
+        &mut self,
+        phase: &Phase,
+        ahead: &[usize],
+        mut before: Scope,
+        stores: bool,
+    ) -> Option<Stage> {
         let sums: Vec<usize> =
             phase.block.iter().copied().filter(|&i| is_sum(self.body, i)).collect();
         let unroll = if sums.is_empty() && phase.block.len() > SMALL { 1 } else { 2 };
@@ -351,6 +370,7 @@ impl Builder<'_> {
         for turn in 0..unroll {
             main.turn = turn;
             main.values.clear();
+            self.prefetch(&mut main, ahead);
             self.columns(&mut main, phase, stores)?;
         }
         let tails = if sums.is_empty() { 1 } else { unroll };
@@ -438,9 +458,24 @@ impl Builder<'_> {
             };
             let rounded = matches!(self.register(store.register).work,
                 Work::Apply { what: What::Cast(_, to), .. } if to == dtype);
-            Writer { rounded, ..scope.writer() }.store(dtype, entry, lane, value);
+            let streams = self.streams && store.may_stream();
+            Writer { rounded, streams, ..scope.writer() }.store(dtype, entry, lane, value);
         }
         Some(())
+    }
+
+    /// Asks for one vector of columns of the next row.
+    fn prefetch(&mut self, scope: &mut Scope, ahead: &[usize]) {
+        for &i in ahead {
+            let Work::Load(load) = self.register(i).work else { continue };
+            let reach = &self.body.loads[load].reach;
+            if !reach.row.is_still() {
+                let size = reach.dtype.size();
+                let displacement = (self.lane(scope) * size) as i32;
+                let (operand, scale) = (self.entry(Entry::Load(load)), size.trailing_zeros() as u8);
+                scope.block.add(Node::Prefetch { operand, scale, displacement });
+            }
+        }
     }
 
     /// The index of each column.
@@ -563,6 +598,9 @@ impl Builder<'_> {
         code.add(R15, -1);
         code.compare_value(R15, 0);
         code.jump(When::NotEqual, top);
+        if self.streams {
+            code.fence();
+        }
         code.clean();
         code.copy(RSP, RBP);
         saved.iter().rev().for_each(|&r| code.pop(r));

@@ -97,6 +97,8 @@ pub(super) struct Writer<'a> {
     pub tail: Option<Id>,
     /// Whether what is stored has been rounded to its dtype.
     pub rounded: bool,
+    /// Whether whole vectors are stored past the caches.
+    pub streams: bool,
 }
 
 impl Writer<'_> {
@@ -324,10 +326,11 @@ impl Writer<'_> {
     fn store_to(&mut self, dtype: DType, place: impl Fn(usize) -> Place, lane: usize, x: Lanes) {
         let (bytes, half) = (self.target().bytes(), self.target().lanes() / 2);
         let mask = self.tail.filter(|_| self.avx512());
+        let store = if self.streams && self.tail.is_none() { 0x2b } else { 0x11 };
         if dtype.size() == 8 {
             let masks = mask.map(|t| self.split_mask(t));
             for (part, &a) in x.parts().iter().enumerate() {
-                let (o, place) = (opcode(1, 1, 1, 0x11), place(lane + part * half));
+                let (o, place) = (opcode(1, 1, 1, store), place(lane + part * half));
                 let mask = masks.map(|m| m[part]);
                 self.block.add(Node::Store { o, place, a, mask, immediate: None, bytes });
             }
@@ -339,7 +342,7 @@ impl Writer<'_> {
             self.block.add(Node::Store { o, place, a, mask, immediate, bytes });
         };
         match dtype.size() {
-            4 => write(opcode(1, 0, 0, 0x11), a, None, bytes),
+            4 => write(opcode(1, 0, 0, store), a, None, bytes),
             _ if dtype == DType::F16 => write(opcode(3, 1, 0, 0x1d), a, Some(0), bytes),
             2 if bytes == 64 => write(opcode(2, 2, 0, 0x33), a, None, bytes),
             _ if bytes == 64 => write(opcode(2, 2, 0, 0x31), a, None, bytes),

@@ -18,7 +18,7 @@ struct Value<'c, 'b> {
 
 /// A function of f32; `None` where it takes a call.
 pub(super) fn unary(block: &mut Block, op: ScalarOp, x: Id) -> Option<Id> {
-    let writer = RefCell::new(Writer { block, tail: None, rounded: false });
+    let writer = RefCell::new(Writer { block, tail: None, rounded: false, streams: false });
     let x = Value { id: x, writer: &writer };
     let y = match op {
         ScalarOp::Exp => exponential::exp(x),
