@@ -90,6 +90,9 @@ impl<L: Level, D: Products<E>, E: Stored<Value<D>>> Task<'_, L, D, E> {
             let at = |offset: usize| base.wrapping_add(offset);
             let (k, v, q) = (at(k_at).cast(), at(v_at).cast(), at(q_at).cast());
             let (scores, sums) = (at(scores_at).cast(), at(sums_at).cast());
+            // Scores beyond the last query are computed with and go nowhere, but are read.
+            // SAFETY: the scratch has room for them.
+            unsafe { std::ptr::write_bytes::<Value<D>>(scores, 0, SIDE * SIDE) };
             let key_head: Head<E> = head(&self.tensors.k, self.batch, self.key_head);
             let value_head: Head<E> = head(&self.tensors.v, self.batch, self.key_head);
             // SAFETY: `attention`'s contract; the scratch has room for what is packed.
