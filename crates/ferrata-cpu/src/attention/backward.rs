@@ -145,7 +145,8 @@ impl<L: Level, D: Products<E>, E: Stored<Value<D>>> Task<'_, L, D, E> {
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
             let [dk, dv, dq] = [dk, dv, dq].map(|at| base.wrapping_add(at).cast::<Value<D>>());
-            let mut operands = operands.at(base);
+            // SAFETY: the scratch has the room that was reserved.
+            let mut operands = unsafe { operands.at(base) };
             // SAFETY: `attention_backward`'s contract; the scratch has room for all of this.
             unsafe {
                 dk.write_bytes(0, self.keys.len() * features);

@@ -171,7 +171,8 @@ impl Part<'_> {
         let sums = carve.take::<Value<D>>(SIDE * SIDE);
         pool.with_scratch(worker, carve.total(), |scratch| {
             let base = scratch.as_mut_ptr::<u8>();
-            let mut operands = operands.at(base);
+            // SAFETY: the scratch has the room that was reserved.
+            let mut operands = unsafe { operands.at(base) };
             let sums = base.wrapping_add(sums).cast::<Value<D>>();
             // SAFETY: room was reserved for them.
             let sums = unsafe {

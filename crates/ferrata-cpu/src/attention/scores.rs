@@ -183,14 +183,23 @@ unsafe fn pack<L, D, E, P>(
 
 impl<D: Dot> Reserved<D> {
     /// The operands in a buffer, nothing packed yet.
-    pub fn at(&self, base: *mut u8) -> Operands<D> {
+    ///
+    /// # Safety
+    /// The buffer has the room that was reserved.
+    pub unsafe fn at(&self, base: *mut u8) -> Operands<D> {
         let [k, v, rounded] = self.left.map(|at| base.wrapping_add(at).cast());
         let right = self.right.map(|at| base.wrapping_add(at).cast());
         let [q, dout, features @ ..] = right;
         let wanted = |p: *mut D::Right| if self.products { p } else { std::ptr::null_mut() };
         let [k_features, q_features, dout_features] = features.map(wanted);
         let values = self.values.map(|at| base.wrapping_add(at).cast());
-        let [exponents, delta, scores, dscores] = values;
+        let [exponents, delta, scores, dscores]: [*mut Value<D>; 4] = values;
+        // Lanes beyond the last query are computed with, too.
+        // SAFETY: passed on.
+        unsafe {
+            [exponents, delta].iter().for_each(|each| each.write_bytes(0, SIDE));
+            [scores, dscores].iter().for_each(|block| block.write_bytes(0, SIDE * SIDE));
+        }
         Operands {
             keys: 0..0,
             k,

@@ -362,7 +362,7 @@ fn large_results_go_past_the_caches() {
             offset: 0,
             strides: strides.clone(),
         };
-        let body = vec![
+        let body = [
             Instruction::Load(0),
             Instruction::ReduceColumns { kind: ReduceKind::Max, dtype: DType::F32, arg: 0 },
             Instruction::Apply { op: ScalarOp::Sub, dtype: DType::F32, args: vec![0, 1] },
