@@ -356,7 +356,7 @@ impl<M: LanguageModel> Engine<M> {
 }
 
 /// Bytes of all tensors of a tree.
-fn bytes(tree: &impl Tree) -> u64 {
+pub(super) fn bytes(tree: &impl Tree) -> u64 {
     tree::leaves(tree).iter().map(|t| t.ty().bytes() as u64).sum()
 }
 

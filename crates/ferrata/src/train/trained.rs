@@ -14,7 +14,7 @@ use crate::data::{SequentialWindows, Tokenizer, Tokens};
 use crate::inspect::Inspection;
 use crate::models::Model;
 use crate::nn::Context;
-use crate::{DType, Device, Key, Module, Tensor, compile};
+use crate::{DType, Device, Key, Tensor, compile};
 
 /// A model with its tokenizer, from a model directory, a checkpoint or the folder of a run.
 pub struct Trained {
@@ -201,8 +201,7 @@ impl Trained {
         let argument = (self.model.clone(), Tensor::zeros([batch, sequence], DType::I64));
         let planned = forward.planned(&argument, false)?;
         let compile_time = start.elapsed();
-        let weights = self.model.parameters();
-        let state_bytes = weights.iter().map(|weight| weight.ty().bytes() as u64).sum();
+        let state_bytes = engine::bytes(&self.model);
         let inspection = Inspection::new(planned, &Device::default())?;
         Ok(StepPlan { inspection, compile_time, state_bytes })
     }

@@ -693,14 +693,8 @@ impl Writer<'_> {
                 Some(Lanes::One(self.block.unary(opcode(1, 0, 0, 0x5b), x.one())))
             }
             (Kind::U32, DType::F32) => Some(Lanes::One(self.unsigned_float(x.one()))),
-            (k, DType::F64) if small(k) => {
-                let parts = self.halves(x.one());
-                Some(Lanes::Two(parts.map(|x| self.block.unary(opcode(1, 2, 0, 0xe6), x))))
-            }
-            (Kind::F32, DType::F64) => {
-                let parts = self.halves(x.one());
-                Some(Lanes::Two(parts.map(|x| self.block.unary(opcode(1, 0, 0, 0x5a), x))))
-            }
+            (k, DType::F64) if small(k) => Some(self.widened(opcode(1, 2, 0, 0xe6), x)),
+            (Kind::F32, DType::F64) => Some(self.widened(opcode(1, 0, 0, 0x5a), x)),
             (Kind::F64, DType::F32) => {
                 let Lanes::Two(parts) = x else { return None };
                 let o = opcode(1, 1, 1, 0x5a);
@@ -708,14 +702,8 @@ impl Writer<'_> {
                 Some(Lanes::One(self.join(a, b)))
             }
             (Kind::F32, DType::I32) => Some(Lanes::One(self.saturated(x.one()))),
-            (k, DType::I64) if small(k) => {
-                let parts = self.halves(x.one());
-                Some(Lanes::Two(parts.map(|x| self.block.unary(opcode(2, 1, 0, 0x25), x))))
-            }
-            (Kind::U32, DType::I64) => {
-                let parts = self.halves(x.one());
-                Some(Lanes::Two(parts.map(|x| self.block.unary(opcode(2, 1, 0, 0x35), x))))
-            }
+            (k, DType::I64) if small(k) => Some(self.widened(opcode(2, 1, 0, 0x25), x)),
+            (Kind::U32, DType::I64) => Some(self.widened(opcode(2, 1, 0, 0x35), x)),
             (Kind::I64, DType::I32 | DType::U32 | DType::I16 | DType::I8 | DType::U8) => {
                 let Lanes::Two(parts) = x else { return None };
                 let low = self.low32(parts);
@@ -730,8 +718,10 @@ impl Writer<'_> {
         }
     }
 
-    fn halves(&mut self, x: Id) -> [Id; 2] {
-        [x, self.high(x)]
+    /// Elements of 32 bits made 64 by an instruction that takes half a vector.
+    fn widened(&mut self, o: Opcode, x: Lanes) -> Lanes {
+        let halves = [x.one(), self.high(x.one())];
+        Lanes::Two(halves.map(|x| self.block.unary(o, x)))
     }
 
     /// u32 as f32: both halves are exact, their sum rounds once.
