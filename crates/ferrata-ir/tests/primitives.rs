@@ -64,6 +64,7 @@ fn loop_nests_agree_with_types() {
             loops.operands.iter().chain(&loops.results).flatten().any(|dim| match dim {
                 Dim::Factor(f) | Dim::Affine { factor: f, .. } => *f == factor,
                 Dim::Merged(fs) => fs.contains(&factor),
+                Dim::Window { outer, inner, .. } => [*outer, *inner].contains(&factor),
                 Dim::One => false,
             })
         };

@@ -28,6 +28,22 @@ pub enum Dim {
         /// First index.
         offset: isize,
     },
+    /// By two factors that slide over it: index `(outer · stride + inner · dilation - low) /
+    /// spread`; what is no index, or outside, reads 0.
+    Window {
+        /// The factor of positions.
+        outer: usize,
+        /// Step of the positions.
+        stride: usize,
+        /// The factor inside of the window.
+        inner: usize,
+        /// Step inside of the window.
+        dilation: usize,
+        /// Zeros before the dimension; negative if it is cropped.
+        low: i64,
+        /// Step between the dimension's own elements.
+        spread: usize,
+    },
     /// Always at index 0 of a dimension of size 1.
     One,
 }
@@ -68,19 +84,19 @@ impl Loops {
         self.points() * self.operations
     }
 
-    /// Size of a dimension that is indexed by `dim`, as far as the factors determine it.
-    fn size(&self, dim: &Dim) -> usize {
+    /// Size of a dimension that is indexed by `dim`; `None` if the factors do not determine it.
+    fn size(&self, dim: &Dim) -> Option<usize> {
         match dim {
-            Dim::Factor(f) => self.factors[*f].size,
-            Dim::Merged(fs) => fs.iter().map(|&f| self.factors[f].size).product(),
-            Dim::Affine { factor, .. } => self.factors[*factor].size,
-            Dim::One => 1,
+            Dim::Factor(f) => Some(self.factors[*f].size),
+            Dim::Merged(fs) => Some(fs.iter().map(|&f| self.factors[f].size).product()),
+            Dim::Affine { .. } | Dim::Window { .. } => None,
+            Dim::One => Some(1),
         }
     }
 
     /// Shape of result `i`.
     pub fn result_shape(&self, i: usize) -> Vec<usize> {
-        self.results[i].iter().map(|d| self.size(d)).collect()
+        self.results[i].iter().filter_map(|d| self.size(d)).collect()
     }
 
     /// Checks that the operand types have the sizes that the factors say.
@@ -96,9 +112,8 @@ impl Loops {
                 )));
             }
             for (d, dim) in dims.iter().enumerate() {
-                let want = self.size(dim);
-                let affine = matches!(dim, Dim::Affine { .. });
-                if !affine && ty.shape[d] != want {
+                let Some(want) = self.size(dim) else { continue };
+                if ty.shape[d] != want {
                     return Err(Error::new(format!(
                         "dimension {d} of operand {i} is {}, but must be {want}",
                         ty.shape[d]

@@ -6,6 +6,7 @@ pub mod arg_reduce;
 mod attribute;
 pub mod constant;
 pub mod control;
+pub mod convolution;
 pub mod cumulative;
 pub mod dot;
 pub mod dynamic;
@@ -18,12 +19,14 @@ pub mod reduce;
 pub mod scan;
 pub mod sort;
 pub mod view;
+pub mod windows;
 
 pub use arg_reduce::{ArgReduce, Extremum};
 pub(crate) use attribute::attribute_words;
 pub use attribute::{Attribute, AttributeReader, AttributeValue, Attributes};
 pub use constant::{Constant, Dense, Iota};
 pub use control::{Call, Cond, CustomLinear};
+pub use convolution::Convolution;
 pub use cumulative::Cumulative;
 pub use dot::Dot;
 pub use dynamic::{DynamicSlice, DynamicUpdate};
@@ -36,6 +39,7 @@ pub use reduce::{Reduce, ReduceKind};
 pub use scan::{Save, Scan};
 pub use sort::{Sort, TopK};
 pub use view::{Broadcast, Concatenate, Pad, Reshape, Reverse, Slice, Transpose};
+pub use windows::Windows;
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
@@ -212,10 +216,11 @@ macro_rules! primitives {
 primitives! {
     Elementwise => "elementwise", Cast => "cast", Constant => "constant", Dense => "dense",
     Iota => "iota", Broadcast => "broadcast", Reshape => "reshape", Transpose => "transpose",
-    Slice => "slice", Reverse => "reverse", Pad => "pad", Concatenate => "concatenate",
+    Slice => "slice", Reverse => "reverse", Windows => "windows", Pad => "pad", Concatenate => "concatenate",
     Gather => "gather", Scatter => "scatter", DynamicSlice => "dynamic_slice",
     DynamicUpdate => "dynamic_update", Reduce => "reduce", ArgReduce => "arg_reduce",
-    Sort => "sort", TopK => "top_k", Cumulative => "cumulative", Dot => "dot", RandomBits => "random_bits", FoldKey => "fold_key",
+    Sort => "sort", TopK => "top_k", Cumulative => "cumulative", Dot => "dot",
+    Convolution => "convolution", RandomBits => "random_bits", FoldKey => "fold_key",
     StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
     Scan => "scan", Cond => "cond", CustomLinear => "custom_linear",
 }

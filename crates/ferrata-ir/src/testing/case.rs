@@ -115,7 +115,8 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
             Case::new(Cast { dtype: to }, vec![(Type::new(any, shape(random, options, 3)), domain)])
         }
         "constant" | "dense" | "iota" => nullary(name, any, random, options),
-        "broadcast" | "reshape" | "transpose" | "slice" | "reverse" | "pad" | "concatenate" => {
+        "broadcast" | "reshape" | "transpose" | "slice" | "reverse" | "windows" | "pad"
+        | "concatenate" => {
             moving(name, any, random, options)
         }
         "gather" | "scatter" | "dynamic_slice" | "dynamic_update" => {
@@ -125,6 +126,7 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
             along(name, any, random, options)
         }
         "dot" => dot(random, options),
+        "convolution" => convolution(random, options),
         "random_bits" => {
             let mut keys = shape(random, options, 1);
             keys.push(2);
@@ -252,6 +254,14 @@ fn moving(name: &str, dtype: DType, random: &mut Random, options: &Options) -> O
             Case::new(Slice { start, limit, stride }, vec![x])
         }
         "reverse" => Case::new(Reverse { dims: subset(random, rank) }, vec![x]),
+        "windows" => {
+            let (mut shape, dim) = shape_and_dim(random, options);
+            // Enough for a few windows, or for none.
+            shape[dim] += random.between(0, 3);
+            let mut step = || random.between(1, 3);
+            let op = Windows { dim, size: step(), stride: step(), dilation: step() };
+            Case::new(op, vec![(Type::new(dtype, shape), Domain::Free)])
+        }
         "pad" => {
             let interior: Vec<usize> = shape.iter().map(|_| random.between(0, 1)).collect();
             let inner = |d: usize| (shape[d] + shape[d].saturating_sub(1) * interior[d]) as i64;
@@ -379,6 +389,30 @@ fn dot(random: &mut Random, options: &Options) -> Option<Case> {
     let (left_batch, left_contract, left) = side(random);
     let (right_batch, right_contract, right) = side(random);
     Case::new(Dot { left_batch, right_batch, left_contract, right_contract }, vec![left, right])
+}
+
+fn convolution(random: &mut Random, options: &Options) -> Option<Case> {
+    let numbers: Vec<DType> =
+        options.dtypes.iter().filter(|d| **d != DType::Bool).copied().collect();
+    let dtype = if numbers.is_empty() { return None } else { *random.pick(&numbers) };
+    let [batch, groups, channels, results] = std::array::from_fn(|_| size(random, options));
+    let mut op = Convolution::plain(random.between(0, 2));
+    let mut x = vec![batch, groups, channels];
+    let mut w = vec![groups, results, channels];
+    for d in 0..op.spatial() {
+        x.push(size(random, options) + random.between(0, 3));
+        w.push(random.between(1, 3));
+        op.stride[d] = random.between(1, 2);
+        op.dilation[d] = random.between(1, 2);
+        op.spread[d] = random.between(1, 2);
+        op.low[d] = random.between(0, 3) as i64 - 1;
+        op.high[d] = random.between(0, 3) as i64 - 1;
+        if op.padded(d, x[d + 3]).is_none() {
+            (op.low[d], op.high[d]) = (0, 0);
+        }
+    }
+    let operand = |shape| (Type::new(dtype, shape), small(dtype));
+    Case::new(op, vec![operand(x), operand(w)])
 }
 
 fn control(name: &str, random: &mut Random, options: &Options) -> Option<Case> {

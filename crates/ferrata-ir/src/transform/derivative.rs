@@ -344,6 +344,7 @@ fn is_free(op: &Primitive) -> bool {
             | Primitive::Reshape(_)
             | Primitive::Transpose(_)
             | Primitive::Slice(_)
+            | Primitive::Windows(_)
             | Primitive::StopGradient(_)
     )
 }
