@@ -1,6 +1,7 @@
 //! The passes, in order.
 
 use crate::body::fold_windows;
+use crate::channels_last::channels_last;
 use crate::device::Device;
 use crate::flatten::{FlatStep, Move, flatten};
 use crate::fragment::Library;
@@ -38,9 +39,10 @@ impl Trace {
 type Pass = fn(&Arc<Function>, &dyn Device) -> Result<Arc<Function>>;
 
 /// The passes from program to program, in order.
-const PROGRAM_PASSES: [(&str, Pass); 4] = [
+const PROGRAM_PASSES: [(&str, Pass); 5] = [
     ("support", |program, device| check_dtypes(program, device).map(|()| program.clone())),
     ("inline", |program, device| inline(program, &|c, inputs| device.claims(c, inputs))),
+    ("channels_last", |program, _| channels_last(program)),
     ("simplify", |program, _| simplify(program)),
     ("prune", |program, _| prune_calls(program)),
 ];

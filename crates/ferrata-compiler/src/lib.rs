@@ -8,6 +8,7 @@
 //! | `compile` | the passes, in order |
 //! | `support` | whether the device can run the program at all |
 //! | `inline` | which functions stay functions |
+//! | `channels_last/` | convolutions as products of windows, in the order that suits them |
 //! | `simplify/` | exact rewriting rules, constants, sharing of equal work |
 //! | `prune` | unused results and parameters of functions |
 //! | `callees` | replacing the functions that a primitive holds |
@@ -29,6 +30,7 @@
 
 mod body;
 mod callees;
+mod channels_last;
 mod compile;
 mod cost;
 pub mod device;

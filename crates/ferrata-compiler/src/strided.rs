@@ -2,7 +2,8 @@
 //! arithmetic on the row-major element number of the value that is really stored.
 
 use ferrata_ir::Primitive;
-use ferrata_ir::primitive::{Broadcast, Reverse, Slice, Transpose};
+use ferrata_ir::primitive::windows::window_count;
+use ferrata_ir::primitive::{Broadcast, Reverse, Slice, Transpose, Windows};
 
 /// A window on a value: element `i` of the window is element `offset + Σ strides[d] i[d]` of the
 /// value in row-major order.
@@ -66,6 +67,7 @@ impl Strided {
             Primitive::Transpose(t) => Some(self.transpose(t)),
             Primitive::Slice(s) => Some(self.slice(s)),
             Primitive::Reverse(r) => Some(self.reverse(r)),
+            Primitive::Windows(w) => Some(self.windows(w)),
             Primitive::Reshape(r) => self.reshape(&r.shape),
             _ => None,
         }
@@ -103,6 +105,15 @@ impl Strided {
             out.offset += self.strides[d] * (self.shape[d] as isize - 1);
             out.strides[d] = -out.strides[d];
         }
+        out
+    }
+
+    fn windows(&self, op: &Windows) -> Strided {
+        let (mut out, d) = (self.clone(), op.dim);
+        out.shape[d] = window_count(self.shape[d], op.size, op.stride, op.dilation);
+        out.shape.insert(d + 1, op.size);
+        out.strides[d] = self.strides[d] * op.stride as isize;
+        out.strides.insert(d + 1, self.strides[d] * op.dilation as isize);
         out
     }
 
@@ -256,8 +267,12 @@ impl Map {
 
     /// Whether the loops visit all `elements` once, but for loops of stride 0.
     pub fn covers(&self, loops: &[usize], elements: usize) -> bool {
-        let moving = loops.iter().zip(&self.strides).filter(|(_, s)| **s != 0);
-        moving.map(|(n, _)| n).product::<usize>() == elements
+        let moving = loops.iter().zip(&self.strides).filter(|(n, s)| **s != 0 && **n > 1);
+        let mut moving: Vec<(usize, usize)> = moving.map(|(&n, s)| (s.unsigned_abs(), n)).collect();
+        moving.sort_unstable();
+        // Windows that overlap could visit as many elements, but not all.
+        let dense = |size: usize, &(stride, n): &(usize, usize)| (stride == size).then(|| size * n);
+        moving.iter().try_fold(1, dense) == Some(elements)
     }
 }
 

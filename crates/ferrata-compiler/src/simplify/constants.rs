@@ -48,7 +48,8 @@ impl Simplifier {
             | Primitive::Reshape(_)
             | Primitive::Transpose(_)
             | Primitive::Slice(_)
-            | Primitive::Reverse(_) => self.number(args[0]),
+            | Primitive::Reverse(_)
+            | Primitive::Windows(_) => self.number(args[0]),
             Primitive::Dense(d) if ty.elements() == 1 => Some(d.value.get(0)),
             _ => None,
         }

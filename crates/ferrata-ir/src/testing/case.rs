@@ -116,9 +116,7 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
         }
         "constant" | "dense" | "iota" => nullary(name, any, random, options),
         "broadcast" | "reshape" | "transpose" | "slice" | "reverse" | "windows" | "pad"
-        | "concatenate" => {
-            moving(name, any, random, options)
-        }
+        | "concatenate" => moving(name, any, random, options),
         "gather" | "scatter" | "dynamic_slice" | "dynamic_update" => {
             indexing(name, any, random, options)
         }

@@ -1,0 +1,219 @@
+//! A convolution is a product whose left operand is seen through sliding windows. With one channel
+//! and one result in a group it is no product, but a sum of slices, at the speed of memory.
+
+use super::{Permuted, Walk, inverse, is_identity};
+use ferrata_ir::primitive::convolution::SPATIAL;
+use ferrata_ir::primitive::windows::window_count;
+use ferrata_ir::primitive::{Convolution, Dot, Pad, Reduce, ReduceKind, Slice, Windows};
+use ferrata_ir::{Result, Type, Value};
+
+/// A sum of more slices than this is not written out.
+const SLICES: usize = 64;
+
+impl Walk {
+    /// The result of a convolution.
+    pub(super) fn convolution(&mut self, op: &Convolution, x: Value, w: Value) -> Result<Permuted> {
+        let (x, w) = (self.value(x)?, self.value(w)?);
+        let x = if is_identity(&x.order) { self.channels_inside(&x) } else { x };
+        let x = self.padded(op, &x);
+        let (xs, ws) = (self.shape(&x), self.shape(&w));
+        let counts: Vec<usize> = (0..op.spatial())
+            .map(|d| {
+                let (size, stride, dilation) = (ws[d + SPATIAL], op.stride[d], op.dilation[d]);
+                window_count(xs[d + SPATIAL], size, stride, dilation)
+            })
+            .collect();
+        let places: usize = counts.iter().product();
+        let taps: usize = ws[SPATIAL..].iter().product();
+        if xs[1] > 1 && ws[1] == 1 && xs[2] == 1 && taps <= SLICES {
+            return Ok(self.sum_of_slices(op, &x, &w, &counts));
+        }
+        if xs[1] > 1 && ws[1] == 1 && xs[0] == 1 && (1..=SLICES).contains(&places) {
+            return Ok(self.sums_of_products(op, &x, &w, &counts));
+        }
+        Ok(self.product_of_windows(op, &x, &w, places < taps))
+    }
+
+    /// The sizes of a value in the user's order.
+    fn shape(&self, x: &Permuted) -> Vec<usize> {
+        let stored = self.ty(x.value).shape;
+        x.order.iter().map(|&d| stored[d]).collect()
+    }
+
+    /// An input `[N, G, C, S…]` as `[N, S…, G, C]`.
+    fn channels_inside(&mut self, x: &Permuted) -> Permuted {
+        let rank = x.order.len();
+        let mut place = vec![0];
+        place.extend(SPATIAL..rank);
+        place.extend([1, 2]);
+        let value = self.b.transpose(x.value, &place);
+        Permuted { value, order: inverse(&place), anchored: false }
+    }
+
+    /// The input with its gaps and its padding. What is only cropped is not copied.
+    fn padded(&mut self, op: &Convolution, x: &Permuted) -> Permuted {
+        let stored = self.ty(x.value).shape;
+        let rank = stored.len();
+        let mut pad = Pad { low: vec![0; rank], high: vec![0; rank], interior: vec![0; rank] };
+        let mut crop = Slice { start: vec![0; rank], limit: stored.clone(), stride: vec![1; rank] };
+        for d in 0..op.spatial() {
+            let at = x.order[d + SPATIAL];
+            let crops = |amount: i64| if op.spread[d] == 1 { (-amount).max(0) } else { 0 };
+            let (low, high) = (crops(op.low[d]), crops(op.high[d]));
+            // More may be cropped than there is, when the other side is padded.
+            let (low, high) = if low + high <= stored[at] as i64 { (low, high) } else { (0, 0) };
+            crop.start[at] = low as usize;
+            crop.limit[at] = stored[at] - high as usize;
+            (pad.low[at], pad.high[at]) = (op.low[d] + low, op.high[d] + high);
+            pad.interior[at] = op.spread[d] - 1;
+        }
+        let mut value = x.value;
+        if crop.limit != stored || crop.start.iter().any(|&s| s != 0) {
+            value = self.b.emit1(crop, &[value]);
+        }
+        let outside = pad.low.iter().chain(&pad.high).any(|&p| p != 0);
+        if outside || pad.interior.iter().any(|&p| p != 0) {
+            let zero = self.b.full(Type::scalar(self.ty(value).dtype), 0.0);
+            value = self.b.emit1(pad, &[value, zero]);
+        }
+        Permuted { value, order: x.order.clone(), anchored: false }
+    }
+
+    /// `[N, G, C, S…]` as windows, times `[G, O, C, K…]`. The free dimensions of the operand that
+    /// comes first lie outside: for the gradient of a kernel that is the second one.
+    fn product_of_windows(
+        &mut self,
+        op: &Convolution,
+        x: &Permuted,
+        w: &Permuted,
+        kernel_first: bool,
+    ) -> Permuted {
+        let sizes = self.shape(w);
+        let (mut value, mut order) = (x.value, x.order.clone());
+        let mut inner = Vec::new();
+        for d in 0..op.spatial() {
+            let dim = order[d + SPATIAL];
+            let (size, stride, dilation) = (sizes[d + SPATIAL], op.stride[d], op.dilation[d]);
+            value = self.b.emit1(Windows { dim, size, stride, dilation }, &[value]);
+            let shift = |e: &mut usize| *e += usize::from(*e > dim);
+            order.iter_mut().for_each(shift);
+            inner.iter_mut().for_each(shift);
+            inner.push(dim + 1);
+        }
+        let contract = |channel: usize, rest: &[usize]| -> Vec<usize> {
+            std::iter::once(channel).chain(rest.iter().copied()).collect()
+        };
+        let windows = (value, vec![order[1]], contract(order[2], &inner));
+        let kernel = (w.value, vec![w.order[0]], contract(w.order[2], &w.order[SPATIAL..]));
+        // The free dimensions of the windows as they are stored, by their number in the result.
+        let mut free: Vec<usize> = std::iter::once(0).chain(SPATIAL..order.len()).collect();
+        free.sort_by_key(|&d| order[d]);
+        let (left, right, place) = if kernel_first {
+            (kernel, windows, [&[1, 2][..], &free].concat())
+        } else {
+            (windows, kernel, [&[1][..], &free, &[2]].concat())
+        };
+        let dot = Dot {
+            left_batch: left.1,
+            right_batch: right.1,
+            left_contract: left.2,
+            right_contract: right.2,
+        };
+        let value = self.b.emit1(dot, &[left.0, right.0]);
+        let made = Permuted { value, order: inverse(&place), anchored: false };
+        if self.ty(value).shape[0] == 1 { made } else { self.groups_inside(&made, &free) }
+    }
+
+    /// A result `[G, …]` with its groups beside their results, as further work wants them.
+    fn groups_inside(&mut self, made: &Permuted, free: &[usize]) -> Permuted {
+        let place: Vec<usize> = free.iter().copied().chain([1, 2]).collect();
+        let permutation: Vec<usize> = place.iter().map(|&d| made.order[d]).collect();
+        let value = self.b.transpose(made.value, &permutation);
+        Permuted { value, order: inverse(&place), anchored: false }
+    }
+
+    /// One channel and one result in a group: each element of the kernel times a slice.
+    fn sum_of_slices(
+        &mut self,
+        op: &Convolution,
+        x: &Permuted,
+        w: &Permuted,
+        counts: &[usize],
+    ) -> Permuted {
+        let sizes = self.shape(w)[SPATIAL..].to_vec();
+        let mut sum = None;
+        for tap in indices(&sizes) {
+            let from: Vec<usize> = tap.iter().zip(&op.dilation).map(|(k, d)| k * d).collect();
+            let part = self.slice(x, &from, counts, &op.stride);
+            let shape = self.ty(part).shape;
+            let element = self.slice(w, &tap, &vec![1; tap.len()], &vec![1; tap.len()]);
+            let element = self.b.reshape(element, &[self.shape(x)[1]]);
+            let element = self.b.broadcast(element, &shape, &[x.order[1]]);
+            let product = self.b.mul(part, element);
+            sum = self.b.add_some(sum, Some(product));
+        }
+        // A kernel has at least one element.
+        let value = sum.unwrap_or(x.value);
+        Permuted { value, order: x.order.clone(), anchored: false }
+    }
+
+    /// One sample and one result in a group, and few places for the kernel: for each of them the
+    /// sum of a slice times the kernel. This is the gradient of the above.
+    fn sums_of_products(
+        &mut self,
+        op: &Convolution,
+        x: &Permuted,
+        w: &Permuted,
+        counts: &[usize],
+    ) -> Permuted {
+        let sizes = self.shape(w)[SPATIAL..].to_vec();
+        // The kernel in the order of the input, its only result where the only sample is.
+        let mut order = x.order.clone();
+        order.swap(0, 1);
+        let place: Vec<usize> = inverse(&order).iter().map(|&d| w.order[d]).collect();
+        let kernel = self.b.transpose(w.value, &place);
+        let groups = x.order[1];
+        let dims: Vec<usize> = (0..x.order.len()).filter(|&d| d != groups).collect();
+        let mut parts = Vec::new();
+        for position in indices(counts) {
+            let from: Vec<usize> = position.iter().zip(&op.stride).map(|(p, s)| p * s).collect();
+            let part = self.slice(x, &from, &sizes, &op.dilation);
+            let product = self.b.mul(part, kernel);
+            let sum =
+                self.b.emit1(Reduce { kind: ReduceKind::Sum, dims: dims.clone() }, &[product]);
+            let size = self.ty(sum).shape[0];
+            parts.push(self.b.reshape(sum, &[1, size]));
+        }
+        let all = self.b.concatenate(&parts, 0);
+        let count = self.ty(all).shape[1];
+        let shape = [&[1, 1][..], counts, &[count]].concat();
+        let value = self.b.reshape(all, &shape);
+        // [N, O, P…, G].
+        let mut place = vec![0, 2];
+        place.extend(SPATIAL..SPATIAL + counts.len());
+        place.push(1);
+        Permuted { value, order: inverse(&place), anchored: false }
+    }
+
+    /// `counts` elements at steps of `steps` from `from` on, in the spatial dimensions.
+    fn slice(&mut self, x: &Permuted, from: &[usize], counts: &[usize], steps: &[usize]) -> Value {
+        let stored = self.ty(x.value).shape;
+        let rank = stored.len();
+        let mut op = Slice { start: vec![0; rank], stride: vec![1; rank], limit: stored };
+        for d in 0..from.len() {
+            let at = x.order[d + SPATIAL];
+            op.start[at] = from[d];
+            op.limit[at] = from[d] + (counts[d] * steps[d]).saturating_sub(steps[d] - 1);
+            op.stride[at] = steps[d];
+        }
+        self.b.emit1(op, &[x.value])
+    }
+}
+
+/// Every index of a shape, in row-major order.
+fn indices(shape: &[usize]) -> impl Iterator<Item = Vec<usize>> + use<'_> {
+    let strides = ferrata_ir::row_major_strides(shape);
+    (0..shape.iter().product()).map(move |i: usize| {
+        strides.iter().zip(shape).map(|(stride, size)| i / stride % size).collect()
+    })
+}
