@@ -250,6 +250,14 @@ impl Builder {
         self.error.get_or_insert(error);
     }
 
+    /// The first error, if there was one.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn checked(&self) -> Result<()> {
+        self.error.clone().map_or(Ok(()), Err)
+    }
+
     /// Adds a node and returns its results. After a first error, values are placeholders.
     pub fn emit(&mut self, op: impl Into<Primitive>, inputs: &[Value]) -> Vec<Value> {
         let op = op.into();

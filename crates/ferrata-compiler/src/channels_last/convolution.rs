@@ -202,9 +202,10 @@ impl Walk {
         let mut op = Slice { start: vec![0; rank], stride: vec![1; rank], limit: stored };
         for d in 0..from.len() {
             let at = x.order[d + SPATIAL];
-            op.start[at] = from[d];
-            op.limit[at] = from[d] + (counts[d] * steps[d]).saturating_sub(steps[d] - 1);
             op.stride[at] = steps[d];
+            // No elements lie anywhere.
+            op.start[at] = if counts[d] == 0 { 0 } else { from[d] };
+            op.limit[at] = op.start[at] + (counts[d] * steps[d]).saturating_sub(steps[d] - 1);
         }
         self.b.emit1(op, &[x.value])
     }

@@ -63,6 +63,7 @@ fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Res
         walk.b.set_origin(node.origin.clone());
         let op = with_callees(&node.op, |f| done.get(&Arc::as_ptr(f)).unwrap_or(f).clone());
         let results = walk.node(&op, node)?;
+        walk.b.checked()?;
         for (&o, r) in node.outputs.iter().zip(results) {
             walk.map[o.index()] = Some(r);
         }

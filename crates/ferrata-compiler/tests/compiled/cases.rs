@@ -326,7 +326,7 @@ fn the_peak_says_what_lives_there() {
     let donated = vec![false; f.parameters().len()];
     let trace = trace(&f, &donated, &ReferenceDevice).unwrap();
     let names: Vec<&str> = trace.programs.iter().map(|(name, _)| *name).collect();
-    assert_eq!(names, ["program", "support", "inline", "simplify", "prune"]);
+    assert_eq!(names, ["program", "support", "inline", "channels_last", "simplify", "prune"]);
     let peak: usize = trace.peak().iter().map(|r| r.bytes).sum();
     assert!(peak <= trace.plan.arena, "{peak} bytes in {}", trace.plan.arena);
     assert!(trace.plan.arena <= peak + peak / 8, "{} for {peak} bytes", trace.plan.arena);

@@ -1,6 +1,7 @@
 //! Compiled programs, run by the interpreter of plans, against the reference evaluator.
 
 mod cases;
+mod convolution;
 mod gpt;
 mod random;
 mod recompute;
