@@ -83,9 +83,11 @@ pub fn setting(block: &Block, operands: usize) -> Setting {
     };
     let carried: Vec<Node> =
         block.nodes.iter().filter(|n| matches!(n, Node::Carried(_))).copied().collect();
-    carried.iter().for_each(|&n| pin(n));
-    // One register more than the values need at once serves moves.
-    let spare = registers.saturating_sub(pressure(block) + carried.len() + 2);
+    // One register more than the values need at once serves moves; what finds none is kept in the
+    // frame.
+    let spare = registers.saturating_sub(pressure(block) + 2);
+    carried.iter().take(spare).for_each(|&n| pin(n));
+    let spare = spare.saturating_sub(carried.len());
     let mut standing: Vec<(usize, Node)> = block
         .nodes
         .iter()
