@@ -15,7 +15,7 @@
 //! | `mapped.rs` | read-only memory maps; the only `unsafe` of the crate |
 //! | `tensor.rs` | tensors as bytes: borrowed views and owned ones, conversions to numbers |
 //! | `safetensors.rs` | the safetensors format |
-//! | `huggingface/` | `config.json` of GPT-2 and Llama, weights (also sharded), directories |
+//! | `huggingface/` | `config.json` of language models and image classifiers, weights (also sharded), directories |
 //! | `checkpoint/` | manifest with checksums, writer, verification, latest valid, retention |
 
 pub mod atomic;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ferrata_formats::RawTensor;
 use ferrata_formats::checkpoint::{self, CheckpointWriter, MANIFEST};
-use ferrata_formats::huggingface::{ModelConfig, ModelDirectory, write_directory};
+use ferrata_formats::huggingface::{ImageConfig, ModelConfig, ModelDirectory, write_directory};
 use ferrata_formats::safetensors::{self, TensorFile};
 use ferrata_ir::testing::fuzz;
 
@@ -53,6 +53,18 @@ fn mutated_model_configurations() {
             config.map(drop)
         });
     }
+}
+
+#[test]
+fn mutated_configurations_of_image_classifiers() {
+    fuzz(include_bytes!("data/vit.config.json"), 20_000, |bytes| {
+        let config = ImageConfig::from_json(bytes, Path::new("config.json"));
+        if let Ok(Some(config)) = &config {
+            let again = ImageConfig::from_json(config.to_json().as_bytes(), Path::new("b"));
+            assert_eq!(&again.unwrap().unwrap(), config);
+        }
+        config.map(drop)
+    });
 }
 
 #[test]

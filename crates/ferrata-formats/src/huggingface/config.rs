@@ -178,7 +178,7 @@ impl Activation {
         }
     }
 
-    fn read(fields: &Fields<'_>, key: &str, default: Activation) -> Result<Activation> {
+    pub(super) fn read(fields: &Fields<'_>, key: &str, default: Activation) -> Result<Activation> {
         let Some(name) = fields.text(key)? else { return Ok(default) };
         Activation::from_name(name).ok_or_else(|| {
             let known = Self::NAMES.map(|(name, _)| name).join(", ");
@@ -494,7 +494,12 @@ impl LlamaConfig {
     }
 }
 
-fn indivisible(part_key: &str, part: usize, whole_key: &str, whole: usize) -> Option<String> {
+pub(super) fn indivisible(
+    part_key: &str,
+    part: usize,
+    whole_key: &str,
+    whole: usize,
+) -> Option<String> {
     (part == 0 || !whole.is_multiple_of(part)).then(|| {
         format!("`{part_key}` = {part} does not divide `{whole_key}` = {whole}; change one of them")
     })
@@ -549,7 +554,7 @@ const DTYPES: [(&str, DType); 4] = [
     ("bfloat16", DType::BF16),
 ];
 
-fn read_dtype(fields: &Fields<'_>) -> Result<DType> {
+pub(super) fn read_dtype(fields: &Fields<'_>) -> Result<DType> {
     let key = if fields.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
     let Some(name) = fields.text(key)? else { return Ok(DType::F32) };
     let name = name.strip_prefix("torch.").unwrap_or(name);
@@ -560,7 +565,7 @@ fn read_dtype(fields: &Fields<'_>) -> Result<DType> {
         .ok_or_else(|| fields.unsupported(key, "one of float64, float32, float16, bfloat16"))
 }
 
-fn dtype_name(dtype: DType) -> &'static str {
+pub(super) fn dtype_name(dtype: DType) -> &'static str {
     // Weights are floats; an integer type here would be a mistake that F32 does not make worse.
     DTYPES.into_iter().find(|(_, known)| *known == dtype).map_or("float32", |(name, _)| name)
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::config::{ModelConfig, SpecialTokens};
 use super::fields::Fields;
+use super::image::ImageConfig;
 use crate::atomic::{StagedFolder, names_in};
 use crate::error::shown;
 use crate::safetensors::{Layout, TensorFile};
@@ -109,15 +110,8 @@ impl ModelDirectory {
 
     fn build_index(&mut self) -> Result<()> {
         // Before the list of weights is made, which a damaged number of layers would make endless.
-        let (layers, stored) = (self.config.layers(), self.files.iter().map(|f| f.names().len()));
-        let stored: usize = stored.sum();
-        if layers > stored {
-            let what = format!(
-                "it asks for {layers} layers and the weights are {stored} tensors; use the \
-                 configuration that belongs to the weights"
-            );
-            return Err(Error::config(&self.path.join(CONFIG), what));
-        }
+        let stored: usize = self.files.iter().map(|f| f.names().len()).sum();
+        check_layers(self.config.layers(), stored, &self.path.join(CONFIG))?;
         let expected = self.config.tensors();
         let mut found: BTreeMap<String, (usize, String)> = BTreeMap::new();
         for (number, file) in self.files.iter().enumerate() {
@@ -159,6 +153,40 @@ impl ModelDirectory {
     }
 }
 
+/// An opened directory of an image classifier.
+#[derive(Debug)]
+pub struct ImageDirectory {
+    /// The directory.
+    pub path: PathBuf,
+    /// What `config.json` says.
+    pub config: ImageConfig,
+    files: Vec<TensorFile>,
+}
+
+impl ImageDirectory {
+    /// Reads the configuration and maps the weights, `model.safetensors` or shards; `None` if it
+    /// is the directory of another kind of model.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Config`], [`Error::Damaged`] for the files.
+    pub fn open(path: impl AsRef<Path>) -> Result<Option<ImageDirectory>> {
+        let path = path.as_ref();
+        let config_path = path.join(CONFIG);
+        let Some(config) = ImageConfig::from_json(&read(&config_path)?, &config_path)? else {
+            return Ok(None);
+        };
+        let files = open_weights(path)?;
+        let stored: usize = files.iter().map(|file| file.names().len()).sum();
+        check_layers(config.layers(), stored, &config_path)?;
+        Ok(Some(ImageDirectory { path: path.to_path_buf(), config, files }))
+    }
+
+    /// All tensors of the files with their names.
+    pub fn weights(&self) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+        self.files.iter().flat_map(TensorFile::iter)
+    }
+}
+
 /// Writes a model directory that transformers loads: `config.json`, `generation_config.json`,
 /// `model.safetensors` and copies of the tokenizer files of `tokenizer_from`, if given.
 ///
@@ -176,29 +204,60 @@ pub fn write_directory<'a, N: Into<String>>(
 ) -> Result<()> {
     let path = path.as_ref();
     config.validate(&path.join(CONFIG))?;
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     let weights_path = path.join(WEIGHTS);
-    let layout = Layout::new(&weights_path, weights, &metadata)?;
+    let layout = Layout::new(&weights_path, weights, &metadata())?;
     check_weights(&weights_path, config, &layout)?;
     let config_text = config.to_json();
     let mut generation = Map::new();
     config.tokens().write(&mut generation);
     let generation_text = format!("{:#}\n", Value::Object(generation));
 
+    let tokenizer = tokenizer_from.map(tokenizer_files).unwrap_or_default();
+    write_files(path, &layout, &tokenizer, &[(GENERATION, generation_text), (CONFIG, config_text)])
+}
+
+/// Writes a directory of an image classifier: `config.json` and `model.safetensors`, as
+/// [`write_directory`] does.
+///
+/// # Errors
+/// As [`write_directory`]; the weights are not compared with the configuration.
+pub fn write_image_directory<'a, N: Into<String>>(
+    path: impl AsRef<Path>,
+    config: &ImageConfig,
+    weights: impl IntoIterator<Item = (N, TensorView<'a>)>,
+) -> Result<()> {
+    let path = path.as_ref();
+    config.validate(&path.join(CONFIG))?;
+    let layout = Layout::new(&path.join(WEIGHTS), weights, &metadata())?;
+    write_files(path, &layout, &[], &[(CONFIG, config.to_json())])
+}
+
+fn metadata() -> BTreeMap<String, String> {
+    BTreeMap::from([("format".to_owned(), "pt".to_owned())])
+}
+
+/// Weights, copies of `copied` and `texts` with their names, which then appear in this order.
+fn write_files(
+    path: &Path,
+    weights: &Layout<'_>,
+    copied: &[PathBuf],
+    texts: &[(&'static str, String)],
+) -> Result<()> {
     let staged = StagedFolder::new(path)?;
     let mut order = Vec::new();
-    for file in tokenizer_from.map(tokenizer_files).unwrap_or_default() {
+    for file in copied {
         let Some(&name) = TOKENIZER_FILES.iter().find(|name| file.ends_with(name)) else {
             continue;
         };
-        staged.copy(&file, name)?;
+        staged.copy(file, name)?;
         order.push(name);
     }
-    staged.write(WEIGHTS, layout.file_size(), |out| layout.write(out))?;
-    for (name, text) in [(GENERATION, generation_text), (CONFIG, config_text)] {
+    staged.write(WEIGHTS, weights.file_size(), |out| weights.write(out))?;
+    order.push(WEIGHTS);
+    for (name, text) in texts {
         staged.write(name, text.len() as u64, |out| out.write_all(text.as_bytes()))?;
+        order.push(name);
     }
-    order.extend([WEIGHTS, GENERATION, CONFIG]);
     staged.merge_into_target(&order)
 }
 
@@ -222,6 +281,18 @@ fn check_weights(path: &Path, config: &ModelConfig, layout: &Layout<'_>) -> Resu
         Some(name) => Err(Error::tensor(path, &name, "is missing; give every weight of the model")),
         None => Ok(()),
     }
+}
+
+/// Refuses a number of layers that so many stored tensors cannot be the weights of.
+fn check_layers(layers: usize, stored: usize, config: &Path) -> Result<()> {
+    if layers <= stored {
+        return Ok(());
+    }
+    let what = format!(
+        "it asks for {layers} layers and the weights are {stored} tensors; use the configuration \
+         that belongs to the weights"
+    );
+    Err(Error::config(config, what))
 }
 
 fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {

@@ -3,9 +3,11 @@
 mod config;
 mod directory;
 mod fields;
+mod image;
 mod layout;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Activation, Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens};
-pub use directory::{ModelDirectory, write_directory};
+pub use directory::{ImageDirectory, ModelDirectory, write_directory, write_image_directory};
+pub use image::{Architecture, ImageConfig, VitConfig};

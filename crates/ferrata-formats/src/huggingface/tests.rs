@@ -328,3 +328,50 @@ fn generation_config_overrides_token_ids() {
     fs::write(folder.join("generation_config.json"), "[]").unwrap();
     assert!(ModelDirectory::open(&folder).is_err());
 }
+
+#[test]
+fn reads_the_configuration_of_an_image_classifier() {
+    const VIT: &[u8] = include_bytes!("../../tests/data/vit.config.json");
+    let path = Path::new("dir/config.json");
+    let config = ImageConfig::from_json(VIT, path).unwrap().unwrap();
+    assert_eq!((config.kind(), config.classes, config.channels), ("vit", 3, 3));
+    assert_eq!((config.label(2), config.layers()), ("owl".to_owned(), 3));
+    assert_eq!(ImageConfig::from_json(GPT2, path).unwrap(), None);
+    let replaced = |from: &str, to: &str| {
+        let text = String::from_utf8_lossy(VIT).replace(from, to);
+        ImageConfig::from_json(text.as_bytes(), path).unwrap_err().to_string()
+    };
+    for (from, to, part) in [
+        ("\"2\": \"owl\"", "\"3\": \"owl\"", "a name for each id from 0 on"),
+        ("\"patch_size\": 8", "\"patch_size\": 7", "does not divide `image_size` = 32"),
+        ("\"id2label\"", "\"labels\"", "`num_labels` is missing"),
+        ("\"hidden_size\": 64", "\"hidden_size\": 0", "`hidden_size` = 0"),
+    ] {
+        let message = replaced(from, to);
+        assert!(message.contains(part) && message.contains("dir/config.json"), "{message}");
+    }
+}
+
+#[test]
+fn directories_of_image_classifiers_read_back() {
+    let config = include_bytes!("../../tests/data/vit.config.json");
+    let config = ImageConfig::from_json(config, Path::new("config.json")).unwrap().unwrap();
+    let folder = scratch("image").join("model");
+    let weights = [
+        ("a.weight", RawTensor::from_f32(&[2, 3], &[1.0; 6])),
+        ("b", RawTensor::from_f32(&[1], &[2.0])),
+        ("c", RawTensor::from_f32(&[1], &[2.0])),
+    ];
+    let views = weights.iter().map(|(name, tensor)| (*name, tensor.view()));
+    write_image_directory(&folder, &config, views).unwrap();
+    let opened = ImageDirectory::open(&folder).unwrap().unwrap();
+    assert_eq!(opened.config, config);
+    let names: Vec<&str> = opened.weights().map(|(name, _)| name).collect();
+    assert_eq!(names, ["a.weight", "b", "c"]);
+    let mut config = config;
+    let Architecture::Vit(vit) = &mut config.architecture;
+    vit.num_hidden_layers = 4;
+    fs::write(folder.join("config.json"), config.to_json()).unwrap();
+    let message = ImageDirectory::open(&folder).unwrap_err().to_string();
+    assert!(message.contains("4 layers and the weights are 3 tensors"), "{message}");
+}

@@ -44,30 +44,48 @@ pub(super) fn attend(
             q.attention_with(&keys, &values, mask.as_ref(), Some(&lengths), &settings)
         }
         _ if cx.is_training() && dropout.rate > 0.0 => {
-            attention_with_dropout(q, k, v, scale, dropout, cx)
+            attention_with_dropout([q, k, v], scale, true, dropout, cx)
         }
         _ => q.attention(k, v, &settings),
     };
     (y.transpose(1, 2).flatten(2, 3), cache)
 }
 
-/// Causal attention whose weights pass through dropout. The weights have to exist for that, so
-/// the fused kernel cannot be used.
+/// Attention of all positions `[B, heads, T, size]` to all: `[B, T, heads size]`.
+#[track_caller]
+pub(super) fn attend_both_ways(
+    [q, k, v]: &[Tensor; 3],
+    dropout: &Dropout,
+    cx: &mut Context,
+) -> Tensor {
+    let y = if cx.is_training() && dropout.rate > 0.0 {
+        let scale = 1.0 / (q.size(3) as f64).sqrt();
+        attention_with_dropout([q, k, v], scale, false, dropout, cx)
+    } else {
+        q.attention(k, v, &Attention::default())
+    };
+    y.transpose(1, 2).flatten(2, 3)
+}
+
+/// Attention whose weights pass through dropout. The weights have to exist for that, so the fused
+/// kernel cannot be used.
 #[track_caller]
 fn attention_with_dropout(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
+    [q, k, v]: [&Tensor; 3],
     scale: f64,
+    causal: bool,
     dropout: &Dropout,
     cx: &mut Context,
 ) -> Tensor {
     let (heads, groups, time) = (q.size(1), k.size(1), q.size(2));
     let times = heads / groups.max(1);
     let (k, v) = (k.repeat_interleave(times, 1), v.repeat_interleave(times, 1));
-    let scores = q.matmul(&k.t()).cast(q.dtype().accumulator()) * scale;
-    let own = Tensor::arange(time).unsqueeze(1);
-    let past = Tensor::arange(time).unsqueeze(0).le(own);
-    let weights = past.select(&scores, f64::NEG_INFINITY).softmax(-1);
+    let mut scores = q.matmul(&k.t()).cast(q.dtype().accumulator()) * scale;
+    if causal {
+        let own = Tensor::arange(time).unsqueeze(1);
+        let past = Tensor::arange(time).unsqueeze(0).le(own);
+        scores = past.select(&scores, f64::NEG_INFINITY);
+    }
+    let weights = scores.softmax(-1);
     dropout.forward(&weights.cast(q.dtype()), cx).matmul(&v)
 }

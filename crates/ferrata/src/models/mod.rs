@@ -1,6 +1,6 @@
-//! Language models: GPT-2 and Llama, from their files to generated tokens.
+//! Language models: GPT-2 and Llama, from their files to generated tokens; image classifiers.
 //!
-//! A [`Model`] is a module whose parameter paths are the names in published weights, so that
+//! A [`Model`] or an [`ImageModel`] is a module whose parameter paths are the names in published weights, so that
 //! loading and saving need no table of names.
 //!
 //! ```
@@ -22,6 +22,8 @@
 //! |---|---|
 //! | `model.rs` | [`Model`]: forward, hidden states, loss, one step with a cache |
 //! | `gpt2.rs`, `llama.rs` | the architectures |
+//! | `image.rs` | [`ImageModel`]: scores of classes; its directory |
+//! | `vit.rs` | the architectures |
 //! | `attention.rs` | attention with cache and dropout, which both have |
 //! | `files.rs` | initial weights; Hugging Face directories |
 //! | `generate.rs` | tokens one by one, with a key/value cache |
@@ -32,19 +34,24 @@ mod attention;
 mod files;
 mod generate;
 pub mod gpt2;
+mod image;
 pub mod llama;
 mod model;
 mod run;
 mod sample;
+pub mod vit;
 
 pub use ferrata_formats::huggingface::{
-    Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens,
+    Architecture, Gpt2Config, ImageConfig, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens,
+    VitConfig,
 };
 pub use generate::{GenerateOptions, Generation};
 pub use gpt2::Gpt2;
+pub use image::{ImageModel, Network};
 pub use llama::Llama;
 pub use model::{Cache, Model, check_ids};
 pub use run::{run, run_file};
+pub use vit::Vit;
 
 use crate::nn::{Activation, CacheIndex};
 use crate::tensor::Tensor;

@@ -142,7 +142,7 @@ impl Language {
             (None, None) => return Err(no_model()),
         };
         let sequence = match (&config.model, &directory) {
-            (Some(section), _) => section.context.min(model_config.context()),
+            (Some(section), _) => section.context().min(model_config.context()),
             (None, _) => model_config.context(),
         };
         let (batch, seed) = (config.train.batch, config.train.seed);

@@ -31,6 +31,7 @@
 
 mod check;
 mod load;
+mod model;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{Override, Source};
+pub use model::{ModelKind, ModelSection};
 pub use size::Size;
 
 /// A whole configuration; see the module's documentation for the form of the file.
@@ -58,69 +60,6 @@ pub struct Config {
     pub optimizer: OptimizerSection,
     /// The course of the learning rate.
     pub schedule: ScheduleSection,
-}
-
-/// The kinds of model that can be trained from scratch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ModelKind {
-    /// Pre-norm decoder with learned positions.
-    #[default]
-    Gpt2,
-    /// Decoder with rotary positions, RMS normalisation and a gated MLP.
-    Llama,
-}
-
-/// `[model]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelSection {
-    /// The architecture.
-    pub kind: ModelKind,
-    /// Number of blocks.
-    pub layers: usize,
-    /// Attention heads per block; divides `dim`.
-    pub heads: usize,
-    /// Key and value heads (Llama only); divides `heads`. All heads by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kv_heads: Option<usize>,
-    /// Width of the hidden state.
-    pub dim: usize,
-    /// Width inside the MLP: `4 dim` by default (GPT-2), `8/3 dim` rounded up to a multiple of 32
-    /// (Llama).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hidden: Option<usize>,
-    /// Longest sequence in tokens; also the length of a training sequence.
-    pub context: usize,
-    /// Dropout probability after the embedding, in attention and before each residual sum.
-    pub dropout: f64,
-    /// Whether the output matrix is the token embedding (GPT-2: yes, Llama: no by default).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tie: Option<bool>,
-    /// Base of the rotary wavelengths (Llama only; 10000 by default).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rope_theta: Option<f64>,
-    /// Number of token ids, at least that of the tokenizer, which is the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vocab: Option<usize>,
-}
-
-impl Default for ModelSection {
-    fn default() -> Self {
-        ModelSection {
-            kind: ModelKind::Gpt2,
-            layers: 4,
-            heads: 4,
-            kv_heads: None,
-            dim: 128,
-            hidden: None,
-            context: 64,
-            dropout: 0.0,
-            tie: None,
-            rope_theta: None,
-            vocab: None,
-        }
-    }
 }
 
 /// `[data]`

@@ -28,7 +28,7 @@ fn reads_sections_and_overrides() {
     ];
     let config = load(text, &set).unwrap();
     let model = config.model.as_ref().unwrap();
-    assert_eq!((model.kind, model.heads, config.train.steps), (ModelKind::Llama, 8, 20));
+    assert_eq!((model.kind, model.heads, config.train.steps), (ModelKind::Llama, Some(8), 20));
     assert_eq!((config.optimizer.lr, config.train.prompt.as_str()), (1.0, "fn main"));
     assert_eq!(config.data.text, [std::env::current_dir().unwrap().join("a.txt")]);
     assert_eq!(config.train.memory, Some(Size(1_500_000_000)));
@@ -113,7 +113,7 @@ fn paths_in_a_file_are_relative_to_it() {
 
 #[test]
 fn sections_become_model_configurations() {
-    let model = ModelSection { kind: ModelKind::Llama, dim: 96, ..Default::default() };
+    let model = ModelSection { kind: ModelKind::Llama, dim: Some(96), ..Default::default() };
     let config = model.to_model_config(65).unwrap();
     assert_eq!((config.vocab_size(), config.context()), (65, 64));
     let small = ModelSection { vocab: Some(60), ..Default::default() };
@@ -121,6 +121,18 @@ fn sections_become_model_configurations() {
     assert!(message.contains("less than the tokenizer's 65 tokens"), "{message}");
     let padded = ModelSection { vocab: Some(128), ..Default::default() };
     assert_eq!(padded.to_model_config(65).unwrap().vocab_size(), 128);
+    let vit = ModelSection { kind: ModelKind::Vit, patch: Some(2), ..Default::default() };
+    let labels = ["cat".to_owned(), "dog".to_owned()];
+    let config = vit.to_image_config(&labels, 8).unwrap();
+    assert_eq!((config.classes, config.label(1)), (2, "dog".to_owned()));
+    for (section, side, part) in [
+        (vit.clone(), 9, "`patch_size` = 2 does not divide `image_size` = 9"),
+        (ModelSection { classes: Some(3), ..vit }, 8, "`model.classes` = 3 and the data has 2"),
+        (padded, 8, "does not classify images"),
+    ] {
+        let message = section.to_image_config(&labels, side).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
 }
 
 #[test]

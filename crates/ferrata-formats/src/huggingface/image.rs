@@ -1,0 +1,217 @@
+//! `config.json` of image classifiers.
+//!
+//! ViT has the file that transformers writes (`model_type` = `vit`). The models of torchvision have
+//! none; theirs is the one that timm puts beside the same weights: `architecture` (`resnet18`,
+//! `resnet34`, `resnet50`, `mobilenet_v2`) and `num_classes`, and of our own `stem` and `width`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ferrata_ir::DType;
+use serde_json::{Map, Value, json};
+
+use super::config::{Activation, dtype_name, indivisible, read_dtype};
+use super::fields::Fields;
+use crate::{Error, Result};
+
+/// The configuration of an image classifier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageConfig {
+    /// The network.
+    pub architecture: Architecture,
+    /// Number of classes.
+    pub classes: usize,
+    /// What the classes are called, one name each; empty if nobody says.
+    pub labels: Vec<String>,
+    /// Channels of an image.
+    pub channels: usize,
+    /// The dtype that the weights are stored in.
+    pub dtype: DType,
+}
+
+/// The networks that classify images.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Architecture {
+    /// Vision transformer.
+    Vit(VitConfig),
+}
+
+/// ViT: patches as tokens, pre-norm encoder, classes from the first token. Field names are those of
+/// `config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VitConfig {
+    /// Height and width of an image in pixels; divisible by `patch_size`.
+    pub image_size: usize,
+    /// Height and width of a patch in pixels.
+    pub patch_size: usize,
+    /// Width of the hidden state.
+    pub hidden_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads; divides `hidden_size`.
+    pub num_attention_heads: usize,
+    /// Width inside the MLP.
+    pub intermediate_size: usize,
+    /// Activation of the MLP.
+    pub hidden_act: Activation,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Added to the variance in layer normalisation.
+    pub layer_norm_eps: f64,
+    /// Dropout after the embedding and before each residual sum.
+    pub hidden_dropout_prob: f64,
+    /// Dropout of attention weights.
+    pub attention_probs_dropout_prob: f64,
+    /// Standard deviation of initial weights.
+    pub initializer_range: f64,
+}
+
+impl ImageConfig {
+    /// Reads the text of a `config.json`; `path` is for messages. `None` if it is not that of an
+    /// image classifier.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not a JSON object; [`Error::Config`] that names the key if a
+    /// value is missing, of the wrong type, impossible or not supported.
+    pub fn from_json(text: &[u8], path: &Path) -> Result<Option<ImageConfig>> {
+        let map: Map<String, Value> = serde_json::from_slice(text)
+            .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
+        let fields = Fields { path, map: &map };
+        let architecture = match fields.text("model_type")? {
+            Some("vit") => Architecture::Vit(VitConfig::read(&fields)?),
+            _ => return Ok(None),
+        };
+        let names = fields.object("id2label")?;
+        let labels = names.map(|names| labels(&fields, names)).transpose()?.unwrap_or_default();
+        let classes = match labels.len() {
+            0 => fields.size(&["num_labels", "num_classes"])?,
+            classes => classes,
+        };
+        let channels = match fields.optional_size("num_channels")? {
+            Some(channels) => channels,
+            None => fields.optional_size("in_chans")?.unwrap_or(3),
+        };
+        let config =
+            ImageConfig { architecture, classes, labels, channels, dtype: read_dtype(&fields)? };
+        config.validate(path)?;
+        Ok(Some(config))
+    }
+
+    /// The text of a `config.json`.
+    pub fn to_json(&self) -> String {
+        let mut value = match &self.architecture {
+            Architecture::Vit(config) => config.to_value(),
+        };
+        if let Value::Object(map) = &mut value {
+            if self.labels.is_empty() {
+                map.insert("num_labels".into(), json!(self.classes));
+            } else {
+                let names = self.labels.iter().enumerate();
+                let by_id: Map<String, Value> =
+                    names.clone().map(|(i, name)| (i.to_string(), json!(name))).collect();
+                let by_name: Map<String, Value> =
+                    names.map(|(i, name)| (name.clone(), json!(i))).collect();
+                map.insert("id2label".into(), by_id.into());
+                map.insert("label2id".into(), by_name.into());
+            }
+            map.insert("num_channels".into(), json!(self.channels));
+            map.insert("dtype".into(), json!(dtype_name(self.dtype)));
+        }
+        format!("{value:#}\n")
+    }
+
+    /// The name of the architecture: `vit`.
+    pub fn kind(&self) -> &'static str {
+        match &self.architecture {
+            Architecture::Vit(_) => "vit",
+        }
+    }
+
+    /// Number of repeated blocks.
+    pub fn layers(&self) -> usize {
+        match &self.architecture {
+            Architecture::Vit(config) => config.num_hidden_layers,
+        }
+    }
+
+    /// What class `i` is called: its name, or its number.
+    pub fn label(&self, i: usize) -> String {
+        self.labels.get(i).cloned().unwrap_or_else(|| i.to_string())
+    }
+
+    /// Checks that the sizes fit together; `path` is for messages. Configurations that were read
+    /// from a file have passed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the keys and their values.
+    pub fn validate(&self, path: &Path) -> Result<()> {
+        let names = self.labels.len();
+        let problem = if names > 0 && names != self.classes {
+            Some(format!("{names} names of classes for {} classes", self.classes))
+        } else {
+            match &self.architecture {
+                Architecture::Vit(config) => config.problem(),
+            }
+        };
+        problem.map_or(Ok(()), |what| Err(Error::config(path, what)))
+    }
+}
+
+/// The names of `id2label` in the order of their ids, which must be 0, 1, 2, …
+fn labels(fields: &Fields<'_>, names: &Map<String, Value>) -> Result<Vec<String>> {
+    let wrong = || fields.unsupported("id2label", "a name for each id from 0 on");
+    let mut sorted = BTreeMap::new();
+    for (id, name) in names {
+        let id: usize = id.parse().map_err(|_| wrong())?;
+        sorted.insert(id, name.as_str().ok_or_else(wrong)?.to_owned());
+    }
+    match sorted.keys().copied().eq(0..names.len()) {
+        true => Ok(sorted.into_values().collect()),
+        false => Err(wrong()),
+    }
+}
+
+impl VitConfig {
+    fn read(fields: &Fields<'_>) -> Result<VitConfig> {
+        Ok(VitConfig {
+            image_size: fields.optional_size("image_size")?.unwrap_or(224),
+            patch_size: fields.optional_size("patch_size")?.unwrap_or(16),
+            hidden_size: fields.size(&["hidden_size"])?,
+            num_hidden_layers: fields.size(&["num_hidden_layers"])?,
+            num_attention_heads: fields.size(&["num_attention_heads"])?,
+            intermediate_size: fields.size(&["intermediate_size"])?,
+            hidden_act: Activation::read(fields, "hidden_act", Activation::Gelu)?,
+            qkv_bias: fields.flag("qkv_bias", true)?,
+            layer_norm_eps: fields.non_negative("layer_norm_eps", 1e-12)?,
+            hidden_dropout_prob: fields.probability("hidden_dropout_prob", 0.0)?,
+            attention_probs_dropout_prob: fields
+                .probability("attention_probs_dropout_prob", 0.0)?,
+            initializer_range: fields.non_negative("initializer_range", 0.02)?,
+        })
+    }
+
+    fn problem(&self) -> Option<String> {
+        let heads = self.num_attention_heads;
+        indivisible("num_attention_heads", heads, "hidden_size", self.hidden_size)
+            .or_else(|| indivisible("patch_size", self.patch_size, "image_size", self.image_size))
+    }
+
+    fn to_value(&self) -> Value {
+        json!({
+            "model_type": "vit",
+            "architectures": ["ViTForImageClassification"],
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "intermediate_size": self.intermediate_size,
+            "hidden_act": self.hidden_act.name(),
+            "qkv_bias": self.qkv_bias,
+            "layer_norm_eps": self.layer_norm_eps,
+            "hidden_dropout_prob": self.hidden_dropout_prob,
+            "attention_probs_dropout_prob": self.attention_probs_dropout_prob,
+            "initializer_range": self.initializer_range,
+        })
+    }
+}

@@ -1,0 +1,164 @@
+//! An image classifier of any architecture, and its directory.
+
+use super::Vit;
+use crate::module::Module;
+use crate::nn::Context;
+use crate::random::Key;
+use crate::tensor::Tensor;
+use crate::tree::{self, Tree, Visitor};
+use ferrata_formats::huggingface::{
+    Architecture, ImageConfig, ImageDirectory, write_image_directory,
+};
+use ferrata_formats::{RawTensor, TensorView};
+use ferrata_ir::{DType, Error, Result, Type};
+use std::collections::HashMap;
+use std::path::Path;
+
+/// An image classifier.
+///
+/// ```
+/// use ferrata::models::{ImageConfig, ImageModel};
+/// use ferrata::{DType, Key, Tensor, nn::Context};
+/// # let config = r#"{"model_type": "vit", "image_size": 8, "patch_size": 4, "hidden_size": 4,
+/// #   "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8,
+/// #   "num_labels": 10}"#;
+/// # let config = ImageConfig::from_json(config.as_bytes(), "config.json".as_ref()).unwrap();
+/// # let config = config.unwrap();
+/// let model = ImageModel::new(&config, &Key::new(1))?;
+/// let images = Tensor::zeros([2, 3, 8, 8], DType::F32);
+/// assert_eq!(model.forward(&images, &mut Context::eval()).shape(), [2, 10]);
+/// # Ok::<(), ferrata::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ImageModel {
+    /// Sizes, settings, names of the classes.
+    pub config: ImageConfig,
+    /// The network.
+    pub network: Network,
+}
+
+/// The networks that classify images.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// Vision transformer.
+    Vit(Vit),
+}
+
+impl Tree for ImageModel {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        visitor.setting(&self.config);
+        match &self.network {
+            Network::Vit(model) => model.visit(visitor),
+        }
+    }
+
+    fn rebuild(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+        let network = match &self.network {
+            Network::Vit(model) => Network::Vit(model.rebuild(f)),
+        };
+        ImageModel { config: self.config.clone(), network }
+    }
+}
+
+impl Module for ImageModel {}
+
+fn failed(error: ferrata_formats::Error) -> Error {
+    Error::new(error.to_string())
+}
+
+impl ImageModel {
+    /// A model with random f32 weights.
+    ///
+    /// # Errors
+    /// If the sizes of the configuration do not fit together.
+    pub fn new(config: &ImageConfig, key: &Key) -> Result<ImageModel> {
+        config.validate("config.json".as_ref()).map_err(failed)?;
+        let network = match &config.architecture {
+            Architecture::Vit(vit) => Network::Vit(Vit::new(config, vit, key)),
+        };
+        Ok(ImageModel { config: config.clone(), network })
+    }
+
+    /// Reads a directory with `config.json` and `model.safetensors`. Parameters become f32
+    /// whatever dtype they are stored in.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it, also if it is no image classifier.
+    pub fn load(path: impl AsRef<Path>) -> Result<ImageModel> {
+        let path = path.as_ref();
+        match ImageDirectory::open(path).map_err(failed)? {
+            Some(directory) => ImageModel::from_directory(&directory),
+            None => Err(Error::new(format!("`{}` is no image classifier", path.display()))
+                .help("its config.json must name one as `architecture` or `model_type`")),
+        }
+    }
+
+    /// [`ImageModel::load`] of an opened directory.
+    ///
+    /// # Errors
+    /// Lists all names of weights that are missing, unexpected, or have another shape.
+    pub fn from_directory(directory: &ImageDirectory) -> Result<ImageModel> {
+        let tensor = |view: TensorView<'_>| {
+            Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
+        };
+        // Only PyTorch counts batches, for averages that nobody uses by default.
+        let weights =
+            directory.weights().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
+        let weights: HashMap<String, Tensor> =
+            weights.map(|(name, view)| (name.to_owned(), tensor(view))).collect();
+        // The random weights are lazy: they are never computed.
+        let empty = ImageModel::new(&directory.config, &Key::new(0))?;
+        let model = Module::load(&empty, weights)?;
+        tree::eval(&model)?;
+        Ok(model)
+    }
+
+    /// Writes a directory that [`ImageModel::load`] reads, in the dtype of the parameters.
+    ///
+    /// # Errors
+    /// Names the file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let raw = |(name, tensor): (String, Tensor)| -> Result<(String, RawTensor)> {
+            let ty = tensor.ty();
+            let (dtype, shape) = (ty.dtype, ty.shape.clone());
+            Ok((name, RawTensor { dtype, shape, bytes: tensor.to_bytes()? }))
+        };
+        let weights = self.named_parameters().into_iter().map(raw).collect::<Result<Vec<_>>>()?;
+        let dtype = weights.first().map_or(DType::F32, |(_, weight)| weight.dtype);
+        let config = ImageConfig { dtype, ..self.config.clone() };
+        let views = weights.iter().map(|(name, weight)| (name.as_str(), weight.view()));
+        write_image_directory(path, &config, views).map_err(failed)
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.config.classes
+    }
+
+    /// The same model with parameters of another float dtype.
+    #[must_use]
+    #[track_caller]
+    pub fn cast(&self, dtype: DType) -> Self {
+        tree::map(self, |parameter| parameter.cast(dtype))
+    }
+
+    /// The same model whose derivative computes the inside of each repeated block again instead
+    /// of keeping it.
+    #[must_use]
+    pub fn with_recompute(mut self, recompute: bool) -> Self {
+        match &mut self.network {
+            Network::Vit(model) => model.layers.recompute = recompute,
+        }
+        self
+    }
+
+    /// Scores `[batch, classes]` of float images `[batch, channels, height, width]`, in the compute
+    /// dtype. In training, running statistics are noted in the context: see
+    /// [`Context::updates`].
+    #[track_caller]
+    pub fn forward(&self, images: &Tensor, cx: &mut Context) -> Tensor {
+        match &self.network {
+            Network::Vit(model) => model.forward(images, cx),
+        }
+    }
+}

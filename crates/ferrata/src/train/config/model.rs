@@ -1,0 +1,351 @@
+//! `[model]`: which architecture, of which sizes.
+
+use std::path::Path;
+
+use ferrata_formats::huggingface::{
+    Activation, Architecture, Gpt2Config, ImageConfig, LlamaConfig, ModelConfig, RopeScaling,
+    SpecialTokens, VitConfig,
+};
+use ferrata_ir::DType;
+use serde::{Deserialize, Serialize};
+
+use super::check::{LARGEST, in_range, size};
+use crate::train::{Error, Result};
+
+/// The kinds of model that can be trained from scratch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelKind {
+    /// Pre-norm decoder with learned positions.
+    #[default]
+    Gpt2,
+    /// Decoder with rotary positions, RMS normalisation and a gated MLP.
+    Llama,
+    /// Image classifier: an encoder of patches.
+    Vit,
+}
+
+/// `[model]`. Keys that the kind has no use for are errors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSection {
+    /// The architecture.
+    pub kind: ModelKind,
+    /// Number of blocks; 4 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<usize>,
+    /// Attention heads per block; divides `dim`. 4 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    /// Key and value heads (Llama); divides `heads`. All heads by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<usize>,
+    /// Width of the hidden state; 128 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Width inside the MLP: `4 dim` by default (GPT-2, ViT), `8/3 dim` rounded up to a multiple
+    /// of 32 (Llama).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<usize>,
+    /// Longest sequence in tokens; also the length of a training sequence. 64 by default (language
+    /// models).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context: Option<usize>,
+    /// Dropout probability after the embedding, in attention and before each residual sum (GPT-2,
+    /// ViT); none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dropout: Option<f64>,
+    /// Whether the output matrix is the token embedding (GPT-2: yes, Llama: no by default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tie: Option<bool>,
+    /// Base of the rotary wavelengths (Llama only; 10000 by default).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
+    /// Number of token ids, at least that of the tokenizer, which is the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab: Option<usize>,
+    /// Number of classes (image classifiers); that of the data by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// Height and width of a patch in pixels (ViT); 4 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<usize>,
+}
+
+/// As [`LARGEST`], for layers, of which each takes some memory before anything is computed.
+const MOST_LAYERS: usize = 1 << 10;
+/// Models beyond this are mistakes, for any number of machines.
+const MOST_PARAMETERS: u128 = 1 << 50;
+/// As [`LARGEST`], for the widths of image classifiers.
+const WIDEST: usize = 1 << 16;
+
+impl ModelKind {
+    const ALL: [ModelKind; 3] = [ModelKind::Gpt2, ModelKind::Llama, ModelKind::Vit];
+
+    /// The name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModelKind::Gpt2 => "gpt2",
+            ModelKind::Llama => "llama",
+            ModelKind::Vit => "vit",
+        }
+    }
+
+    /// Whether it classifies images; else it is a language model.
+    pub fn is_image(self) -> bool {
+        !matches!(self, ModelKind::Gpt2 | ModelKind::Llama)
+    }
+
+    /// The keys that have a meaning for it.
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            ModelKind::Gpt2 => {
+                &["layers", "heads", "dim", "hidden", "context", "dropout", "tie", "vocab"]
+            }
+            ModelKind::Llama => &[
+                "layers",
+                "heads",
+                "kv_heads",
+                "dim",
+                "hidden",
+                "context",
+                "tie",
+                "rope_theta",
+                "vocab",
+            ],
+            ModelKind::Vit => &["layers", "heads", "dim", "hidden", "dropout", "classes", "patch"],
+        }
+    }
+}
+
+impl ModelSection {
+    fn layers(&self) -> usize {
+        self.layers.unwrap_or(4)
+    }
+
+    fn heads(&self) -> usize {
+        self.heads.unwrap_or(4)
+    }
+
+    fn dim(&self) -> usize {
+        self.dim.unwrap_or(128)
+    }
+
+    fn dropout(&self) -> f64 {
+        self.dropout.unwrap_or_default()
+    }
+
+    /// Length of a training sequence in tokens.
+    pub fn context(&self) -> usize {
+        self.context.unwrap_or(64)
+    }
+
+    /// The keys that are given, beside the kind.
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            ("layers", self.layers.is_some()),
+            ("heads", self.heads.is_some()),
+            ("kv_heads", self.kv_heads.is_some()),
+            ("dim", self.dim.is_some()),
+            ("hidden", self.hidden.is_some()),
+            ("context", self.context.is_some()),
+            ("dropout", self.dropout.is_some()),
+            ("tie", self.tie.is_some()),
+            ("rope_theta", self.rope_theta.is_some()),
+            ("vocab", self.vocab.is_some()),
+            ("classes", self.classes.is_some()),
+            ("patch", self.patch.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(key, _)| key)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if let Some(key) = self.given().find(|key| !self.kind.keys().contains(key)) {
+            let kind = self.kind.name();
+            let cause = format!("`model.{key}` has no meaning for model.kind = \"{kind}\"");
+            let other = ModelKind::ALL.into_iter().find(|kind| kind.keys().contains(&key));
+            let other = other.unwrap_or_default().name();
+            let remedy = format!("remove it or set model.kind = \"{other}\"");
+            return Err(Error::new(cause, remedy));
+        }
+        let widest = if self.kind.is_image() { WIDEST } else { LARGEST };
+        for (key, value, largest) in [
+            ("model.layers", self.layers, MOST_LAYERS),
+            ("model.heads", self.heads, widest),
+            ("model.dim", self.dim, widest),
+            ("model.context", self.context, LARGEST),
+            ("model.hidden", self.hidden, widest),
+            ("model.kv_heads", self.kv_heads, LARGEST),
+            ("model.vocab", self.vocab, LARGEST),
+            ("model.classes", self.classes, WIDEST),
+            ("model.patch", self.patch, WIDEST),
+        ] {
+            value.map_or(Ok(()), |value| size(key, value, largest))?;
+        }
+        let (heads, dim) = (self.heads(), self.dim());
+        if !dim.is_multiple_of(heads) {
+            let remedy = match (1..=dim.min(heads)).rev().find(|&n| dim.is_multiple_of(n)) {
+                Some(fitting) => format!("set model.heads to {fitting} or change model.dim"),
+                None => "change one of them".to_owned(),
+            };
+            return Err(Error::new(
+                format!("`model.heads` = {heads} does not divide `model.dim` = {dim}"),
+                remedy,
+            ));
+        }
+        in_range("model.dropout", self.dropout(), 0.0, 1.0)?;
+        match self.kind {
+            ModelKind::Llama => self.check_llama(),
+            ModelKind::Gpt2 | ModelKind::Vit => Ok(()),
+        }
+    }
+
+    fn check_llama(&self) -> Result<()> {
+        let heads = self.heads();
+        let kv_heads = self.kv_heads.unwrap_or(heads);
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(Error::new(
+                format!("`model.kv_heads` = {kv_heads} does not divide `model.heads` = {heads}"),
+                "choose a divisor of model.heads",
+            ));
+        }
+        let size = self.dim() / heads;
+        if !size.is_multiple_of(2) {
+            return Err(Error::new(
+                format!("heads of size {size} (model.dim / model.heads) cannot turn in pairs"),
+                "choose model.dim and model.heads so that their quotient is even",
+            ));
+        }
+        in_range("model.rope_theta", self.rope_theta.unwrap_or(1e4), 1.0, f64::INFINITY)
+    }
+
+    /// The configuration of a language model as it stands in a `config.json`, for a tokenizer with
+    /// `vocab` ids.
+    ///
+    /// # Errors
+    /// If it is no language model, `model.vocab` is smaller than `vocab`, or the sizes do not fit
+    /// together.
+    pub fn to_model_config(&self, vocab: usize) -> Result<ModelConfig> {
+        self.check()?;
+        let vocab_size = self.vocab.unwrap_or(vocab);
+        if vocab_size < vocab {
+            return Err(Error::new(
+                format!("`model.vocab` = {vocab_size} is less than the tokenizer's {vocab} tokens"),
+                "remove model.vocab or raise it",
+            ));
+        }
+        let config = match self.kind {
+            ModelKind::Gpt2 => ModelConfig::Gpt2(self.gpt2(vocab_size)),
+            ModelKind::Llama => ModelConfig::Llama(self.llama(vocab_size)),
+            ModelKind::Vit => {
+                return Err(Error::new(
+                    format!("model.kind = \"{}\" does not read text", self.kind.name()),
+                    "give it images, or set model.kind to gpt2 or llama",
+                ));
+            }
+        };
+        config.validate(Path::new("[model]"))?;
+        let parameters = config.parameters();
+        if parameters > MOST_PARAMETERS {
+            return Err(Error::new(
+                format!("the model would have {parameters} parameters"),
+                "make model.dim, model.layers or model.hidden smaller",
+            ));
+        }
+        Ok(config)
+    }
+
+    /// The configuration of an image classifier as it stands in a `config.json`, for square images
+    /// of `side` pixels with three channels and classes of these names.
+    ///
+    /// # Errors
+    /// If it is no image classifier, `model.classes` is not their number, or the sizes do not fit
+    /// together.
+    pub fn to_image_config(&self, labels: &[String], side: usize) -> Result<ImageConfig> {
+        self.check()?;
+        let architecture = match self.kind {
+            ModelKind::Vit => Architecture::Vit(self.vit(side)),
+            ModelKind::Gpt2 | ModelKind::Llama => {
+                return Err(Error::new(
+                    format!("model.kind = \"{}\" does not classify images", self.kind.name()),
+                    "set model.kind to that of an image classifier, such as vit",
+                ));
+            }
+        };
+        let classes = self.classes.unwrap_or(labels.len());
+        if classes != labels.len() {
+            return Err(Error::new(
+                format!("`model.classes` = {classes} and the data has {} classes", labels.len()),
+                "remove model.classes or correct it",
+            ));
+        }
+        let labels = labels.to_vec();
+        let config = ImageConfig { architecture, classes, labels, channels: 3, dtype: DType::F32 };
+        config.validate(Path::new("[model]"))?;
+        Ok(config)
+    }
+
+    fn gpt2(&self, vocab_size: usize) -> Gpt2Config {
+        Gpt2Config {
+            vocab_size,
+            n_positions: self.context(),
+            n_embd: self.dim(),
+            n_layer: self.layers(),
+            n_head: self.heads(),
+            n_inner: self.hidden.unwrap_or(4 * self.dim()),
+            activation_function: Activation::GeluTanh,
+            layer_norm_epsilon: 1e-5,
+            embd_pdrop: self.dropout(),
+            attn_pdrop: self.dropout(),
+            resid_pdrop: self.dropout(),
+            initializer_range: 0.02,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            tie_word_embeddings: self.tie.unwrap_or(true),
+            dtype: DType::F32,
+            tokens: SpecialTokens::default(),
+        }
+    }
+
+    fn llama(&self, vocab_size: usize) -> LlamaConfig {
+        let (dim, heads) = (self.dim(), self.heads());
+        LlamaConfig {
+            vocab_size,
+            hidden_size: dim,
+            intermediate_size: self.hidden.unwrap_or((8 * dim).div_ceil(3).next_multiple_of(32)),
+            num_hidden_layers: self.layers(),
+            num_attention_heads: heads,
+            num_key_value_heads: self.kv_heads.unwrap_or(heads),
+            head_dim: dim / heads,
+            max_position_embeddings: self.context(),
+            rms_norm_eps: 1e-5,
+            rope_theta: self.rope_theta.unwrap_or(1e4),
+            rope_scaling: RopeScaling::None,
+            hidden_act: Activation::Silu,
+            attention_bias: false,
+            mlp_bias: false,
+            tie_word_embeddings: self.tie.unwrap_or(false),
+            attention_dropout: 0.0,
+            initializer_range: 0.02,
+            dtype: DType::F32,
+            tokens: SpecialTokens::default(),
+        }
+    }
+
+    fn vit(&self, side: usize) -> VitConfig {
+        VitConfig {
+            image_size: side,
+            patch_size: self.patch.unwrap_or(4),
+            hidden_size: self.dim(),
+            num_hidden_layers: self.layers(),
+            num_attention_heads: self.heads(),
+            intermediate_size: self.hidden.unwrap_or(4 * self.dim()),
+            hidden_act: Activation::Gelu,
+            qkv_bias: true,
+            layer_norm_eps: 1e-6,
+            hidden_dropout_prob: self.dropout(),
+            attention_probs_dropout_prob: self.dropout(),
+            initializer_range: 0.02,
+        }
+    }
+}
