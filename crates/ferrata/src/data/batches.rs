@@ -209,7 +209,7 @@ impl Rows {
     }
 }
 
-fn check_batch_size(batch_size: usize) -> Result<()> {
+pub(super) fn check_batch_size(batch_size: usize) -> Result<()> {
     match batch_size {
         0 => Err(Error::Dataset("a batch size of 0 is impossible; set at least 1".into())),
         _ => Ok(()),

@@ -81,6 +81,16 @@ pub enum Error {
     /// A dataset's samples cannot be put into batches, or settings are impossible.
     #[error("{0}")]
     Dataset(String),
+    /// A picture cannot be used.
+    #[error(
+        "the picture `{name}` cannot be used: {what}; remove it, or pass over such files with data.on_damaged = \"skip\""
+    )]
+    Image {
+        /// Its path, or its place in a file.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Recorded batches are not as they must be.
     #[error("`{}`: {what}", .path.display())]
     Replay {

@@ -1,5 +1,6 @@
-//! Batches made ahead on a background thread.
+//! Batches made ahead on background threads.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -15,48 +16,70 @@ pub struct LoaderState {
     pub position: u64,
 }
 
-/// Gives the batches of a source in order, some of them made ahead on a thread of its own.
+/// Gives the batches of a source in order, some of them made ahead on threads of its own.
 ///
-/// Neither the batches nor the state depend on how many are made ahead. After an error there are
-/// no more batches.
+/// Neither the batches nor the state depend on how many are made ahead, or by how many threads.
+/// After an error there are no more batches.
 pub struct Loader {
-    /// `None` once there is nothing more to receive.
-    batches: Option<Receiver<Result<Batch>>>,
-    worker: Option<JoinHandle<()>>,
+    /// In turns: the first has the next batch. Empty once there is nothing more to receive.
+    workers: VecDeque<Worker>,
     state: LoaderState,
+}
+
+/// A thread and what it makes; without a thread the channel is closed.
+struct Worker {
+    batches: Receiver<Result<Batch>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Loader {
     /// Starts at `state` and makes up to `prefetch` batches ahead (at least one).
     pub fn new(source: Arc<dyn BatchSource>, state: LoaderState, prefetch: usize) -> Loader {
-        let (sender, batches) = sync_channel(prefetch.max(1));
-        let work = move || {
-            let end = source.steps().unwrap_or(u64::MAX);
-            for step in state.position..end {
-                let batch = source.batch(step);
-                let failed = batch.is_err();
-                // The receiver is gone when the loader is dropped.
-                if sender.send(batch).is_err() || failed {
-                    return;
+        Loader::parallel(source, state, prefetch, 1)
+    }
+
+    /// [`Loader::new`] with so many threads (at least one), each of which makes every so many-th
+    /// batch.
+    pub fn parallel(
+        source: Arc<dyn BatchSource>,
+        state: LoaderState,
+        prefetch: usize,
+        threads: usize,
+    ) -> Loader {
+        let threads = threads.max(1);
+        let each = prefetch.div_ceil(threads).max(1);
+        let start = |first: u64| {
+            let source = source.clone();
+            let (sender, batches) = sync_channel(each);
+            let work = move || {
+                let end = source.steps().unwrap_or(u64::MAX);
+                for step in (first..end).step_by(threads) {
+                    let batch = source.batch(step);
+                    let failed = batch.is_err();
+                    // The receiver is gone when the loader is dropped.
+                    if sender.send(batch).is_err() || failed {
+                        return;
+                    }
                 }
-            }
+            };
+            let thread = thread::Builder::new().name("ferrata-data".into()).spawn(work).ok();
+            Worker { batches, thread }
         };
-        match thread::Builder::new().name("ferrata-data".into()).spawn(work) {
-            Ok(worker) => Loader { batches: Some(batches), worker: Some(worker), state },
-            // Without a thread the channel is closed, which `next_batch` reports.
-            Err(_) => Loader { batches: Some(batches), worker: None, state },
-        }
+        let first = (0..threads as u64).map(|offset| state.position.saturating_add(offset));
+        Loader { workers: first.map(start).collect(), state }
     }
 
     /// The next batch; `None` after the last, and after an error.
     pub fn next_batch(&mut self) -> Option<Result<Batch>> {
-        let received = self.batches.as_ref()?.recv();
+        let mut worker = self.workers.pop_front()?;
+        let received = worker.batches.recv();
         if let Ok(Ok(batch)) = received {
             self.state.position += 1;
+            self.workers.push_back(worker);
             return Some(Ok(batch));
         }
-        self.batches = None;
-        let finished = self.worker.take().map(JoinHandle::join);
+        self.workers.clear();
+        let finished = worker.thread.take().map(JoinHandle::join);
         match (received, finished) {
             (Ok(batch), _) => Some(batch),
             (Err(_), Some(Ok(()))) => None,
@@ -76,13 +99,13 @@ impl Loader {
     }
 }
 
-impl Drop for Loader {
+impl Drop for Worker {
     fn drop(&mut self) {
         // Closing the channel stops the thread after the batch it is making.
-        self.batches = None;
-        if let Some(worker) = self.worker.take() {
+        self.batches = sync_channel(0).1;
+        if let Some(thread) = self.thread.take() {
             // A panic of the source no longer matters.
-            let _ = worker.join();
+            let _ = thread.join();
         }
     }
 }
@@ -101,35 +124,37 @@ mod tests {
     fn depth_and_resuming_change_nothing() {
         let source = Arc::new(RandomWindows::new(tokens(), 8, 3, 1).unwrap());
         let expected: Vec<Batch> = (0..12).map(|step| source.batch(step).unwrap()).collect();
-        for prefetch in [0, 1, 2, 8] {
+        for (prefetch, threads) in [(0, 0), (1, 1), (2, 1), (8, 1), (1, 2), (4, 3)] {
             let mut state = LoaderState::default();
             let mut all = Vec::new();
             // Stopped and resumed after 1, 2, 3, … batches.
             for count in 1..5 {
                 let text = serde_json::to_string(&state).unwrap();
                 state = serde_json::from_str(&text).unwrap();
-                let mut loader = Loader::new(source.clone(), state, prefetch);
+                let mut loader = Loader::parallel(source.clone(), state, prefetch, threads);
                 for _ in 0..count {
                     all.push(loader.next_batch().unwrap().unwrap());
                 }
                 state = loader.state();
             }
             assert_eq!(state.position, 10);
-            assert_eq!(all, expected[..10], "prefetch {prefetch}");
+            assert_eq!(all, expected[..10], "prefetch {prefetch}, {threads} threads");
         }
     }
 
     #[test]
     fn ends_with_its_source() {
         let source = Arc::new(SequentialWindows::new(tokens(), 100, 2).unwrap());
-        let mut loader = Loader::new(source.clone(), LoaderState::default(), 2);
-        let mut count = 0;
-        while let Some(batch) = loader.next_batch() {
-            batch.unwrap();
-            count += 1;
+        for threads in 1..5 {
+            let mut loader = Loader::parallel(source.clone(), LoaderState::default(), 2, threads);
+            let mut count = 0;
+            while let Some(batch) = loader.next_batch() {
+                batch.unwrap();
+                count += 1;
+            }
+            assert_eq!((count, loader.state().position), (3, 3));
+            assert!(loader.next_batch().is_none());
         }
-        assert_eq!((count, loader.state().position), (3, 3));
-        assert!(loader.next_batch().is_none());
         let mut beyond = Loader::new(source, LoaderState { position: 9 }, 2);
         assert!(beyond.next_batch().is_none());
     }

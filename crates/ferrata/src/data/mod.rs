@@ -1,4 +1,4 @@
-//! From files to batches: text, tokenizers, tokens, datasets, loaders.
+//! From files to batches: text, tokenizers, tokens, images, datasets, loaders.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), ferrata::data::Error> {
@@ -38,12 +38,14 @@
 //! | `arrays.rs` | host arrays, samples, batches, the `Dataset` trait, collation |
 //! | `random.rs` | counter-based random numbers, random access to a permutation |
 //! | `batches.rs` | batch sources: shuffled datasets, random and sequential windows |
-//! | `loader.rs` | reading ahead on a background thread |
+//! | `loader.rs` | reading ahead on background threads |
 //! | `replay.rs` | recorded batches |
+//! | [`images`] | images from folders and files, decoded and changed at random |
 
 mod arrays;
 mod batches;
 mod error;
+pub mod images;
 mod loader;
 mod random;
 mod registry;
