@@ -263,7 +263,11 @@ pub struct BatchNorm {
 /// over all other dimensions. The running statistics become
 /// `(1 - momentum) running + momentum batch`, with the unbiased variance; no gradient passes
 /// through them. `parameters` are weight, bias, running mean and running variance, one number per
-/// channel each. Attributes: `momentum`, `eps`.
+/// channel each, in the dtype of `x` or its accumulator's.
+///
+/// Forward: `batch_norm_train_forward(x, parameters…) -> (y, running mean, running variance, mean,
+/// rstd)`. Backward: `batch_norm_train_backward(x, weight, mean, rstd, dy, …) -> cotangents of x and
+/// the parameters`. Attributes: `momentum`, `eps`.
 pub fn batch_norm_train(
     b: &mut Builder,
     x: Value,
@@ -275,35 +279,72 @@ pub fn batch_norm_train(
     let inputs = [x, weight, bias, running_mean, running_variance];
     let results = call(b, "batch_norm_train", &inputs, 3, |types| {
         check_channels(&types[0], &types[1..])?;
+        let shape = &types[0].shape;
+        let others: Vec<usize> = (0..shape.len()).filter(|&d| d != 1).collect();
+        let count: usize = others.iter().map(|&d| shape[d]).product();
+        let centre = |b: &mut Builder, x: Value, mean: Value| {
+            let shift = b.broadcast(mean, shape, &[1]);
+            b.sub(x, shift)
+        };
         let attributes = vec![("momentum", number(momentum)), ("eps", number(eps))];
-        function("batch_norm_train", attributes, types, |b, inputs| {
+        let forward = function("batch_norm_train_forward", attributes, types, |b, inputs| {
             let x = widen(b, inputs[0]);
-            let shape = types[0].shape.clone();
-            let others: Vec<usize> = (0..shape.len()).filter(|&d| d != 1).collect();
             let batch_mean = mean(b, x, &others);
-            let shift = b.broadcast(batch_mean, &shape, &[1]);
-            let centred = b.sub(x, shift);
+            let centred = centre(b, x, batch_mean);
             let square = b.mul(centred, centred);
             let variance = mean(b, square, &others);
             let padded = b.offset(variance, eps);
-            let factor = b.rsqrt(padded);
-            let factor = b.broadcast(factor, &shape, &[1]);
+            let rstd = b.rsqrt(padded);
+            let factor = b.broadcast(rstd, shape, &[1]);
             let normal = b.mul(centred, factor);
             let y = affine_per_channel(b, normal, inputs[1], inputs[2]);
-            let count: usize = others.iter().map(|&d| shape[d]).product();
             let unbiased = b.scale(variance, count as f64 / (count as f64 - 1.0));
             let running = |b: &mut Builder, old: Value, new: Value| {
                 let dtype = b.ty(old).dtype;
-                let (old, new) = (b.stop_gradient(old), b.stop_gradient(new));
                 let old = widen(b, old);
                 let old = b.scale(old, 1.0 - momentum);
                 let new = b.scale(new, momentum);
                 let sum = b.add(old, new);
+                let sum = b.stop_gradient(sum);
                 b.cast(sum, dtype)
             };
             let new_mean = running(b, inputs[3], batch_mean);
             let new_variance = running(b, inputs[4], unbiased);
-            vec![b.cast(y, types[0].dtype), new_mean, new_variance]
+            vec![b.cast(y, types[0].dtype), new_mean, new_variance, batch_mean, rstd]
+        })?;
+        let own = Own {
+            names: ("batch_norm_train", "batch_norm_train_backward"),
+            forward,
+            results: 3,
+            keep: &[Keep::Input(0), Keep::Input(1), Keep::Result(3), Keep::Result(4)],
+        };
+        with_own(own, |b, kept, dy| {
+            let (x, dy) = (widen(b, kept[0]), widen(b, dy[0]));
+            let centred = centre(b, x, kept[2]);
+            let factor = b.broadcast(kept[3], shape, &[1]);
+            let normal = b.mul(centred, factor);
+            let terms = b.mul(dy, normal);
+            let (dweight, dbias) = (b.sum(terms, &others), b.sum(dy, &others));
+            // What the means and the scale take away, per channel.
+            let share = |b: &mut Builder, sum: Value| {
+                let mean = b.scale(sum, 1.0 / count as f64);
+                b.broadcast(mean, shape, &[1])
+            };
+            let along = share(b, dweight);
+            let along = b.mul(normal, along);
+            let level = share(b, dbias);
+            let rest = b.sub(dy, level);
+            let rest = b.sub(rest, along);
+            let gain = widen(b, kept[1]);
+            let gain = b.mul(gain, kept[3]);
+            let gain = b.broadcast(gain, shape, &[1]);
+            let dx = b.mul(rest, gain);
+            let mut results = vec![b.cast(dx, types[0].dtype)];
+            for (sum, ty) in [(dweight, &types[1]), (dbias, &types[2])] {
+                results.push(b.cast(sum, ty.dtype));
+            }
+            results.extend(types[3..].iter().map(|ty| b.full(ty.clone(), 0.0)));
+            results
         })
     });
     BatchNorm { y: results[0], running_mean: results[1], running_variance: results[2] }
@@ -342,7 +383,9 @@ fn check_channels(x: &Type, parameters: &[Type]) -> Result<usize> {
             .help("the operand must be [batch, channels, ..]"));
     }
     for p in parameters {
-        expect_dtype("a parameter of the channels", p, x.dtype)?;
+        if p.dtype != x.dtype.accumulator() {
+            expect_dtype("a parameter of the channels", p, x.dtype)?;
+        }
         expect_shape("a parameter of the channels", p, &x.shape[1..2])?;
     }
     Ok(x.shape[1])
