@@ -5,6 +5,7 @@ use ferrata_ir::primitive::{Cond, Dot, ElementwiseOp, ReduceKind, Scan};
 use ferrata_ir::{
     Composite, DType, Error, Function, Literal, Origin, Primitive, Result, Scalar, Type,
 };
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A value of a [`Body`]: an index into [`Body::values`].
@@ -94,6 +95,9 @@ pub struct Op {
     pub origin: Origin,
 }
 
+/// Copies of values in another order, by the value and the window that was copied.
+type Rows = HashMap<(Id, Strided), Id>;
+
 /// A function body in which every operation computes something.
 #[derive(Clone, Debug, Default)]
 pub struct Body {
@@ -157,6 +161,21 @@ impl Body {
         Operand { value: self.copy(operand, origin), window }
     }
 
+    /// An operand of a product with a long dimension whose elements are neighbours, if it has a
+    /// long one: else products would read it element by element. The kernel of a convolution
+    /// `[O, C, 3, 3]` is copied as `[O, 3, 3, C]`, once for all products that read it.
+    fn in_long_rows(&mut self, x: Operand, known: &mut Rows, origin: &Origin) -> Operand {
+        let window = &x.window;
+        let elements = self.values[x.value].ty.elements();
+        let Some((stored, order)) = window.in_rows(elements) else { return x };
+        let id = *known.entry((x.value, stored.clone())).or_insert_with(|| {
+            let operand = Operand { value: x.value, window: Arc::new(stored.clone()) };
+            self.copy(operand, origin)
+        });
+        let window = Arc::new(window.on_copy(&stored, &order));
+        Operand { value: id, window }
+    }
+
     /// The element type of a value.
     pub fn dtype(&self, id: Id) -> DType {
         self.values[id].ty.dtype
@@ -188,6 +207,7 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
         map[p.index()] = Some(Operand { value: body.value(ty, None), window });
     }
     let undefined = || Error::new("a value is used before it is defined");
+    let mut known = HashMap::new();
     for node in function.nodes() {
         let mut inputs = node
             .inputs
@@ -206,6 +226,12 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
             map[node.outputs[0].index()] =
                 Some(Operand { value: inputs[0].value, window: Arc::new(window) });
             continue;
+        }
+        if matches!(node.op, Primitive::Dot(_)) {
+            inputs = inputs
+                .into_iter()
+                .map(|x| body.in_long_rows(x, &mut known, &node.origin))
+                .collect();
         }
         let calls = match &node.op {
             Primitive::Call(c) => c.function.composite.is_none(),

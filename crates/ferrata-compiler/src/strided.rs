@@ -17,6 +17,9 @@ pub struct Strided {
     pub strides: Vec<isize>,
 }
 
+/// A dimension of at least this many elements is worth to be stepped through one by one.
+const LONG: usize = 16;
+
 /// Row-major strides of a shape.
 pub fn row_major(shape: &[usize]) -> Vec<isize> {
     ferrata_ir::row_major_strides(shape).into_iter().map(|s| s as isize).collect()
@@ -58,6 +61,45 @@ impl Strided {
         let permuted = Strided { offset: self.offset, shape, strides: pick(&self.strides) };
         let all = permuted.is_whole() && permuted.shape.iter().product::<usize>() == elements;
         all.then(|| Strided { offset: place.offset, strides: pick(&place.strides), ..permuted })
+    }
+
+    /// If this window shows each of the value's `elements` once and its shortest steps are along
+    /// short dimensions, although there is a long one: the window that shows them with the long
+    /// dimension innermost, and for each of its dimensions the one of this window.
+    pub fn in_rows(&self, elements: usize) -> Option<(Strided, Vec<usize>)> {
+        let mut order: Vec<usize> = (0..self.shape.len()).filter(|&d| self.shape[d] > 1).collect();
+        order.sort_by_key(|&d| std::cmp::Reverse(self.strides[d].unsigned_abs()));
+        let short = order.iter().rev().take_while(|&&d| self.shape[d] < LONG).count();
+        if short == 0 || short == order.len() {
+            return None;
+        }
+        let falling = |d: &&usize| self.strides[**d] < 0;
+        let span = |&d: &usize| self.strides[d] * (self.shape[d] as isize - 1);
+        let pick = |order: &[usize]| Strided {
+            offset: self.offset + order.iter().filter(falling).map(span).sum::<isize>(),
+            shape: order.iter().map(|&d| self.shape[d]).collect(),
+            strides: order.iter().map(|&d| self.strides[d].abs()).collect(),
+        };
+        let whole = pick(&order);
+        if !whole.is_whole() || whole.shape.iter().product::<usize>() != elements {
+            return None;
+        }
+        let long = order.len() - short - 1;
+        order[long..].rotate_left(1);
+        Some((pick(&order), order))
+    }
+
+    /// This window on a dense copy of what `stored` shows, whose dimension `i` is dimension
+    /// `order[i]` of this window, forwards.
+    pub fn on_copy(&self, stored: &Strided, order: &[usize]) -> Strided {
+        let mut out =
+            Strided { offset: 0, shape: self.shape.clone(), strides: vec![0; self.shape.len()] };
+        for (&d, stride) in order.iter().zip(row_major(&stored.shape)) {
+            let falling = self.strides[d] < 0;
+            out.strides[d] = if falling { -stride } else { stride };
+            out.offset += if falling { stride * (self.shape[d] as isize - 1) } else { 0 };
+        }
+        out
     }
 
     /// The window seen through a primitive that only moves elements; `None` if that needs a copy.
@@ -299,6 +341,23 @@ mod tests {
         assert_eq!(x.reshape(&[6, 4]).unwrap().strides, [4, 1]);
         assert_eq!(x.reshape(&[24]).unwrap().strides, [1]);
         assert_eq!(Strided::whole(&[]).reshape(&[1, 1]).unwrap().strides, [0, 0]);
+    }
+
+    #[test]
+    fn a_kernel_is_copied_in_the_same_rows_forwards_and_backwards() {
+        let kernel = Strided::whole(&[1, 32, 64, 3, 3]);
+        let (stored, order) = kernel.in_rows(32 * 64 * 9).unwrap();
+        assert_eq!((&stored.shape[..], &order[..]), (&[32, 3, 3, 64][..], &[1, 3, 4, 2][..]));
+        assert_eq!(stored.strides, [576, 3, 1, 9]);
+        assert_eq!(kernel.on_copy(&stored, &order).strides, [0, 576, 1, 192, 64]);
+        let flipped = kernel.reverse(&Reverse { dims: vec![3, 4] });
+        let exchanged = flipped.transpose(&Transpose { permutation: vec![0, 2, 1, 3, 4] });
+        let (same, order) = exchanged.in_rows(32 * 64 * 9).unwrap();
+        assert_eq!(same, stored);
+        let back = exchanged.on_copy(&same, &order);
+        assert_eq!((back.offset, &back.strides[..]), (8 * 64, &[0, 1, 576, -192, -64][..]));
+        assert!(Strided::whole(&[32, 64]).in_rows(32 * 64).is_none());
+        assert!(Strided::whole(&[3, 3]).in_rows(9).is_none());
     }
 
     #[test]
