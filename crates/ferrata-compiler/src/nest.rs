@@ -45,7 +45,12 @@ pub struct Nest {
     pub outputs: Vec<Output>,
     /// Values wanted that are not computed here, and which elements of them.
     pub demands: BTreeMap<Id, Vec<Map>>,
+    /// Elements of values that are parts of others, which are wanted in their stead.
+    pub aliases: Vec<(Element, Element)>,
 }
+
+/// An element of a value in each turn.
+pub type Element = (Id, Map);
 
 /// A row of a reduction has at most this many elements, so that it stays in the caches.
 const LONGEST_ROW: usize = 1 << 18;
@@ -116,7 +121,8 @@ impl Nest {
         let members =
             self.members.iter_mut().flat_map(|m| std::iter::once(&mut m.map).chain(&mut m.inputs));
         let outputs = self.outputs.iter_mut().flat_map(|o| [&mut o.map, &mut o.source.1]);
-        members.chain(outputs).chain(self.demands.values_mut().flatten())
+        let aliases = self.aliases.iter_mut().flat_map(|(from, to)| [&mut from.1, &mut to.1]);
+        members.chain(outputs).chain(self.demands.values_mut().flatten()).chain(aliases)
     }
 
     /// Splits loop `at` into an outer and an inner one of `inner` steps.

@@ -43,7 +43,7 @@ impl Lowering<'_> {
             }
         }
         let mut nest = nest.clone();
-        self.place_parts(&mut nest)?;
+        self.place_parts(&mut nest, Some(op.outputs[0]))?;
         let summed: Vec<usize> = dot.left_contract.iter().map(|&d| left.window.shape[d]).collect();
         let first = nest.loops.len();
         nest.append_loops(&summed.iter().copied().filter(|&n| n > 1).collect::<Vec<_>>());
@@ -58,7 +58,7 @@ impl Lowering<'_> {
 
     fn side(&mut self, operand: &Operand) -> Result<Side> {
         let (source, splat) = self.memory(operand.value)?;
-        let mut window = (*operand.window).clone();
+        let mut window = self.placed(operand.value, &operand.window)?;
         if splat {
             window.offset = 0;
             window.strides.fill(0);
@@ -159,6 +159,7 @@ impl Lowering<'_> {
                 emitter.define(id, map.clone(), instruction);
             }
         }
+        emitter.aliases(&nest.aliases);
         emitter.members(&nest.members);
         let register = |o: &Output| emitter.register(o.source.0, &o.source.1);
         let mut registers: Vec<Register> = nest.outputs.iter().map(register).collect();

@@ -2,7 +2,7 @@
 
 use crate::body::{Body, Id, Kind, Op, Scalarly};
 use crate::kernel::{Instruction, Register};
-use crate::nest::Member;
+use crate::nest::{Element, Member};
 use crate::strided::Map;
 use ferrata_ir::primitive::ReduceKind;
 use ferrata_ir::primitive::elementwise::{ElementwiseOp, Expression, Kernel, ScalarOp, Term};
@@ -87,6 +87,15 @@ impl<'a> Emitter<'a> {
         let register = self.emit(instruction);
         self.registers.insert((id, map), register);
         register
+    }
+
+    /// Elements that other values hold.
+    pub fn aliases(&mut self, aliases: &[(Element, Element)]) {
+        for (element, held) in aliases {
+            if let Some(&register) = self.registers.get(held) {
+                self.registers.insert(element.clone(), register);
+            }
+        }
     }
 
     /// The register that holds an element of a value.

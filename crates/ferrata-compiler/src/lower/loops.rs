@@ -42,6 +42,7 @@ pub fn lower(body: &Body, nest: &Nest) -> Lowered {
             loads.push(id);
         }
     }
+    emitter.aliases(&nest.aliases);
     emitter.members(&nest.members);
     let mut stores: Vec<Store> = Vec::new();
     for output in &nest.outputs {

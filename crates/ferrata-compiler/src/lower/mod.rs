@@ -1,6 +1,6 @@
 //! Groups of operations become kernels over the buffers of a fragment.
 
-mod concatenate;
+mod containers;
 mod contract;
 mod instructions;
 mod loops;
@@ -11,7 +11,7 @@ use crate::fuse::Group;
 use crate::kernel::{Access, Instruction, Kernel, Loop, Store, View};
 use crate::nest::Nest;
 use crate::strided::{Map, Strided, coalesce};
-use concatenate::{Part, no_place, parts_of_containers};
+use containers::{Container, Part, no_place, parts_of_containers};
 use ferrata_ir::{DType, Error, Literal, Origin, Result, Type};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Lowering<'_> {
 
     fn nest(&mut self, nest: &Nest) -> Result<()> {
         let mut nest = nest.clone();
-        self.place_parts(&mut nest)?;
+        self.place_parts(&mut nest, None)?;
         let nest = &nest;
         let lowered = loops::lower(self.body, nest);
         let mut operands = Operands::default();
@@ -151,7 +151,7 @@ impl Lowering<'_> {
 
     fn view(&mut self, operand: &Operand, operands: &mut Operands) -> Result<View> {
         let (source, splat) = self.memory(operand.value)?;
-        let mut window = (*operand.window).clone();
+        let mut window = self.placed(operand.value, &operand.window)?;
         if splat {
             window.offset = 0;
             window.strides.fill(0);
@@ -162,8 +162,8 @@ impl Lowering<'_> {
 
     fn single(&mut self, at: usize) -> Result<()> {
         let op = &self.body.ops[at];
-        if matches!(op.kind, Kind::Concatenate(_)) {
-            return self.concatenate(op);
+        if let Some(container) = Container::of(self.body, op) {
+            return self.container(op, &container);
         }
         let mut operands = Operands::default();
         match &op.kind {
