@@ -33,6 +33,8 @@ pub enum Group {
 
 /// More operations than this don't go into one kernel.
 const LARGEST_BODY: usize = 96;
+/// Reading a value that is so many times smaller than a result costs nothing beside it.
+const MUCH_SMALLER: usize = 16;
 /// More operands than this don't go into one kernel.
 const MOST_OPERANDS: usize = 24;
 
@@ -129,7 +131,7 @@ impl<'a> Fuser<'a> {
     }
 
     /// Whether computing a result again costs no more than reading it: one cheap scalar operation
-    /// on one value that is no larger.
+    /// on one value that is no larger, and on values that are much smaller.
     fn is_cheap(&self, at: usize) -> bool {
         let op = &self.body.ops[at];
         let bytes = |v: Id| self.body.values[v].ty.bytes();
@@ -137,7 +139,8 @@ impl<'a> Fuser<'a> {
             .inputs
             .iter()
             .map(|x| x.value)
-            .filter(|&v| !self.body.values[v].maker.is_some_and(|m| self.free[m]));
+            .filter(|&v| !self.body.values[v].maker.is_some_and(|m| self.free[m]))
+            .filter(|&v| bytes(v) > bytes(op.outputs[0]) / MUCH_SMALLER);
         let small = read.next().is_none_or(|v| bytes(v) <= bytes(op.outputs[0]));
         small && read.next().is_none() && is_light(&op.kind)
     }
