@@ -35,10 +35,13 @@ impl std::ops::AddAssign for Cost {
     }
 }
 
-/// Bytes of the elements of a view; those of a dimension that stays in place count once.
+/// Bytes of the elements of a view; those of a dimension that stays in place count once, and those
+/// of windows that overlap no more often than they lie in memory.
 fn view_bytes(view: &View) -> f64 {
-    let moving = view.shape.iter().zip(&view.strides).filter(|(_, s)| **s != 0);
-    moving.map(|(&n, _)| n as f64).product::<f64>() * view.dtype.size() as f64
+    let moving = || view.shape.iter().zip(&view.strides).filter(|(_, s)| **s != 0);
+    let elements: f64 = moving().map(|(&n, _)| n as f64).product();
+    let last: f64 = moving().map(|(&n, &s)| (n.saturating_sub(1) * s.unsigned_abs()) as f64).sum();
+    elements.min(last + 1.0) * view.dtype.size() as f64
 }
 
 fn points(loops: &[usize]) -> f64 {
@@ -71,8 +74,8 @@ impl Kernel {
                 points(&l.rows) * points(&l.columns) * (operations(&l.body) + combines) as f64
             }
             Kernel::Contract(c) => {
-                let each = 2.0 * c.k as f64 + operations(self.body()) as f64;
-                points(&c.batch) * points(&[c.m, c.n]) * each
+                let each = 2.0 * points(&c.k) + operations(self.body()) as f64;
+                points(&c.batch) * points(&c.m) * points(&c.n) * each
             }
             Kernel::Composite { composite, inputs, outputs } => {
                 let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.shape[..]).collect();

@@ -90,8 +90,8 @@ fn stores(f: &mut Formatter<'_>, stores: &[Store]) -> fmt::Result {
 
 impl Display for Contract {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (m, n, k) = (self.m, self.n, self.k);
-        writeln!(f, "contract batch [{}] m {m} n {n} k {k}", List(&self.batch, ","))?;
+        let [batch, m, n, k] = [&self.batch, &self.m, &self.n, &self.k].map(|l| List(l, ","));
+        writeln!(f, "contract batch [{batch}] m [{m}] n [{n}] k [{k}]")?;
         writeln!(f, "    {} = {} {}", self.out, self.left, self.right)?;
         match &self.epilogue {
             Some(epilogue) => {
@@ -163,7 +163,8 @@ impl Kernel {
                     n => format!(" +{n} operations"),
                 };
                 let (left, out) = (c.left.dtype, c.out.dtype);
-                format!("{batch}{}x{}x{} {left}->{out}{behind}", c.m, c.n, c.k)
+                let [m, n, k] = [&c.m, &c.n, &c.k].map(|l| l.iter().product::<usize>());
+                format!("{batch}{m}x{n}x{k} {left}->{out}{behind}")
             }
             Kernel::Composite { composite, inputs, .. } => named(composite.name, inputs),
             Kernel::Primitive { op, inputs, .. } => named(op.name(), inputs),

@@ -134,16 +134,20 @@ pub struct Loop {
 }
 
 /// One matrix product or a batch of them: `out[b, i, j] = epilogue(sum_k left[b, i, k] right[b, k, j])`.
+///
+/// Rows, columns and sums are loop nests of their own, so that an operand may be an overlapping
+/// window: a convolution has rows `(image, y, x)` and sums `(kernel y, kernel x, channel)`, and its
+/// left operand steps alike for `y` and `kernel y`. No loops are one step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Contract {
     /// Trip counts of the batch loops, outermost first.
     pub batch: Vec<usize>,
-    /// Rows of the result.
-    pub m: usize,
-    /// Columns of the result.
-    pub n: usize,
-    /// Length of the sums.
-    pub k: usize,
+    /// Trip counts of the loops over rows of the result, outermost first.
+    pub m: Vec<usize>,
+    /// Trip counts of the loops over columns of the result, outermost first.
+    pub n: Vec<usize>,
+    /// Trip counts of the loops of the sums, outermost first.
+    pub k: Vec<usize>,
     /// Left operand; strides over batch, `m`, `k`.
     pub left: Access,
     /// Right operand; strides over batch, `k`, `n`.
@@ -218,11 +222,11 @@ impl Kernel {
                 l.loads.iter().map(|a| a.view(&counts)).collect()
             }
             Kernel::Contract(c) => {
-                let counts = |last: [usize; 2]| [&c.batch[..], &last].concat();
-                let (left, right) =
-                    (c.left.view(&counts([c.m, c.k])), c.right.view(&counts([c.k, c.n])));
+                let left = c.left.view(&[&c.batch[..], &c.m, &c.k].concat());
+                let right = c.right.view(&[&c.batch[..], &c.k, &c.n].concat());
+                let counts = [&c.batch[..], &c.m, &c.n].concat();
                 let loads = c.epilogue.iter().flat_map(|e| &e.loads);
-                let loads = loads.map(|a| a.view(&counts([c.m, c.n])));
+                let loads = loads.map(|a| a.view(&counts));
                 [left, right].into_iter().chain(loads).collect()
             }
             Kernel::Composite { inputs, .. } | Kernel::Primitive { inputs, .. } => inputs.clone(),
@@ -237,7 +241,7 @@ impl Kernel {
                 l.stores.iter().map(|s| s.access.view(&counts)).collect()
             }
             Kernel::Contract(c) => {
-                let counts = [&c.batch[..], &[c.m, c.n]].concat();
+                let counts = [&c.batch[..], &c.m, &c.n].concat();
                 let beside = c.epilogue.iter().flat_map(|e| &e.stores).map(|s| &s.access);
                 std::iter::once(&c.out).chain(beside).map(|a| a.view(&counts)).collect()
             }

@@ -1,4 +1,5 @@
-//! Times matrix products at the shapes of a GPT training step, against what the machine can do.
+//! Times matrix products at the shapes of a GPT training step, and convolutions at those of a
+//! ResNet-18, against what the machine can do.
 //!
 //! `cargo run --release -p ferrata-cpu --example gemm [threads] [name]` prints, for every shape (or
 //! those whose name contains `name`), the best and the median time of some runs, the rate of the
@@ -7,17 +8,129 @@
 
 use std::time::Instant;
 
-use ferrata_cpu::gemm::{Gemm, Operand, Output, gemm};
+use ferrata_cpu::gemm::{Gemm, Operand, Output, Steps, gemm};
 use ferrata_cpu::peak::{self, Bandwidth};
 use ferrata_cpu::{Isa, Pool};
 use ferrata_ir::DType::{self, BF16, F32, F64, I8, I32};
 
-/// `m`, `n`, `k`, whether each operand lies transposed, and dtypes of operands and result.
+/// A product, and dtypes of operands and result.
 struct Case {
     name: &'static str,
-    size: [usize; 3],
-    turned: [bool; 2],
+    what: What,
     dtypes: &'static [[DType; 2]],
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// `m`, `n`, `k`, and whether each operand lies transposed.
+    Product([usize; 3], [bool; 2]),
+    /// A convolution of channels-last images, already padded, or its gradient by the input or by
+    /// the weights.
+    Convolution(Convolution, Pass),
+}
+
+#[derive(Clone, Copy)]
+enum Pass {
+    Forward,
+    Input,
+    Weights,
+}
+
+/// Square, with weights as `[output][tap][channel]`.
+#[derive(Clone, Copy)]
+struct Convolution {
+    images: usize,
+    /// Of the result.
+    side: usize,
+    channels: usize,
+    outputs: usize,
+    taps: usize,
+    stride: usize,
+}
+
+/// Where rows and columns of both operands lie, and how large it all is.
+struct Places {
+    /// Rows, columns and length of the sums.
+    size: [usize; 3],
+    left: [Steps; 2],
+    right: [Steps; 2],
+    /// Elements of the operands.
+    elements: [usize; 2],
+    /// The first element of the right operand.
+    start: usize,
+}
+
+impl What {
+    fn places(self) -> Places {
+        let (c, pass) = match self {
+            What::Product([m, n, k], turned) => {
+                let places = |rows: usize, columns: usize, turned: bool| {
+                    let [row, column] = if turned { [1, rows] } else { [columns, 1] };
+                    [steps(&[(rows, row)]), steps(&[(columns, column)])]
+                };
+                return Places {
+                    size: [m, n, k],
+                    left: places(m, k, turned[0]),
+                    right: places(k, n, turned[1]),
+                    elements: [m * k, k * n],
+                    start: 0,
+                };
+            }
+            What::Convolution(c, pass) => (c, pass),
+        };
+        let (side, taps, channels, outputs) = (c.side, c.taps, c.channels, c.outputs);
+        let pixels = c.images * side * side;
+        let all_taps = taps * taps * channels;
+        // Images as a window steps through them: images, rows, columns; taps.
+        let window = |stride: usize, channels: usize| {
+            let wide = (side - 1) * stride + taps;
+            let [row, column] = [wide * channels, channels];
+            let at = [(c.images, wide * row), (side, stride * row), (side, stride * column)];
+            let tap = [(taps, row), (taps, column), (channels, 1)];
+            (steps(&at), steps(&tap), c.images * wide * row)
+        };
+        match pass {
+            Pass::Forward => {
+                let (rows, sums, elements) = window(c.stride, channels);
+                Places {
+                    size: [pixels, outputs, all_taps],
+                    left: [rows, sums],
+                    right: [steps(&[(all_taps, 1)]), steps(&[(outputs, all_taps)])],
+                    elements: [elements, outputs * all_taps],
+                    start: 0,
+                }
+            }
+            Pass::Input => {
+                let (rows, sums, elements) = window(1, outputs);
+                let tap = -(channels as isize);
+                let sizes = [taps, taps, outputs];
+                let turned = Steps::new(&sizes, &[taps as isize * tap, tap, all_taps as isize]);
+                Places {
+                    size: [pixels, channels, taps * taps * outputs],
+                    left: [rows, sums],
+                    right: [turned, steps(&[(channels, 1)])],
+                    elements: [elements, outputs * all_taps],
+                    start: all_taps - channels,
+                }
+            }
+            Pass::Weights => {
+                let (sums, columns, elements) = window(c.stride, channels);
+                Places {
+                    size: [outputs, all_taps, pixels],
+                    left: [steps(&[(outputs, 1)]), steps(&[(pixels, outputs)])],
+                    right: [sums, columns],
+                    elements: [pixels * outputs, elements],
+                    start: 0,
+                }
+            }
+        }
+    }
+}
+
+fn steps(loops: &[(usize, usize)]) -> Steps {
+    let (sizes, strides): (Vec<usize>, Vec<isize>) =
+        loops.iter().map(|&(size, stride)| (size, stride as isize)).unzip();
+    Steps::new(&sizes, &strides)
 }
 
 const BOTH: &[[DType; 2]] = &[[F32, F32], [BF16, BF16]];
@@ -34,10 +147,17 @@ const fn case(
     turned: [bool; 2],
     dtypes: &'static [[DType; 2]],
 ) -> Case {
-    Case { name, size, turned, dtypes }
+    Case { name, what: What::Product(size, turned), dtypes }
 }
 
-const CASES: [Case; 18] = [
+/// Batch 32: `side`, `channels`, `outputs`, `taps`, `stride`.
+const fn layer(name: &'static str, layer: [usize; 5], pass: Pass) -> Case {
+    let [side, channels, outputs, taps, stride] = layer;
+    let convolution = Convolution { images: 32, side, channels, outputs, taps, stride };
+    Case { name, what: What::Convolution(convolution, pass), dtypes: BOTH }
+}
+
+const CASES: [Case; 36] = [
     case("square", [2048, 2048, 2048], ROW, ALL),
     case("square, right transposed", [2048, 2048, 2048], RIGHT, ALL),
     case("projection", [1024, 768, 768], ROW, BOTH),
@@ -56,6 +176,24 @@ const CASES: [Case; 18] = [
     case("tiny", [16, 16, 16], ROW, BOTH),
     case("row times matrix", [1, 4096, 4096], ROW, BOTH),
     case("row times transposed matrix", [1, 4096, 4096], RIGHT, BOTH),
+    layer("conv, 64 channels", [32, 64, 64, 3, 1], Pass::Forward),
+    layer("conv, 64 channels, input gradient", [32, 64, 64, 3, 1], Pass::Input),
+    layer("conv, 64 channels, weight gradient", [32, 64, 64, 3, 1], Pass::Weights),
+    layer("conv, 128 channels", [16, 128, 128, 3, 1], Pass::Forward),
+    layer("conv, 128 channels, input gradient", [16, 128, 128, 3, 1], Pass::Input),
+    layer("conv, 128 channels, weight gradient", [16, 128, 128, 3, 1], Pass::Weights),
+    layer("conv, 256 channels", [8, 256, 256, 3, 1], Pass::Forward),
+    layer("conv, 256 channels, input gradient", [8, 256, 256, 3, 1], Pass::Input),
+    layer("conv, 256 channels, weight gradient", [8, 256, 256, 3, 1], Pass::Weights),
+    layer("conv, 512 channels", [4, 512, 512, 3, 1], Pass::Forward),
+    layer("conv, 512 channels, input gradient", [4, 512, 512, 3, 1], Pass::Input),
+    layer("conv, 512 channels, weight gradient", [4, 512, 512, 3, 1], Pass::Weights),
+    layer("conv, images", [32, 3, 64, 3, 1], Pass::Forward),
+    layer("conv, images, weight gradient", [32, 3, 64, 3, 1], Pass::Weights),
+    layer("conv, stride 2", [16, 64, 128, 3, 2], Pass::Forward),
+    layer("conv, stride 2, weight gradient", [16, 64, 128, 3, 2], Pass::Weights),
+    layer("conv, 1 × 1, stride 2", [16, 64, 128, 1, 2], Pass::Forward),
+    layer("conv, 1 × 1, stride 2, weight gradient", [16, 64, 128, 1, 2], Pass::Weights),
 ];
 
 /// The peaks of the machine, on all threads.
@@ -119,21 +257,19 @@ fn time(
     case: &Case,
     [dtype, out]: [DType; 2],
 ) -> Result<(), String> {
-    let [m, n, k] = case.size;
-    let (a, b) = (numbers(dtype, m * k), numbers(dtype, k * n));
+    let places = case.what.places();
+    let [m, n, k] = places.size;
+    let [a, b] = places.elements.map(|elements| numbers(dtype, elements));
     let mut c = vec![0u8; m * n * out.size()];
-    let operand = |data: &[u8], rows: usize, columns: usize, turned: bool| Operand {
-        data: data.as_ptr(),
-        row_stride: if turned { 1 } else { columns as isize },
-        column_stride: if turned { rows as isize } else { 1 },
-    };
+    let Places { left, right, start, .. } = &places;
+    let first = b[start * dtype.size()..].as_ptr();
     let problem = Gemm {
         dtype,
         m,
         n,
         k,
-        a: operand(&a, m, k, case.turned[0]),
-        b: operand(&b, k, n, case.turned[1]),
+        a: Operand { data: a.as_ptr(), rows: &left[0], columns: &left[1] },
+        b: Operand { data: first, rows: &right[0], columns: &right[1] },
         c: Some(Output { data: c.as_mut_ptr(), row_stride: n, dtype: out }),
         batch: &[],
         accumulate: false,
@@ -164,7 +300,7 @@ fn time(
         format!("{:5.1} %", operations / best / peaks.of(dtype) * 100.0)
     };
     println!(
-        "{:28} {:4} {:4} {m:5} {n:5} {k:5}  best {:9.1} us  median {:9.1} us  {:6.1} Gop/s  {share}",
+        "{:38} {:4} {:4} {m:5} {n:5} {k:5}  best {:9.1} us  median {:9.1} us  {:6.1} Gop/s  {share}",
         case.name,
         dtype.name(),
         out.name(),

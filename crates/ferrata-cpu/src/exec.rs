@@ -130,7 +130,7 @@ impl Prepared {
 
 /// First byte and end of what a view reaches.
 fn view_bytes(view: &View) -> (isize, isize) {
-    let (low, high) = tile::steps::Steps::new(&view.shape, &view.strides).bounds();
+    let (low, high) = crate::steps::Steps::new(&view.shape, &view.strides).bounds();
     let (at, size) = (view.offset as isize, view.dtype.size() as isize);
     ((at + low) * size, (at + high + 1) * size)
 }

@@ -22,20 +22,22 @@ mod tile;
 #[cfg(test)]
 mod tests;
 
+pub use crate::steps::Steps;
 pub use element::{Pack, Stored};
-pub(crate) use pack::Panels;
+pub(crate) use pack::{Panels, Places};
 use packed::Product;
 pub(crate) use tile::Tile;
 
-/// A matrix in memory; strides in elements, of any sign, 0 included.
+/// A matrix in memory: row and column each give an offset in elements, of any sign, 0 included, and
+/// elements may overlap.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand {
+pub struct Operand<'a> {
     /// The element at row 0, column 0.
     pub data: *const u8,
-    /// Elements from one row to the next.
-    pub row_stride: isize,
-    /// Elements from one column to the next.
-    pub column_stride: isize,
+    /// Where each row lies.
+    pub rows: &'a Steps,
+    /// Where each column lies.
+    pub columns: &'a Steps,
 }
 
 /// The output matrix; its columns are contiguous.
@@ -95,9 +97,9 @@ pub struct Gemm<'a> {
     /// The contracted dimension.
     pub k: usize,
     /// The left operand.
-    pub a: Operand,
+    pub a: Operand<'a>,
     /// The right operand.
-    pub b: Operand,
+    pub b: Operand<'a>,
     /// The output; without one the epilogue is all that sees the result.
     pub c: Option<Output>,
     /// Batch dimensions, outermost first.
@@ -247,11 +249,11 @@ impl<'a> Shared<'a> {
             n: g.n,
             k: g.k,
             a: g.a.data.cast::<In>().wrapping_offset(a),
-            a_row: g.a.row_stride,
-            a_col: g.a.column_stride,
+            a_rows: g.a.rows,
+            a_columns: g.a.columns,
             b: g.b.data.cast::<In>().wrapping_offset(b),
-            b_row: g.b.row_stride,
-            b_col: g.b.column_stride,
+            b_rows: g.b.rows,
+            b_columns: g.b.columns,
             c: out,
             c_row: g.c.map_or(0, |o| o.row_stride),
             accumulate: g.accumulate,

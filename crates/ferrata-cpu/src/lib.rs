@@ -4,7 +4,7 @@
 //! `exec` (runs plans), `isa` and `cache` (what the machine has), `peak` (how fast it is), `limits`
 //! (that, as the device tells it), `pool` (threads and scratch memory), `gemm` (matrix products),
 //! `attention`, `math` (elementary functions), `simd` (vectors that the hand-written kernels are
-//! made of), `jit` (machine code made in process).
+//! made of), `steps` (where strided elements lie), `jit` (machine code made in process).
 
 pub mod attention;
 mod cache;
@@ -20,6 +20,7 @@ pub mod memory;
 pub mod peak;
 pub mod pool;
 pub mod simd;
+mod steps;
 
 #[cfg(test)]
 mod testing;

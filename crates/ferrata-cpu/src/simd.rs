@@ -4,7 +4,7 @@
 //! register allocation matters.
 
 use std::marker::PhantomData;
-use std::ops::{Add, Mul};
+use std::ops::{Add, Mul, Sub};
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -68,6 +68,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     unsafe fn mul_add(self, a: Self, b: Self) -> Self;
     /// `self + other`.
     unsafe fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    unsafe fn sub(self, other: Self) -> Self;
     /// The sum of all lanes, in a fixed order.
     unsafe fn sum(self) -> Self::Elem;
 }
@@ -128,7 +130,7 @@ impl<V: Simd> Dot for Fma<V> {
 
 /// An array that the compiler keeps in vector registers; `$mul` and `$add` are its arithmetic.
 macro_rules! array {
-    ($name:ident, $t:ty, $lanes:expr, $mul:expr, $add:expr, $what:expr) => {
+    ($name:ident, $t:ty, $lanes:expr, $mul:expr, $add:expr, $sub:expr, $what:expr) => {
         #[doc = $what]
         #[derive(Clone, Copy, Debug)]
         pub struct $name([$t; $lanes]);
@@ -177,13 +179,49 @@ macro_rules! array {
                 Self(std::array::from_fn(|i| $add(self.0[i], other.0[i])))
             }
             #[inline(always)]
+            unsafe fn sub(self, other: Self) -> Self {
+                Self(std::array::from_fn(|i| $sub(self.0[i], other.0[i])))
+            }
+            #[inline(always)]
             unsafe fn sum(self) -> $t {
                 self.0.iter().fold(<$t>::default(), |sum, &x| $add(sum, x))
             }
         }
     };
 }
-array!(PortableF32, f32, 4, f32::mul, f32::add, "Four f32 in whatever the target's baseline has.");
-array!(PortableF64, f64, 2, f64::mul, f64::add, "Two f64 in whatever the target's baseline has.");
-array!(VectorI32, i32, 8, i32::wrapping_mul, i32::wrapping_add, "Eight i32 that wrap.");
-array!(VectorI64, i64, 4, i64::wrapping_mul, i64::wrapping_add, "Four i64 that wrap.");
+array!(
+    PortableF32,
+    f32,
+    4,
+    f32::mul,
+    f32::add,
+    f32::sub,
+    "Four f32 in whatever the target's baseline has."
+);
+array!(
+    PortableF64,
+    f64,
+    2,
+    f64::mul,
+    f64::add,
+    f64::sub,
+    "Two f64 in whatever the target's baseline has."
+);
+array!(
+    VectorI32,
+    i32,
+    8,
+    i32::wrapping_mul,
+    i32::wrapping_add,
+    i32::wrapping_sub,
+    "Eight i32 that wrap."
+);
+array!(
+    VectorI64,
+    i64,
+    4,
+    i64::wrapping_mul,
+    i64::wrapping_add,
+    i64::wrapping_sub,
+    "Four i64 that wrap."
+);

@@ -128,10 +128,10 @@ impl Lowering<'_> {
         let batch: Vec<usize> =
             (0..loops.len()).filter(|&l| ![m, n, k].contains(&Some(l))).collect();
         let pick = |map: &Map, last: [Option<usize>; 2]| -> Vec<isize> {
-            let at = |l: Option<usize>| l.map_or(0, |l| map.strides[l]);
-            batch.iter().map(|&l| map.strides[l]).chain(last.map(at)).collect()
+            let all = batch.iter().copied().chain(last.into_iter().flatten());
+            all.map(|l| map.strides[l]).collect()
         };
-        let count = |l: Option<usize>| l.map_or(1, |l| loops[l]);
+        let count = |l: Option<usize>| l.map(|l| loops[l]).into_iter().collect();
 
         let mut operands = Operands::default();
         let (left_operand, right_operand) =

@@ -244,15 +244,15 @@ impl<'a> Machine<'a> {
     }
 
     fn contract(&mut self, kernel: &Contract, operands: &[Place]) -> Result<()> {
-        let mut shape = kernel.batch.clone();
-        shape.extend([kernel.m, kernel.n]);
+        let shape = [&kernel.batch[..], &kernel.m, &kernel.n].concat();
         let accumulator = kernel.left.dtype.accumulator();
         for point in indices(&shape) {
             let (batch, at) = point.split_at(kernel.batch.len());
+            let (m, n) = at.split_at(kernel.m.len());
             let (mut float, mut int) = (0.0, 0i64);
-            for k in 0..kernel.k {
-                let left: Vec<usize> = batch.iter().copied().chain([at[0], k]).collect();
-                let right: Vec<usize> = batch.iter().copied().chain([k, at[1]]).collect();
+            for k in indices(&kernel.k) {
+                let left = [batch, m, &k].concat();
+                let right = [batch, &k, n].concat();
                 let x = self.load(&kernel.left, operands, &left);
                 let y = self.load(&kernel.right, operands, &right);
                 float += x.as_f64() * y.as_f64();

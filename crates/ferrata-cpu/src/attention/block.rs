@@ -4,7 +4,7 @@ use std::any::TypeId;
 use std::ops::Range;
 
 use super::{Attention, Value, Vector};
-use crate::gemm::{Pack, Panels, Stored, Tile};
+use crate::gemm::{Pack, Panels, Places, Stored, Tile};
 use crate::isa::{Kernel, Level};
 use crate::simd::{Dot, Simd};
 
@@ -143,7 +143,8 @@ pub unsafe fn pack_positions<L: Level, D: Dot, E: Copy + 'static, P: Pack<E>>(
     // SAFETY: passed on.
     unsafe {
         let from = head.data.offset(positions.start as isize * head.position);
-        let (line, step, lines) = (head.position, head.feature, positions.len());
+        let (line, step) = (Places::even(head.position), Places::even(head.feature));
+        let lines = positions.len();
         let panels = Panels { from, line, step, lines, depth: features, width, to };
         panels.pack_for::<L, D>(grouped::<D>(features) * width);
     }
@@ -163,7 +164,8 @@ pub unsafe fn pack_features<L: Level, D: Dot, E: Copy + 'static, P: Pack<E>>(
     // SAFETY: passed on.
     unsafe {
         let from = head.data.offset(positions.start as isize * head.position);
-        let (line, step, depth) = (head.feature, head.position, positions.len());
+        let (line, step) = (Places::even(head.feature), Places::even(head.position));
+        let depth = positions.len();
         let panels = Panels { from, line, step, lines: features, depth, width, to };
         panels.pack_for::<L, D>(grouped::<D>(depth) * width);
     }

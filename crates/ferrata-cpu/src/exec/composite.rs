@@ -1,11 +1,11 @@
 //! Composites that the device runs with kernels of its own: attention, forward and backward.
 
-use super::tile::steps::{Block, Steps};
 use super::{Context, normal};
 use crate::attention::{
     Attention, Backward, Forward, Input, Mask, MaskGradient, Written, attention, attention_backward,
 };
 use crate::isa::Isa;
+use crate::steps::{Block, Steps};
 use ferrata_compiler::kernel::View;
 use ferrata_ir::composite::attention::Plan;
 use ferrata_ir::{Composite, DType, Error, Result, Type};

@@ -2,13 +2,16 @@
 
 use super::tile::epilogue::Epilogue;
 use super::tile::ops::Kind;
-use super::tile::steps::Steps;
 use super::tile::{Output as Stored, Reach, Source};
 use crate::gemm::{BatchDim, EpilogueTile, Gemm, Operand, Output, gemm};
 use crate::isa::Isa;
 use crate::pool::Pool;
+use crate::steps::Steps;
 use ferrata_compiler::kernel::{Access, Contract, Instruction};
 use ferrata_ir::{DType, Error, Result};
+
+#[cfg(test)]
+mod tests;
 
 /// A matrix product, ready to run.
 #[derive(Clone, Debug)]
@@ -16,6 +19,12 @@ pub(crate) struct ContractKernel {
     kernel: Contract,
     isa: Isa,
     batch: Vec<BatchDim>,
+    /// Rows, columns and length of the sums.
+    size: [usize; 3],
+    /// Rows and columns of both operands and of the result.
+    left: [Steps; 2],
+    right: [Steps; 2],
+    out: [Steps; 2],
     /// What runs on finished parts, if the product itself is not the result.
     epilogue: Option<Epilogue>,
     /// Whether the result can hold partial sums.
@@ -28,7 +37,7 @@ impl ContractKernel {
     /// # Errors
     /// Dtypes that have no product.
     pub fn new(isa: Isa, kernel: &Contract) -> Result<ContractKernel> {
-        let kernel = oriented(kernel);
+        let kernel = oriented(without_single_steps(kernel));
         let dtype = kernel.left.dtype;
         if dtype != kernel.right.dtype || dtype == DType::Bool {
             let other = kernel.right.dtype;
@@ -36,8 +45,14 @@ impl ContractKernel {
         }
         let accumulator = dtype.accumulator();
         let rank = kernel.batch.len();
-        let [row, column] = [kernel.out.strides[rank], kernel.out.strides[rank + 1]];
-        let dense = column == 1 && row >= 0;
+        let (m, n, k) = (&kernel.m[..], &kernel.n[..], &kernel.k[..]);
+        let matrix = |access: &Access, rows: &[usize], columns: &[usize]| {
+            let (row, column) = access.strides[rank..].split_at(rows.len());
+            [Steps::new(rows, row), Steps::new(columns, column)]
+        };
+        let out = matrix(&kernel.out, m, n);
+        let columns_in_a_row = n.is_empty() || out[1].single() == Some(1);
+        let dense = columns_in_a_row && out[0].single().is_some_and(|row| row >= 0);
         let plain = dense && (kernel.out.dtype == dtype || kernel.out.dtype == accumulator);
         let epilogue = if plain && kernel.epilogue.is_none() {
             None
@@ -50,17 +65,33 @@ impl ContractKernel {
             b_stride: kernel.right.strides[d],
             c_stride: kernel.out.strides[d],
         });
-        let batch = batch.collect();
-        let in_place = dense && kernel.out.dtype == accumulator;
-        Ok(ContractKernel { isa, batch, epilogue, in_place, kernel })
+        Ok(ContractKernel {
+            isa,
+            batch: batch.collect(),
+            size: [m, n, k].map(|loops| loops.iter().product()),
+            left: matrix(&kernel.left, m, k),
+            right: matrix(&kernel.right, k, n),
+            out,
+            epilogue,
+            in_place: dense && kernel.out.dtype == accumulator,
+            kernel,
+        })
     }
 
     /// Operand, first byte, end, and whether it is written.
     pub fn reaches(&self) -> impl Iterator<Item = (usize, isize, isize, bool)> {
-        let k = &self.kernel;
-        let batch = &k.batch[..];
-        let (left, right) = (range(&k.left, batch, [k.m, k.k]), range(&k.right, batch, [k.k, k.n]));
-        let out = range(&k.out, batch, [k.m, k.n]);
+        let kernel = &self.kernel;
+        let [m, n, k] = self.size;
+        let range = |access: &Access, matrix: &[Steps; 2]| {
+            let batch = Steps::new(&kernel.batch, &access.strides[..kernel.batch.len()]);
+            let bounds = [batch.bounds(), matrix[0].bounds(), matrix[1].bounds()];
+            let (at, size) = (access.offset as isize, access.dtype.size() as isize);
+            let first: isize = bounds.iter().map(|b| b.0).sum();
+            let last: isize = bounds.iter().map(|b| b.1).sum();
+            (access.operand, (at + first) * size, (at + last + 1) * size)
+        };
+        let (left, right) = (range(&kernel.left, &self.left), range(&kernel.right, &self.right));
+        let out = range(&kernel.out, &self.out);
         let behind = |reach: &Reach, written: bool| {
             let (first, end) = reach.bytes();
             (reach.operand, first, end, written)
@@ -69,10 +100,10 @@ impl ContractKernel {
             let loads = e.loads().map(move |r| behind(r, false));
             loads.chain(e.stores().map(move |r| behind(r, true)))
         });
-        let empty = k.m * k.n * batch.iter().product::<usize>() == 0;
-        let operands = [(&k.left, left, false), (&k.right, right, false), (&k.out, out, true)];
-        let operands = operands.into_iter().filter(move |o| !(empty || k.k == 0 && !o.2));
-        let operands = operands.map(|(a, (first, end), written)| (a.operand, first, end, written));
+        let empty = m * n * kernel.batch.iter().product::<usize>() == 0;
+        let operands = [(left, false), (right, false), (out, true)];
+        let operands = operands.into_iter().filter(move |o| !(empty || k == 0 && !o.1));
+        let operands = operands.map(|((operand, first, end), out)| (operand, first, end, out));
         operands.chain(behind.filter(move |_| !empty))
     }
 
@@ -82,23 +113,28 @@ impl ContractKernel {
     /// Operands hold all that [`ContractKernel::reaches`] says, aligned for their dtypes, and
     /// nobody else writes them.
     pub unsafe fn run(&self, pool: &Pool, operands: &[*mut u8]) -> Result<()> {
-        let k = &self.kernel;
-        let rank = k.batch.len();
+        let kernel = &self.kernel;
         let at = |a: &Access| operands[a.operand].wrapping_add(a.offset * a.dtype.size());
-        let operand = |a: &Access| Operand {
-            data: at(a).cast_const(),
-            row_stride: a.strides[rank],
-            column_stride: a.strides[rank + 1],
+        let a = Operand {
+            data: at(&kernel.left).cast_const(),
+            rows: &self.left[0],
+            columns: &self.left[1],
+        };
+        let b = Operand {
+            data: at(&kernel.right).cast_const(),
+            rows: &self.right[0],
+            columns: &self.right[1],
         };
         let output = Output {
-            data: at(&k.out),
-            row_stride: k.out.strides[rank].max(0) as usize,
-            dtype: k.out.dtype,
+            data: at(&kernel.out),
+            row_stride: self.out[0].single().map_or(0, |row| row.max(0) as usize),
+            dtype: kernel.out.dtype,
         };
         let apart = !self.overlaps(operands);
         let in_place = self.in_place && apart;
         let operands = Operands(operands);
-        let element = k.left.dtype.accumulator().size();
+        let element = kernel.left.dtype.accumulator().size();
+        let [m, n, k] = self.size;
         let run = |part: &EpilogueTile| {
             if let Some(epilogue) = &self.epilogue {
                 // SAFETY: `reaches` covers the epilogue; parts are disjoint. A result that holds
@@ -107,12 +143,12 @@ impl ContractKernel {
             }
         };
         let problem = Gemm {
-            dtype: k.left.dtype,
-            m: k.m,
-            n: k.n,
-            k: k.k,
-            a: operand(&k.left),
-            b: operand(&k.right),
+            dtype: kernel.left.dtype,
+            m,
+            n,
+            k,
+            a,
+            b,
             c: (self.epilogue.is_none() || in_place).then_some(output),
             batch: &self.batch,
             accumulate: false,
@@ -150,66 +186,65 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// First byte and end of what an access reaches.
-fn range(access: &Access, batch: &[usize], matrix: [usize; 2]) -> (isize, isize) {
-    let sizes: Vec<usize> = batch.iter().copied().chain(matrix).collect();
-    let (low, high) = Steps::new(&sizes, &access.strides).bounds();
-    let (at, size) = (access.offset as isize, access.dtype.size() as isize);
-    ((at + low) * size, (at + high + 1) * size)
+/// The same product without loops of one step in rows, columns and sums.
+fn without_single_steps(kernel: &Contract) -> Contract {
+    let mut out = kernel.clone();
+    let longer = |loops: &[usize]| loops.iter().copied().filter(|&n| n != 1).collect();
+    (out.m, out.n, out.k) = (longer(&kernel.m), longer(&kernel.n), longer(&kernel.k));
+    let rank = kernel.batch.len();
+    let fix = |access: &mut Access, rows: &[usize], columns: &[usize]| {
+        let mut sizes = rows.iter().chain(columns);
+        let strides = access.strides.split_off(rank);
+        access.strides.extend(strides.into_iter().filter(|_| sizes.next() != Some(&1)));
+    };
+    let (m, n, k) = (&kernel.m, &kernel.n, &kernel.k);
+    fix(&mut out.left, m, k);
+    fix(&mut out.right, k, n);
+    fix(&mut out.out, m, n);
+    if let Some(epilogue) = &mut out.epilogue {
+        epilogue.loads.iter_mut().for_each(|a| fix(a, m, n));
+        epilogue.stores.iter_mut().for_each(|s| fix(&mut s.access, m, n));
+    }
+    out
 }
 
 /// The same product with contiguous columns in its result, if rows or columns are.
-fn oriented(kernel: &Contract) -> Contract {
+fn oriented(mut kernel: Contract) -> Contract {
     let rank = kernel.batch.len();
-    let mut kernel = kernel.clone();
-    let fix = |k: &mut Contract| {
-        if k.n == 1 {
-            k.out.strides[rank + 1] = 1;
-        }
-    };
-    let turn = kernel.out.strides[rank + 1] != 1
-        && kernel.n != 1
-        && (kernel.out.strides[rank] == 1 || kernel.m == 1);
+    let (rows, columns) = (kernel.m.len(), kernel.n.len());
+    let inner = |strides: &[isize]| strides.last().copied();
+    let (row, column) = kernel.out.strides[rank..].split_at(rows);
+    let turn = inner(column).is_some_and(|s| s != 1) && inner(row).is_none_or(|s| s == 1);
     if !turn {
-        fix(&mut kernel);
         return kernel;
     }
-    let swap = |a: &mut Access| a.strides.swap(rank, rank + 1);
-    swap(&mut kernel.out);
-    swap(&mut kernel.left);
-    swap(&mut kernel.right);
+    let swap = |a: &mut Access, first: usize| a.strides[rank..].rotate_left(first);
+    swap(&mut kernel.left, rows);
+    swap(&mut kernel.right, kernel.k.len());
+    swap(&mut kernel.out, rows);
+    debug_assert_eq!(kernel.out.strides.len(), rank + rows + columns);
     std::mem::swap(&mut kernel.left, &mut kernel.right);
     std::mem::swap(&mut kernel.m, &mut kernel.n);
     if let Some(epilogue) = &mut kernel.epilogue {
-        epilogue.loads.iter_mut().for_each(swap);
-        epilogue.stores.iter_mut().for_each(|s| swap(&mut s.access));
-        for instruction in &mut epilogue.body {
-            if let Instruction::Index { dim, .. } = instruction
-                && *dim >= rank
-            {
-                *dim = 2 * rank + 1 - *dim;
-            }
-        }
+        epilogue.loads.iter_mut().for_each(|a| swap(a, rows));
+        epilogue.stores.iter_mut().for_each(|s| swap(&mut s.access, rows));
     }
-    fix(&mut kernel);
     kernel
 }
 
 /// The epilogue of a product, or one that only stores it.
 fn prepared(isa: Isa, kernel: &Contract, accumulator: DType) -> Result<Epilogue> {
     let rank = kernel.batch.len();
-    let sizes: Vec<usize> = kernel.batch.iter().copied().chain([kernel.m]).collect();
-    let reach = |a: &Access| Reach {
-        operand: a.operand,
-        dtype: a.dtype,
-        offset: a.offset as isize,
-        row: Steps::new(&sizes, &a.strides[..=rank]),
-        column: Steps::new(&[kernel.n], &a.strides[rank + 1..]),
-    };
-    let one = |l: usize, at: usize| isize::from(l == at);
-    let index = |l: usize| {
-        let strides: Vec<isize> = (0..=rank).map(|at| one(l, at)).collect();
-        (Steps::new(&sizes, &strides), Steps::new(&[kernel.n], &[one(l, rank + 1)]))
+    let sizes = [&kernel.batch[..], &kernel.m].concat();
+    let reach = |a: &Access| {
+        let (row, column) = a.strides.split_at(rank + kernel.m.len());
+        Reach {
+            operand: a.operand,
+            dtype: a.dtype,
+            offset: a.offset as isize,
+            row: Steps::new(&sizes, row),
+            column: Steps::new(&kernel.n, column),
+        }
     };
     let mut body = match &kernel.epilogue {
         Some(epilogue) => epilogue.body.clone(),
@@ -224,7 +259,7 @@ fn prepared(isa: Isa, kernel: &Contract, accumulator: DType) -> Result<Epilogue>
     let loads = kernel.epilogue.iter().flat_map(|e| &e.loads).map(reach).collect();
     let written = |access: &Access| {
         let mut reach = reach(access);
-        if kernel.n == 1 {
+        if kernel.n.is_empty() {
             // A single column is still stored as columns are, so that its register has one.
             reach.column = Steps::new(&[1], &[1]);
         }
@@ -239,10 +274,10 @@ fn prepared(isa: Isa, kernel: &Contract, accumulator: DType) -> Result<Epilogue>
     let source = Source {
         loads,
         code: &body,
-        indices: (0..rank + 2).map(index).collect(),
+        indices: Vec::new(),
         product: Some(accumulator),
         // The result may replace the product in memory, so it is stored last.
         outputs: beside.chain([result]).collect(),
     };
-    Epilogue::new(isa, &source, kernel.m)
+    Epilogue::new(isa, &source, kernel.m.iter().product())
 }

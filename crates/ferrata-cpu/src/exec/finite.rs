@@ -1,6 +1,6 @@
 //! The watch for the first kernel that makes a NaN, or an infinity of finite numbers.
 
-use super::tile::steps::Steps;
+use crate::steps::Steps;
 use ferrata_compiler::Kernel;
 use ferrata_compiler::kernel::{Instruction, View};
 use ferrata_ir::{DType, Error, Result, Scalar};

@@ -3,11 +3,11 @@
 
 use super::Context;
 use super::primitive::random::{LANES, cipher, key_at};
-use super::tile::steps::Steps;
 use crate::isa::{Kernel, Level};
 use crate::math::Math;
 use crate::math::lanes::Lane;
 use crate::math::polynomial::{polynomial, round32};
+use crate::steps::Steps;
 use ferrata_compiler::kernel::View;
 use ferrata_ir::primitive::Attribute;
 use ferrata_ir::{Composite, DType, Error, Result, Scalar};

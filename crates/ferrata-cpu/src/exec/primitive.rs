@@ -9,7 +9,7 @@ mod order;
 pub(super) mod random;
 
 use super::Context;
-use super::tile::steps::Steps;
+use crate::steps::Steps;
 use ferrata_compiler::kernel::View;
 use ferrata_ir::primitive::Pad;
 use ferrata_ir::{Error, Literal, Primitive, Result, Type};

@@ -2,7 +2,7 @@
 //!
 //! Map: `space` (the loops, simplified), `body` (instructions, prepared), `worker` (a body on one
 //! tile), `native` (a body as machine code), `kernel` (tiles and tasks), `ops` (the loops over
-//! elements), `steps` (strided moves).
+//! elements).
 
 mod body;
 pub(crate) mod epilogue;
@@ -10,7 +10,6 @@ mod kernel;
 mod native;
 pub(crate) mod ops;
 mod space;
-pub(crate) mod steps;
 mod worker;
 
 #[cfg(test)]

@@ -4,18 +4,76 @@
 //! every group of steps of the contracted dimension it holds a group of each line, padded with
 //! zeros. Groups have one step, or as many as a dot instruction sums.
 
+use std::ops::Range;
+
 use super::element::Pack;
 use crate::isa::{Kernel, Level};
 use crate::simd::Dot;
+use crate::steps::Steps;
 
-/// Lines `first..first + lines` of an operand, steps `0..depth`.
-pub(crate) struct Panels<In, P> {
-    /// The first line's first step.
+/// Where the lines or the steps of an operand lie, from one of them on, in elements.
+#[derive(Clone, Copy)]
+pub(crate) struct Places<'a> {
+    first: usize,
+    /// Of neighbours within a run.
+    stride: isize,
+    /// Where they lie, if one stride does not say it.
+    uneven: Option<&'a Steps>,
+}
+
+impl<'a> Places<'a> {
+    /// At one stride.
+    pub fn even(stride: isize) -> Places<'a> {
+        Places { first: 0, stride, uneven: None }
+    }
+
+    pub fn of(steps: &'a Steps) -> Places<'a> {
+        let uneven = steps.single().is_none().then_some(steps);
+        Places { first: 0, stride: steps.stride(), uneven }
+    }
+
+    pub fn from(self, first: usize) -> Places<'a> {
+        Places { first: self.first + first, ..self }
+    }
+
+    pub fn at(self, index: usize) -> isize {
+        let index = self.first + index;
+        self.uneven.map_or(index as isize * self.stride, |steps| steps.at(index))
+    }
+
+    /// How many from this one on follow each other at the stride.
+    fn run(self, index: usize) -> usize {
+        self.uneven.map_or(usize::MAX, |steps| steps.run(self.first + index))
+    }
+
+    /// The ranges of `range` that lie at the stride.
+    fn runs(self, range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let run = at..at + self.run(at).min(range.end - at);
+            at = run.end;
+            (!run.is_empty()).then_some(run)
+        })
+    }
+
+    /// Where those of `range` lie.
+    fn tabulate(self, range: Range<usize>, table: &mut [isize]) {
+        let start = range.start;
+        for run in self.runs(range) {
+            let first = self.at(run.start);
+            for (i, place) in table[run.start - start..run.end - start].iter_mut().enumerate() {
+                *place = first + i as isize * self.stride;
+            }
+        }
+    }
+}
+
+/// Lines and steps of an operand that are to be packed.
+pub(crate) struct Panels<'a, In, P> {
+    /// Where lines and steps count from.
     pub from: *const In,
-    /// Elements from one line to the next.
-    pub line: isize,
-    /// Elements from one step to the next.
-    pub step: isize,
+    pub line: Places<'a>,
+    pub step: Places<'a>,
     pub lines: usize,
     pub depth: usize,
     /// Lines in a panel.
@@ -23,7 +81,12 @@ pub(crate) struct Panels<In, P> {
     pub to: *mut P,
 }
 
-impl<In, P> Panels<In, P>
+/// Lines of the widest panel.
+const WIDEST: usize = 32;
+/// Steps that are packed at a time, so that lines which lie across memory stay in the first cache.
+const STEPS: usize = 256;
+
+impl<In, P> Panels<'_, In, P>
 where
     In: Copy + 'static,
     P: Pack<In>,
@@ -47,13 +110,13 @@ where
 }
 
 /// Panels in groups of `G` steps.
-struct Grouped<In, P, const G: usize> {
-    panels: Panels<In, P>,
+struct Grouped<'a, In, P, const G: usize> {
+    panels: Panels<'a, In, P>,
     /// Elements from one panel to the next.
     panel: usize,
 }
 
-impl<In, P, const G: usize> Kernel for Grouped<In, P, G>
+impl<In, P, const G: usize> Kernel for Grouped<'_, In, P, G>
 where
     In: Copy + 'static,
     P: Pack<In>,
@@ -63,57 +126,71 @@ where
     #[inline(always)]
     fn run<L: Level>(self) {
         let p = &self.panels;
-        let whole = if p.line == 1 { p.lines / p.width } else { 0 };
-        // SAFETY: `pack_for`'s contract, for the panels that are full.
-        unsafe { self.copy::<L>(whole) };
-        for first in (whole * p.width..p.lines).step_by(p.width) {
-            let lines = p.width.min(p.lines - first);
-            // SAFETY: `pack_for`'s contract, for the panel that starts at line `first`.
-            unsafe {
-                let from = p.from.offset(first as isize * p.line);
-                let to = p.to.add(first / p.width * self.panel);
-                if lines < p.width {
-                    to.write_bytes(0, p.depth.next_multiple_of(G) * p.width);
+        debug_assert!(p.width <= WIDEST && STEPS.is_multiple_of(8 * G));
+        for start in (0..p.depth).step_by(STEPS) {
+            let depth = STEPS.min(p.depth - start);
+            let mut table = [0; STEPS];
+            p.step.tabulate(start..start + depth, &mut table);
+            let block = Block {
+                steps: &table[..depth],
+                step: p.step.from(start),
+                // SAFETY: within the panels: blocks begin with a group.
+                to: unsafe { p.to.add(start * p.width) },
+            };
+            let mut line = 0;
+            while line < p.lines {
+                let run = if p.line.stride == 1 { p.line.run(line).min(p.lines - line) } else { 0 };
+                let whole = run / p.width;
+                // SAFETY: `pack_for`'s contract, for these steps of these lines.
+                unsafe {
+                    if whole > 0 {
+                        self.copy::<L>(&block, line, whole);
+                    } else {
+                        self.panel_of::<L>(&block, line);
+                    }
                 }
-                if p.step == 1 {
-                    self.transpose::<L>(from, to, lines);
-                } else {
-                    self.gather(from, to, lines, 0..p.depth);
-                }
+                line += whole.max(1) * p.width;
             }
         }
     }
 }
 
-impl<In, P, const G: usize> Grouped<In, P, G>
+/// Some steps of all lines.
+struct Block<'a, P> {
+    /// Where they lie.
+    steps: &'a [isize],
+    step: Places<'a>,
+    /// Their place in the first panel.
+    to: *mut P,
+}
+
+impl<In, P, const G: usize> Grouped<'_, In, P, G>
 where
     In: Copy + 'static,
     P: Pack<In>,
 {
-    /// The first `panels` panels, whose lines are neighbours in memory: group by group, so that
+    /// `panels` panels from a line on, whose lines are neighbours in memory: group by group, so that
     /// reads are long.
     #[inline(always)]
-    unsafe fn copy<L: Level>(&self, panels: usize) {
-        let (p, size) = (&self.panels, self.panel);
-        // SAFETY: passed on.
-        if unsafe { self.interleave::<L>(panels) } {
-            return;
-        }
+    unsafe fn copy<L: Level>(&self, block: &Block<'_, P>, line: usize, panels: usize) {
+        let (p, size, steps) = (&self.panels, self.panel, block.steps);
+        let first = p.from.wrapping_offset(p.line.at(line));
+        // SAFETY: within the panels.
+        let to = unsafe { block.to.add(line / p.width * size) };
         /// Panels of a constant width, so that the compiler moves whole vectors.
         macro_rules! fixed {
             ($n:literal) => {
-                for group in 0..p.depth / G {
+                for group in 0..steps.len() / G {
                     for panel in 0..panels {
                         // SAFETY: `pack_for`'s contract.
                         unsafe {
-                            let step = |g: usize| p.step * (group * G + g) as isize;
-                            let from = p.from.add(panel * $n);
-                            let to = p.to.add(panel * size + group * G * $n);
+                            let from = first.add(panel * $n);
+                            let to = to.add(panel * size + group * G * $n);
                             // All reads before all writes: the two might alias, for all the
                             // compiler knows.
                             let mut row = [[P::default(); G]; $n];
                             for g in 0..G {
-                                let from = from.offset(step(g));
+                                let from = from.offset(steps[group * G + g]);
                                 for (line, x) in row.iter_mut().enumerate() {
                                     x[g] = P::pack(from.add(line).read());
                                 }
@@ -124,138 +201,168 @@ where
                 }
             };
         }
-        match p.width {
-            4 => fixed!(4),
-            6 => fixed!(6),
-            8 => fixed!(8),
-            12 => fixed!(12),
-            16 => fixed!(16),
-            _ => fixed!(32),
+        // SAFETY: `pack_for`'s contract.
+        if !unsafe { self.interleave::<L>(first, steps, to, panels) } {
+            match p.width {
+                4 => fixed!(4),
+                6 => fixed!(6),
+                8 => fixed!(8),
+                12 => fixed!(12),
+                16 => fixed!(16),
+                _ => fixed!(32),
+            }
         }
-        // SAFETY: passed on.
-        unsafe { self.last_group(panels) };
-    }
-
-    /// The group of the first `panels` panels that is not full.
-    #[inline(always)]
-    unsafe fn last_group(&self, panels: usize) {
-        let (p, size) = (&self.panels, self.panel);
-        for panel in 0..panels {
-            // SAFETY: `pack_for`'s contract.
-            unsafe {
-                let (from, to) = (p.from.add(panel * p.width), p.to.add(panel * size));
-                self.gather(from, to, p.width, p.depth / G * G..p.depth);
+        let last = steps.len() / G * G..steps.len();
+        if !last.is_empty() {
+            for panel in 0..panels {
+                // SAFETY: `pack_for`'s contract.
+                unsafe {
+                    let to = to.add(panel * size);
+                    to.add(last.start * p.width).write_bytes(0, G * p.width);
+                    let lines: [isize; WIDEST] = std::array::from_fn(|i| i as isize);
+                    let from = first.add(panel * p.width);
+                    self.gather(from, &lines[..p.width], steps, to, last.clone());
+                }
             }
         }
     }
 
-    /// As `copy`, in registers, if groups of several steps have 32 bits and the path can; says so.
+    /// As `copy` does whole groups, in registers, if groups of several steps have 32 bits and the
+    /// path can; says so.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn interleave<L: Level>(&self, panels: usize) -> bool {
+    unsafe fn interleave<L: Level>(
+        &self,
+        from: *const In,
+        steps: &[isize],
+        to: *mut P,
+        panels: usize,
+    ) -> bool {
         let Some(flip) = P::FLIP else { return false };
         if L::ISA < crate::Isa::Avx512 || G == 1 || size_of::<P>() * G != size_of::<u32>() {
             return false;
         }
-        let p = &self.panels;
-        let step = p.step * size_of::<In>() as isize;
-        for group in 0..p.depth / G {
+        let width = self.panels.width;
+        for (group, steps) in steps.chunks_exact(G).enumerate() {
             for panel in 0..panels {
                 // SAFETY: `pack_for`'s contract; the level has AVX-512.
                 unsafe {
-                    let from = p.from.offset((group * G) as isize * p.step).add(panel * p.width);
-                    let to = p.to.add(panel * self.panel + group * G * p.width);
-                    x86::interleave::<G>(from.cast(), step, to.cast(), p.width, flip);
+                    let from = from.add(panel * width);
+                    let at: [*const u8; G] =
+                        std::array::from_fn(|g| from.offset(steps[g]).cast::<u8>());
+                    let to = to.add(panel * self.panel + group * G * width);
+                    x86::interleave(at, to.cast(), width, flip);
                 }
             }
         }
-        // SAFETY: passed on.
-        unsafe { self.last_group(panels) };
         true
     }
 
     /// As above, where there are no such instructions.
     #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn interleave<L: Level>(&self, _: usize) -> bool {
+    unsafe fn interleave<L: Level>(&self, _: *const In, _: &[isize], _: *mut P, _: usize) -> bool {
         false
     }
 
-    /// Lines whose steps are neighbours in memory.
+    /// The panel that begins with a line, wherever its lines lie.
     #[inline(always)]
-    unsafe fn transpose<L: Level>(&self, from: *const In, to: *mut P, lines: usize) {
-        // SAFETY: passed on.
-        let done = unsafe { self.transpose_in_registers::<L>(from, to, lines) };
-        for start in (done..self.panels.depth).step_by(16) {
-            let end = (start + 16).min(self.panels.depth);
-            // SAFETY: passed on.
-            unsafe { self.gather(from, to, lines, start..end) };
+    unsafe fn panel_of<L: Level>(&self, block: &Block<'_, P>, line: usize) {
+        let (p, depth) = (&self.panels, block.steps.len());
+        let count = p.width.min(p.lines - line);
+        let mut lines = [0; WIDEST];
+        p.line.tabulate(line..line + count, &mut lines);
+        let lines = &lines[..count];
+        // SAFETY: `pack_for`'s contract.
+        unsafe {
+            let to = block.to.add(line / p.width * self.panel);
+            if count < p.width {
+                to.write_bytes(0, depth.next_multiple_of(G) * p.width);
+            } else if !depth.is_multiple_of(G) {
+                to.add(depth / G * G * p.width).write_bytes(0, G * p.width);
+            }
+            if p.step.stride != 1 {
+                return self.gather(p.from, lines, block.steps, to, 0..depth);
+            }
+            for run in block.step.runs(0..depth) {
+                let done = self.transpose::<L>(lines, block.steps, to, run.clone());
+                self.gather(p.from, lines, block.steps, to, run.start..done.start);
+                for start in (done.end..run.end).step_by(16) {
+                    let part = start..(start + 16).min(run.end);
+                    self.gather(p.from, lines, block.steps, to, part);
+                }
+            }
         }
     }
 
-    /// As many whole blocks of steps as the path has instructions for; how many steps that was.
+    /// Packs as many of some steps, which are neighbours in memory, as the path has instructions
+    /// for, and says which.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn transpose_in_registers<L: Level>(
+    unsafe fn transpose<L: Level>(
         &self,
-        from: *const In,
+        lines: &[isize],
+        steps: &[isize],
         to: *mut P,
-        lines: usize,
-    ) -> usize {
+        run: Range<usize>,
+    ) -> Range<usize> {
         use half::{bf16, f16};
         use std::any::TypeId;
+        let none = run.start..run.start;
         let widened = G == 1 && TypeId::of::<P>() == TypeId::of::<f32>();
         let load: x86::Load = match P::FLIP {
             _ if widened && TypeId::of::<In>() == TypeId::of::<bf16>() => x86::Load::Bf16,
             _ if widened && TypeId::of::<In>() == TypeId::of::<f16>() => x86::Load::F16,
             Some(flip) if size_of::<P>() * G == size_of::<u32>() => x86::Load::Bits(flip),
-            _ => return 0,
+            _ => return none,
         };
-        if L::ISA < crate::Isa::Avx2 {
-            return 0;
+        let (p, start) = (&self.panels, run.start.next_multiple_of(G));
+        let groups = run.end.saturating_sub(start) / G / 8 * 8;
+        if L::ISA < crate::Isa::Avx2 || groups == 0 {
+            return none;
         }
-        let p = &self.panels;
-        let groups = p.depth / G / 8 * 8;
-        let line = p.line * size_of::<In>() as isize;
-        for first in (0..lines).step_by(8) {
+        for (i, lines) in lines.chunks(8).enumerate() {
             // SAFETY: `pack_for`'s contract; packed groups have 32 bits; the level has AVX2 and
             // F16C.
             unsafe {
-                let from = from.offset(first as isize * p.line).cast::<u8>();
-                let to = to.add(first * G).cast::<u32>();
-                let count = (lines - first).min(8);
-                x86::transpose(from, line, to, p.width, count, groups, load);
+                let from = p.from.offset(steps[start]);
+                // Lines beyond the last are read from the last one again.
+                let line = |i: usize| from.offset(lines[i.min(lines.len() - 1)]).cast::<u8>();
+                let to = to.add(start * p.width + i * 8 * G).cast::<u32>();
+                x86::transpose(std::array::from_fn(line), to, p.width, lines.len(), groups, load);
             }
         }
-        groups * G
+        start..start + groups * G
     }
 
     /// As above, where there are no such instructions.
     #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn transpose_in_registers<L: Level>(&self, _: *const In, _: *mut P, _: usize) -> usize {
-        0
+    unsafe fn transpose<L: Level>(
+        &self,
+        _: &[isize],
+        _: &[isize],
+        _: *mut P,
+        run: Range<usize>,
+    ) -> Range<usize> {
+        run.start..run.start
     }
 
-    /// Any lines, one element at a time; a last group that is not full is padded.
+    /// Any lines, one element at a time.
     #[inline(always)]
     unsafe fn gather(
         &self,
         from: *const In,
+        lines: &[isize],
+        steps: &[isize],
         to: *mut P,
-        lines: usize,
-        steps: std::ops::Range<usize>,
+        range: Range<usize>,
     ) {
-        let p = &self.panels;
-        let padded = steps.end.next_multiple_of(G);
-        for line in 0..lines {
-            // SAFETY: `pack_for`'s contract.
-            unsafe {
-                let at = |step: usize| to.add((step / G * p.width + line) * G + step % G);
-                for step in steps.clone() {
-                    let x = from.offset(line as isize * p.line + step as isize * p.step).read();
-                    at(step).write(P::pack(x));
-                }
-                for step in steps.end..padded {
-                    at(step).write(P::default());
+        let width = self.panels.width;
+        for (line, &place) in lines.iter().enumerate() {
+            for step in range.clone() {
+                // SAFETY: `pack_for`'s contract.
+                unsafe {
+                    let to = to.add((step / G * width + line) * G + step % G);
+                    to.write(P::pack(from.offset(place + steps[step]).read()));
                 }
             }
         }
@@ -300,26 +407,22 @@ mod x86 {
         }
     }
 
-    /// Transposes `lines ≤ 8` lines, `line` bytes apart, of `steps` (a multiple of 8) elements, in
-    /// 8 × 8 blocks.
+    /// Transposes the first `lines` of 8 lines of `steps` (a multiple of 8) elements, in 8 × 8 blocks.
     ///
     /// # Safety
-    /// The machine has AVX2 and F16C; `from` is readable for `steps` elements from each of `lines` lines,
-    /// `to` writable for `lines` elements at every step; neither need be aligned.
+    /// The machine has AVX2 and F16C; every line is readable for `steps` elements, `to` writable for
+    /// `lines` elements at every step; neither need be aligned.
     #[inline(always)]
     pub unsafe fn transpose(
-        from: *const u8,
-        line: isize,
+        source: [*const u8; 8],
         to: *mut u32,
         width: usize,
         lines: usize,
         steps: usize,
         load: Load,
     ) {
-        // SAFETY: the caller's contract; lines beyond the last are read from the last one again.
+        // SAFETY: the caller's contract.
         unsafe {
-            let at = |i: usize| from.offset(i.min(lines - 1) as isize * line);
-            let source: [*const u8; 8] = std::array::from_fn(at);
             let ones = _mm256_set1_epi32(-1);
             let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
             let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(lines as i32), lane);
@@ -341,16 +444,15 @@ mod x86 {
         }
     }
 
-    /// Writes the group of `G` steps, `step` bytes apart, of each of `lines` lines, which are
-    /// neighbours; a group has 32 bits, and the bits of `flip` are flipped in each byte.
+    /// Writes the group of `G` steps of each of `lines` lines, which are neighbours; a group has 32
+    /// bits, and the bits of `flip` are flipped in each byte.
     ///
     /// # Safety
     /// The machine has AVX-512 F, BW and VL; lines are readable at every step, `to` is writable
     /// for `lines` groups; neither need be aligned.
     #[inline(always)]
     pub unsafe fn interleave<const G: usize>(
-        from: *const u8,
-        step: isize,
+        from: [*const u8; G],
         to: *mut u32,
         lines: usize,
         flip: u8,
@@ -361,8 +463,8 @@ mod x86 {
             // SAFETY: the caller's contract; lines beyond the last are masked.
             unsafe {
                 let mut groups = _mm512_set1_epi8(flip as i8);
-                for g in 0..G {
-                    let from = from.offset(g as isize * step).add(first * element);
+                for (g, from) in from.into_iter().enumerate() {
+                    let from = from.add(first * element);
                     let wide = if element == 2 {
                         _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()))
                     } else {

@@ -11,13 +11,14 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::element::{Pack, Stored};
-use super::pack::Panels;
+use super::pack::{Panels, Places};
 use super::tile::Tile;
 use super::{Epilogue, EpilogueTile};
 use crate::cache::Caches;
 use crate::isa::{Kernel, Level};
 use crate::pool::Pool;
 use crate::simd::{Dot, Simd};
+use crate::steps::Steps;
 
 /// Groups of steps between two visits to an output tile, at most: a left panel of them stays in
 /// the first cache.
@@ -43,17 +44,17 @@ const SERIAL: usize = 1 << 19;
 /// Tiles in a row of the output up to which reading the left operand in place beats packing it.
 const FEW_TILES: usize = 8;
 
-/// One product `C = A·B`, all strides in elements.
+/// One product `C = A·B`, all strides in elements. Rows and columns of the operands lie anywhere.
 pub(super) struct Product<'a, In, Out, A> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
     pub a: *const In,
-    pub a_row: isize,
-    pub a_col: isize,
+    pub a_rows: &'a Steps,
+    pub a_columns: &'a Steps,
     pub b: *const In,
-    pub b_row: isize,
-    pub b_col: isize,
+    pub b_rows: &'a Steps,
+    pub b_columns: &'a Steps,
     /// Rows of contiguous elements; null where only the epilogue wants the result.
     pub c: *mut Out,
     pub c_row: usize,
@@ -104,7 +105,7 @@ fn piece(whole: &Range<usize>, part: usize, index: usize) -> Range<usize> {
 }
 
 /// The `index`th of `parts` parts of `whole`, whose sizes in `unit`s differ by 1 at most.
-fn share(whole: &Range<usize>, parts: usize, unit: usize, index: usize) -> Range<usize> {
+pub(super) fn share(whole: &Range<usize>, parts: usize, unit: usize, index: usize) -> Range<usize> {
     let units = whole.len().div_ceil(unit);
     let at = |index: usize| (whole.start + units * index / parts * unit).min(whole.end);
     at(index)..at(index + 1)
@@ -192,15 +193,15 @@ impl<In, P: Pack<In>> Kernel for SumLines<In, P> {
 }
 
 /// Lines of an operand, from a first step.
-struct Lines<In> {
+struct Lines<'a, In> {
     from: *const In,
-    line: isize,
-    step: isize,
+    line: Places<'a>,
+    step: Places<'a>,
     count: usize,
 }
 
 // SAFETY: operands are only read.
-unsafe impl<In> Sync for Lines<In> {}
+unsafe impl<In> Sync for Lines<'_, In> {}
 
 /// Where packed lines go, and their sums, if these are wanted.
 struct Packed<P> {
@@ -217,7 +218,7 @@ impl<P> Packed<P> {
     /// Packs some lines, the first of two ranges of steps out of the second.
     unsafe fn fill<L, D, In>(
         &self,
-        source: &Lines<In>,
+        source: &Lines<'_, In>,
         lines: Range<usize>,
         steps: [Range<usize>; 2],
     ) where
@@ -228,11 +229,10 @@ impl<P> Packed<P> {
     {
         let [steps, all] = steps;
         let (width, depth, groups) = (self.width, steps.len(), all.len().div_ceil(D::GROUP));
-        let (line, step, count) = (source.line, source.step, lines.len());
+        let (from, count) = (source.from, lines.len());
+        let (line, step) = (source.line.from(lines.start), source.step.from(steps.start));
         // SAFETY: the caller gives lines of all steps, and room for their panels and sums.
         unsafe {
-            let from =
-                source.from.offset(lines.start as isize * line + steps.start as isize * step);
             let panels = self.panels.add(lines.start * groups * D::GROUP);
             let to = panels.add(steps.start * width);
             let pack = Panels { from, line, step, lines: count, depth, width, to };
@@ -272,7 +272,7 @@ where
         let columns = part(self.n, most.max(nr) / nr * nr, nr);
         let split = self.split(row_bytes, columns, [mr, nr]);
         let in_place = self.left_in_place::<D>(columns);
-        let shared = split.columns > 1 && !in_place;
+        let shared = split.columns > 1 && in_place.is_none();
         let kept = self.buffered() && depth < groups;
         let mut room = Room::default();
         let b = room.take(columns * column_bytes);
@@ -333,17 +333,17 @@ where
     }
 
     /// Rows of the left operand.
-    fn left(&self, rows: &Range<usize>, steps: &Range<usize>) -> Lines<In> {
-        let (line, step) = (self.a_row, self.a_col);
-        let at = rows.start as isize * line + steps.start as isize * step;
-        Lines { from: self.a.wrapping_offset(at), line, step, count: rows.len() }
+    fn left(&self, rows: &Range<usize>, steps: &Range<usize>) -> Lines<'_, In> {
+        let line = Places::of(self.a_rows).from(rows.start);
+        let step = Places::of(self.a_columns).from(steps.start);
+        Lines { from: self.a, line, step, count: rows.len() }
     }
 
     /// Columns of the right operand.
-    fn right(&self, columns: &Range<usize>, steps: &Range<usize>) -> Lines<In> {
-        let (line, step) = (self.b_col, self.b_row);
-        let at = columns.start as isize * line + steps.start as isize * step;
-        Lines { from: self.b.wrapping_offset(at), line, step, count: columns.len() }
+    fn right(&self, columns: &Range<usize>, steps: &Range<usize>) -> Lines<'_, In> {
+        let line = Places::of(self.b_columns).from(columns.start);
+        let step = Places::of(self.b_rows).from(steps.start);
+        Lines { from: self.b, line, step, count: columns.len() }
     }
 
     /// Packs what the tasks of a chunk share.
@@ -382,7 +382,7 @@ where
         chunk: &Chunk<D>,
         visit: usize,
         split: Split,
-        in_place: bool,
+        in_place: Option<isize>,
     ) where
         L: Level,
         D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
@@ -394,7 +394,7 @@ where
             let rows = share(&(0..self.m), split.rows, mr, task / split.columns);
             let columns = share(&chunk.columns, split.columns, nr, task % split.columns);
             let mut room = Room::default();
-            let own = chunk.a.is_none() && !in_place;
+            let own = chunk.a.is_none() && in_place.is_none();
             let packed = if own { rows.len().next_multiple_of(mr) } else { 0 };
             let a = room.take(packed * row * size_of::<D::Left>());
             let a_sums = room.take(packed * size_of::<i32>());
@@ -407,16 +407,16 @@ where
                 // room for what is packed, for sums of the output and for sums of rows.
                 unsafe {
                     let a_sums = base.add(a_sums).cast::<i32>();
-                    let (a, a_sums) = match &chunk.a {
-                        Some(shared) => {
+                    let (a, a_sums) = match (&chunk.a, in_place) {
+                        (Some(shared), _) => {
                             let sums = shared.sums.wrapping_add(rows.start);
                             (shared.panels.add(rows.start * row).cast_const(), sums)
                         }
-                        None if in_place => {
-                            let first = rows.start as isize * self.a_row + steps.start as isize;
+                        (None, Some(stride)) => {
+                            let first = rows.start as isize * stride + steps.start as isize;
                             (self.a.offset(first).cast(), a_sums)
                         }
-                        None => {
+                        (None, None) => {
                             let wanted = D::Right::SHIFT != 0;
                             let sums = if wanted { a_sums } else { std::ptr::null_mut() };
                             let panels = base.add(a).cast::<D::Left>();
@@ -432,7 +432,7 @@ where
                         chunk,
                         visit,
                         a,
-                        a_row: in_place.then_some(self.a_row as usize),
+                        a_row: in_place.map(|stride| stride as usize),
                         a_sums,
                         sums: base.add(sums).cast(),
                     };
@@ -464,18 +464,19 @@ where
         split
     }
 
-    /// Whether the left operand's layout lets tiles read it without packing, and that is faster.
-    fn left_in_place<D>(&self, columns: usize) -> bool
+    /// Elements from one row of the left operand to the next, if its layout lets tiles read it
+    /// without packing, and that is faster.
+    fn left_in_place<D>(&self, columns: usize) -> Option<isize>
     where
         D: Dot<Left: Pack<In>, Right: Pack<In>>,
     {
         let same = D::Left::FLIP == Some(0) && D::Right::SHIFT == 0;
-        let rows = self.a_col == 1 && self.a_row > 0 && self.k.is_multiple_of(D::GROUP);
+        let row = self.a_rows.single().filter(|&row| row > 0)?;
+        let rows = self.a_columns.single() == Some(1) && self.k.is_multiple_of(D::GROUP);
         // Rows a page apart would push each other out of the first cache.
-        let apart =
-            !self.a_row.wrapping_mul(size_of::<In>() as isize).unsigned_abs().is_multiple_of(4096);
+        let apart = !(row as usize).wrapping_mul(size_of::<In>()).is_multiple_of(4096);
         let few = columns <= FEW_TILES * D::Acc::TILE_VECTORS * D::Acc::LANES;
-        same && rows && apart && few
+        (same && rows && apart && few).then_some(row)
     }
 
     /// Computes some columns of a block, and finishes them when the chunk is the last of the depth.

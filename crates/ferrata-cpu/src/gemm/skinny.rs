@@ -90,9 +90,12 @@ where
             return false;
         }
         let (few, lines) = if turned { (self.n, self.m) } else { (self.m, self.n) };
-        let (left, right) = ((self.a, self.a_row, self.a_col), (self.b, self.b_col, self.b_row));
+        let left = (self.a, self.a_rows, self.a_columns);
+        let right = (self.b, self.b_columns, self.b_rows);
         let (small, large) = if turned { (right, left) } else { (left, right) };
-        let (large, line, step) = large;
+        let (large, Some(line), Some(step)) = (large.0, large.1.single(), large.2.single()) else {
+            return false;
+        };
         if line != 1 && step != 1 {
             return false;
         }
@@ -104,7 +107,7 @@ where
                 for p in 0..k {
                     // SAFETY: within the small operand, and within the scratch.
                     unsafe {
-                        let from = small.0.offset(i as isize * small.1 + p as isize * small.2);
+                        let from = small.0.offset(small.1.at(i) + small.2.at(p));
                         packed.add(i * row + p * column).write(from.read().widen());
                     }
                 }

@@ -50,38 +50,53 @@ integer!(i64, I64, 16; i32, I32, 16; u32, U32, 16; i16, I16, 16; i8, I8, 256; u8
 struct Matrix<T> {
     data: Vec<T>,
     start: usize,
-    row: isize,
-    col: isize,
+    rows: Steps,
+    columns: Steps,
     batch: isize,
 }
 
+/// A length as that of one or two loops.
+fn factors(random: &mut Random, length: usize) -> [usize; 2] {
+    let divisors: Vec<usize> = (1..=length).filter(|d| length.is_multiple_of(*d)).collect();
+    let inner = if divisors.is_empty() { 1 } else { random.pick(&divisors) };
+    [length / inner, inner]
+}
+
 impl<T: Element> Matrix<T> {
-    /// A batch of matrices, laid out in a way drawn at random.
-    fn random(random: &mut Random, batch: usize, rows: usize, cols: usize) -> Matrix<T> {
-        let gap = random.below(3);
-        let (row, col, size) = match random.below(5) {
-            0 | 1 => ((cols + gap) as isize, 1, rows * (cols + gap)),
-            2 => (1, (rows + gap) as isize, cols * (rows + gap)),
-            3 => ((2 * cols + gap) as isize, 2, rows * (2 * cols + gap)),
-            _ => (-((cols + gap) as isize), 1, rows * (cols + gap)),
+    /// A batch of matrices, laid out in a way drawn at random; often `rows` and `columns` are two
+    /// loops each, as in a window.
+    fn random(random: &mut Random, batch: usize, rows: usize, columns: usize) -> Matrix<T> {
+        let gap = random.below(3) as isize;
+        let (row, column) = match random.below(6) {
+            0 | 1 => (columns as isize + gap, 1),
+            2 => (1, rows as isize + gap),
+            3 => (2 * columns as isize + gap, 2),
+            4 => (0, 1),
+            _ => (-(columns as isize + gap), 1),
         };
+        let mut places = |length: usize, stride: isize| {
+            let (sizes, any) = (factors(random, length), random.below(4) as isize - 1);
+            let inner = sizes[1] as isize * stride;
+            let outer = random.pick(&[inner, inner, inner + any, inner - any, any]);
+            Steps::new(&sizes, &[outer, stride])
+        };
+        let (rows, columns) = (places(rows, row), places(columns, column));
+        let bounds = [rows.bounds(), columns.bounds()];
+        let start = -bounds.iter().map(|b| b.0).sum::<isize>();
+        let size = start + bounds.iter().map(|b| b.1).sum::<isize>() + 1;
         let shared = random.below(4) == 0;
-        let stride = if shared { 0 } else { size as isize };
-        let start = if row < 0 { rows.saturating_sub(1) * row.unsigned_abs() } else { 0 };
-        let data = (0..size * batch.max(1) + 1).map(|_| T::make(random)).collect();
-        Matrix { data, start, row, col, batch: stride }
+        let stride = if shared { 0 } else { size };
+        let data = (0..size as usize * batch.max(1) + 1).map(|_| T::make(random)).collect();
+        Matrix { data, start: start as usize, rows, columns, batch: stride }
     }
 
-    fn operand(&self) -> Operand {
-        Operand {
-            data: self.data[self.start..].as_ptr().cast(),
-            row_stride: self.row,
-            column_stride: self.col,
-        }
+    fn operand(&self) -> Operand<'_> {
+        let data = self.data[self.start..].as_ptr().cast();
+        Operand { data, rows: &self.rows, columns: &self.columns }
     }
 
     fn at(&self, batch: usize, i: usize, j: usize) -> f64 {
-        let at = batch as isize * self.batch + i as isize * self.row + j as isize * self.col;
+        let at = batch as isize * self.batch + self.rows.at(i) + self.columns.at(j);
         self.data[self.start.wrapping_add_signed(at)].wide()
     }
 }
@@ -224,18 +239,14 @@ fn what_is_not_finite_spreads_as_in_exact_arithmetic() {
         let store = |x: &[f64]| x.iter().map(|&x| from(x)).collect::<Vec<T>>();
         let (left, right) = (store(&a), store(&b));
         let mut c = store(&vec![7.0; m * n]);
-        let operand = |data: &[T], columns: usize| Operand {
-            data: data.as_ptr().cast(),
-            row_stride: columns as isize,
-            column_stride: 1,
-        };
+        let [[m_of_a, k_of_a], [k_of_b, n_of_b]] = row_major([m, n, k]);
         let problem = Gemm {
             dtype: T::DTYPE,
             m,
             n,
             k,
-            a: operand(&left, k),
-            b: operand(&right, n),
+            a: Operand { data: left.as_ptr().cast(), rows: &m_of_a, columns: &k_of_a },
+            b: Operand { data: right.as_ptr().cast(), rows: &k_of_b, columns: &n_of_b },
             c: Some(Output { data: c.as_mut_ptr().cast(), row_stride: n, dtype: T::DTYPE }),
             batch: &[],
             accumulate: false,
@@ -279,11 +290,13 @@ fn subnormals_count_or_are_zeros_where_the_path_says_so() {
         let a: Vec<bf16> = vec![bf16::from_f32(tiny); m * k];
         let b: Vec<bf16> = vec![bf16::from_f32(1e30); k * n];
         let mut c = vec![f32::NAN; m * n];
+        let places = row_major([m, n, k]);
+        let floats = plain([m, n, k], &places, &[0.0; 32], &[0.0; 64], &mut c);
         let problem = Gemm {
             dtype: DType::BF16,
-            a: Operand { data: a.as_ptr().cast(), row_stride: k as isize, column_stride: 1 },
-            b: Operand { data: b.as_ptr().cast(), row_stride: n as isize, column_stride: 1 },
-            ..plain([m, n, k], &[0.0; 32], &[0.0; 64], &mut c)
+            a: Operand { data: a.as_ptr().cast(), ..floats.a },
+            b: Operand { data: b.as_ptr().cast(), ..floats.b },
+            ..floats
         };
         // SAFETY: the buffers have the sizes that the strides give.
         unsafe { gemm(&pool, isa, &problem) }.unwrap();
@@ -293,22 +306,36 @@ fn subnormals_count_or_are_zeros_where_the_path_says_so() {
     }
 }
 
+/// Rows and columns of row-major operands.
+fn row_major([m, n, k]: [usize; 3]) -> [[Steps; 2]; 2] {
+    let matrix = |rows: usize, columns: usize| {
+        [Steps::new(&[rows], &[columns as isize]), Steps::new(&[columns], &[1])]
+    };
+    [matrix(m, k), matrix(k, n)]
+}
+
 /// A plain f32 problem over row-major operands.
-fn plain<'a>(size: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32]) -> Gemm<'a> {
+fn plain<'a>(
+    size: [usize; 3],
+    places: &'a [[Steps; 2]; 2],
+    a: &[f32],
+    b: &[f32],
+    c: &mut [f32],
+) -> Gemm<'a> {
     let [m, n, k] = size;
     assert!(a.len() >= m * k && b.len() >= k * n && c.len() >= m * n);
-    let operand = |data: &[f32], columns: usize| Operand {
+    let operand = |data: &[f32], [rows, columns]: &'a [Steps; 2]| Operand {
         data: data.as_ptr().cast(),
-        row_stride: columns as isize,
-        column_stride: 1,
+        rows,
+        columns,
     };
     Gemm {
         dtype: DType::F32,
         m,
         n,
         k,
-        a: operand(a, k),
-        b: operand(b, n),
+        a: operand(a, &places[0]),
+        b: operand(b, &places[1]),
         c: Some(Output { data: c.as_mut_ptr().cast(), row_stride: n, dtype: DType::F32 }),
         batch: &[],
         accumulate: false,
@@ -331,7 +358,8 @@ fn the_number_of_threads_changes_no_bit() {
                 .into_iter()
                 .map(|threads| {
                     let mut c = vec![0.0; m * n];
-                    let problem = plain(size, &a, &b, &mut c);
+                    let places = row_major(size);
+                    let problem = plain(size, &places, &a, &b, &mut c);
                     // SAFETY: `plain` checks the sizes.
                     unsafe { gemm(&Pool::new(threads), isa, &problem) }.unwrap();
                     c
@@ -349,7 +377,8 @@ fn the_epilogue_sees_every_element_once_and_before_conversion() {
         for [m, n, k] in [[200, 500, 800], [1, 300, 50], [300, 2, 50], [7, 9, 3], [20, 20, 0]] {
             let (a, b) = (values(1, m * k + 1), values(2, k * n + 1));
             let mut plain_c = vec![0.0; m * n];
-            let problem = plain([m, n, k], &a, &b, &mut plain_c);
+            let places = row_major([m, n, k]);
+            let problem = plain([m, n, k], &places, &a, &b, &mut plain_c);
             // SAFETY: `plain` checks the sizes.
             unsafe { gemm(&pool, isa, &problem) }.unwrap();
 
@@ -372,7 +401,8 @@ fn the_epilogue_sees_every_element_once_and_before_conversion() {
                 }
             };
             let mut c = vec![0.0; m * n];
-            let problem = Gemm { epilogue: Some(&epilogue), ..plain([m, n, k], &a, &b, &mut c) };
+            let problem = plain([m, n, k], &places, &a, &b, &mut c);
+            let problem = Gemm { epilogue: Some(&epilogue), ..problem };
             // SAFETY: `plain` checks the sizes.
             unsafe { gemm(&pool, isa, &problem) }.unwrap();
             assert_eq!(*seen.lock().unwrap(), plain_c);
@@ -391,7 +421,8 @@ fn the_epilogue_sees_every_element_once_and_before_conversion() {
 fn wrong_dtypes_are_errors() {
     let pool = Pool::new(1);
     let mut c = [0.0];
-    let problem = plain([1, 1, 1], &[1.0], &[1.0], &mut c);
+    let places = row_major([1, 1, 1]);
+    let problem = plain([1, 1, 1], &places, &[1.0], &[1.0], &mut c);
     let wrong = Gemm { dtype: DType::Bool, ..problem };
     // SAFETY: nothing is read before the error.
     let error = unsafe { gemm(&pool, Isa::Portable, &wrong) }.unwrap_err();

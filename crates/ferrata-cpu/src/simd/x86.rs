@@ -12,7 +12,7 @@ static MASK64: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
 
 macro_rules! vector {
     ($name:ident, $t:ty, $reg:ty, $lanes:expr, $rows:expr, $what:expr,
-     $set1:ident, $loadu:ident, $storeu:ident, $stream:ident, $fma:ident, $addv:ident,
+     $set1:ident, $loadu:ident, $storeu:ident, $stream:ident, $fma:ident, $addv:ident, $subv:ident,
      |$lf:ident, $ln:ident| $load_first:expr,
      |$sv:ident, $st:ident, $sn:ident| $store_first:expr,
      |$rv:ident| $reduce:expr $(, |$hf:ident| $load_high:expr)?) => {
@@ -84,6 +84,11 @@ macro_rules! vector {
                 Self(unsafe { $addv(self.0, other.0) })
             }
             #[inline(always)]
+            unsafe fn sub(self, other: Self) -> Self {
+                // SAFETY: the caller has the instruction set.
+                Self(unsafe { $subv(self.0, other.0) })
+            }
+            #[inline(always)]
             unsafe fn sum(self) -> $t {
                 let $rv = self.0;
                 // SAFETY: the caller has the instruction set.
@@ -106,6 +111,7 @@ vector!(
     _mm512_stream_ps,
     _mm512_fmadd_ps,
     _mm512_add_ps,
+    _mm512_sub_ps,
     |from, n| _mm512_maskz_loadu_ps(((1u32 << n) - 1) as u16, from),
     |v, to, n| _mm512_mask_storeu_ps(to, ((1u32 << n) - 1) as u16, v),
     |v| _mm512_reduce_add_ps(v),
@@ -127,6 +133,7 @@ vector!(
     _mm512_stream_pd,
     _mm512_fmadd_pd,
     _mm512_add_pd,
+    _mm512_sub_pd,
     |from, n| _mm512_maskz_loadu_pd(((1u32 << n) - 1) as u8, from),
     |v, to, n| _mm512_mask_storeu_pd(to, ((1u32 << n) - 1) as u8, v),
     |v| _mm512_reduce_add_pd(v)
@@ -144,6 +151,7 @@ vector!(
     _mm256_stream_ps,
     _mm256_fmadd_ps,
     _mm256_add_ps,
+    _mm256_sub_ps,
     |from, n| _mm256_maskload_ps(from, _mm256_loadu_si256(MASK32.as_ptr().add(8 - n).cast())),
     |v, to, n| _mm256_maskstore_ps(to, _mm256_loadu_si256(MASK32.as_ptr().add(8 - n).cast()), v),
     |v| {
@@ -169,6 +177,7 @@ vector!(
     _mm256_stream_pd,
     _mm256_fmadd_pd,
     _mm256_add_pd,
+    _mm256_sub_pd,
     |from, n| _mm256_maskload_pd(from, _mm256_loadu_si256(MASK64.as_ptr().add(4 - n).cast())),
     |v, to, n| _mm256_maskstore_pd(to, _mm256_loadu_si256(MASK64.as_ptr().add(4 - n).cast()), v),
     |v| {
@@ -225,6 +234,11 @@ impl Simd for Avx512I32 {
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: the caller has the instruction set.
         Self(unsafe { _mm512_add_epi32(self.0, other.0) })
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller has the instruction set.
+        Self(unsafe { _mm512_sub_epi32(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn sum(self) -> i32 {

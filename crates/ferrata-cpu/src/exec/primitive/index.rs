@@ -3,7 +3,7 @@
 use super::moves::{copy, start};
 use crate::exec::Context;
 use crate::exec::tile::ops::{self, Arg, Call, Kind, Loop, Reduction};
-use crate::exec::tile::steps::{Block, Steps};
+use crate::steps::{Block, Steps};
 use ferrata_compiler::kernel::View;
 use ferrata_ir::DType;
 use ferrata_ir::primitive::ReduceKind;

@@ -1,7 +1,7 @@
 //! Copies between strided views: windows, padding, concatenation.
 
-use crate::exec::tile::steps::Block;
 use crate::pool::Pool;
+use crate::steps::Block;
 use ferrata_compiler::kernel::View;
 
 /// Bytes that one task copies, at least.

@@ -3,7 +3,7 @@
 use super::moves::{copy, start};
 use crate::exec::Context;
 use crate::exec::tile::ops::{self, Arg, Call, Kind};
-use crate::exec::tile::steps::Steps;
+use crate::steps::Steps;
 use ferrata_compiler::kernel::View;
 use ferrata_ir::primitive::arg_reduce::Extremum;
 use ferrata_ir::primitive::{ArgReduce, Cumulative};

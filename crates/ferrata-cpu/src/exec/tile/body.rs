@@ -1,8 +1,8 @@
 //! A kernel body, prepared: every decision that does not depend on the data is made here, once.
 
 use super::ops::{self, Kind, Loop, Reduction};
-use super::steps::Steps;
 use crate::isa::Isa;
+use crate::steps::Steps;
 use ferrata_compiler::kernel::Instruction;
 use ferrata_ir::primitive::{ReduceKind, ScalarOp};
 use ferrata_ir::{DType, Error, Result};

@@ -73,30 +73,29 @@ impl Epilogue {
             // SAFETY: passed on; tiles fit the layout.
             unsafe {
                 let mut worker = Worker::new(shared, scratch.as_mut_ptr());
-                worker.product = Span { data: part.data, row: part.row_stride as isize };
-                if let Some(native) = self.native.as_ref().filter(|n| !n.moves()) {
-                    let (row, column) =
-                        (part.batch * self.rows + part.rows.start, part.columns.start);
-                    let (rows, columns) = (part.rows.len(), part.columns.len());
-                    return native.run(&mut worker, 0, &Tile { row, rows, column, columns }, false);
-                }
-                for column in part.columns.clone().step_by(COLUMNS) {
-                    let columns = COLUMNS.min(part.columns.end - column);
-                    let step = (TILE / columns).max(1);
-                    for row in part.rows.clone().step_by(step) {
-                        let at = (row - part.rows.start) * part.row_stride
+                // Code that moves nothing needs no room for tiles.
+                let still = self.native.as_ref().is_some_and(|n| !n.moves());
+                let most = if still { part.columns.len().max(1) } else { COLUMNS };
+                for column in part.columns.clone().step_by(most) {
+                    let columns = most.min(part.columns.end - column);
+                    let most = if still { part.rows.len() } else { (TILE / columns).max(1) };
+                    let mut next = part.rows.start;
+                    while next < part.rows.end {
+                        let at = (next - part.rows.start) * part.row_stride
                             + (column - part.columns.start);
                         worker.product = Span {
                             data: part.data.add(at * element),
                             row: part.row_stride as isize,
                         };
-                        let rows = step.min(part.rows.end - row);
-                        let row = part.batch * self.rows + row;
-                        let tile = Tile { row, rows, column, columns };
+                        let row = part.batch * self.rows + next;
+                        let rows = most.min(part.rows.end - next);
+                        let run = self.native.as_ref().map_or(rows, |n| n.run_of_rows(body, row));
+                        let tile = Tile { row, rows: rows.min(run), column, columns };
                         match &self.native {
                             Some(native) => native.run(&mut worker, 0, &tile, false),
                             None => worker.run(&tile, false),
                         }
+                        next += tile.rows;
                     }
                 }
             }

@@ -4,10 +4,10 @@ use super::body::{Body, Output, Phase, Reach, Register, Source, Walks, Work};
 use super::native::Native;
 use super::ops::{Arg, Call};
 use super::space::{Dim, Space};
-use super::steps::Steps;
 use super::worker::{Layout, Most, Shared, Span, Tile, Worker};
 use crate::isa::Isa;
 use crate::pool::Pool;
+use crate::steps::Steps;
 use ferrata_compiler::kernel::{Access, Instruction, Loop};
 use ferrata_ir::Result;
 

@@ -9,9 +9,9 @@ mod lanes;
 mod math;
 
 use super::body::{Body, Phase, Reach, Store, Work};
-use super::steps::Steps;
 use super::worker::{Most, Span, Tile, Worker};
 use crate::isa::Isa;
+use crate::steps::Steps;
 use function::{Function, allowed, compile};
 use std::sync::Arc;
 

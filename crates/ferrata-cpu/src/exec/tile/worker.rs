@@ -3,7 +3,7 @@
 use super::body::{Body, Load, Phase, Reach, Register, Store, Work};
 use super::native::{Native, Places};
 use super::ops::{Arg, Call, Kind, Loop, Reduction};
-use super::steps::{Block, Steps};
+use crate::steps::{Block, Steps};
 
 /// A block of the iteration space.
 #[derive(Clone, Copy, Debug)]

@@ -23,6 +23,11 @@ impl Steps {
         Steps { dims }
     }
 
+    /// Sizes and strides, outermost first.
+    pub fn dims(&self) -> &[(usize, isize)] {
+        &self.dims
+    }
+
     /// Whether every index lies at the same place.
     pub fn is_still(&self) -> bool {
         self.dims.iter().all(|d| d.1 == 0)
