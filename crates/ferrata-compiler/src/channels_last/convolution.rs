@@ -5,7 +5,7 @@ use super::{Permuted, Walk, inverse, is_identity};
 use ferrata_ir::primitive::convolution::SPATIAL;
 use ferrata_ir::primitive::windows::window_count;
 use ferrata_ir::primitive::{Convolution, Dot, Pad, Reduce, ReduceKind, Slice, Windows};
-use ferrata_ir::{Result, Type, Value};
+use ferrata_ir::{Error, Result, Type, Value};
 
 /// A sum of more slices than this is not written out.
 const SLICES: usize = 64;
@@ -15,8 +15,109 @@ impl Walk {
     pub(super) fn convolution(&mut self, op: &Convolution, x: Value, w: Value) -> Result<Permuted> {
         let (x, w) = (self.value(x)?, self.value(w)?);
         let x = if is_identity(&x.order) { self.channels_inside(&x) } else { x };
-        let x = self.padded(op, &x);
-        let (xs, ws) = (self.shape(&x), self.shape(&w));
+        let phased = |d: &usize| op.spread[*d] > 1 && op.stride[*d] == 1 && op.dilation[*d] == 1;
+        let dims: Vec<usize> = (0..op.spatial()).filter(phased).collect();
+        if dims.is_empty() {
+            Ok(self.convolved(op, &x, &w))
+        } else {
+            self.phases(op, &x, &w, &dims)
+        }
+    }
+
+    /// An input with gaps meets only every so many elements of the kernel, which ones depends on
+    /// the position: for each phase of positions along `dims` a convolution without gaps.
+    fn phases(
+        &mut self,
+        op: &Convolution,
+        x: &Permuted,
+        w: &Permuted,
+        dims: &[usize],
+    ) -> Result<Permuted> {
+        let (xs, ws) = (self.shape(x), self.shape(w));
+        let places = |d: usize| {
+            let padded = op.padded(d, xs[d + SPATIAL]).unwrap_or(0);
+            window_count(padded, ws[d + SPATIAL], 1, 1)
+        };
+        let steps: Vec<usize> = dims.iter().map(|&d| op.spread[d]).collect();
+        let mut parts: Vec<Option<Permuted>> = Vec::new();
+        for phase in indices(&steps) {
+            let mut part = op.clone();
+            let mut taps = (vec![0; op.spatial()], ws[SPATIAL..].to_vec(), vec![1; op.spatial()]);
+            for (&d, &r) in dims.iter().zip(&phase) {
+                let (step, size) = (op.spread[d] as i64, ws[d + SPATIAL]);
+                let behind = op.low[d] - r as i64;
+                let first = behind.rem_euclid(step) as usize;
+                let count = size.saturating_sub(first).div_ceil(op.spread[d]);
+                (taps.0[d], taps.1[d], taps.2[d]) = (first, count, op.spread[d]);
+                let wanted = places(d).div_ceil(op.spread[d]) + count;
+                (part.spread[d], part.low[d]) = (1, (behind - first as i64) / step);
+                part.high[d] = wanted as i64 - 1 - xs[d + SPATIAL] as i64 - part.low[d];
+            }
+            parts.push(if taps.1.contains(&0) {
+                None
+            } else {
+                let value = self.slice(w, &taps.0, &taps.1, &taps.2);
+                let w = Permuted { value, ..w.clone() };
+                Some(self.convolved(&part, x, &w))
+            });
+        }
+        self.interleaved(&parts, dims, &steps, places)
+    }
+
+    /// One value of which `parts` are every `steps`-th place along `dims`, the last one changing
+    /// fastest; what is not there is 0.
+    fn interleaved(
+        &mut self,
+        parts: &[Option<Permuted>],
+        dims: &[usize],
+        steps: &[usize],
+        places: impl Fn(usize) -> usize,
+    ) -> Result<Permuted> {
+        let Some(like) = parts.iter().flatten().next().cloned() else {
+            return Err(Error::new("a kernel without elements"));
+        };
+        let ty = self.ty(like.value);
+        let shape = ty.shape.clone();
+        let side = [&[1][..], &shape].concat();
+        let mut values = Vec::new();
+        for part in parts {
+            let value = match part {
+                Some(x) => {
+                    let place: Vec<usize> =
+                        inverse(&like.order).iter().map(|&d| x.order[d]).collect();
+                    self.b.transpose(x.value, &place)
+                }
+                None => self.b.full(ty.clone(), 0.0),
+            };
+            values.push(self.b.reshape(value, &side));
+        }
+        let all = self.b.concatenate(&values, 0);
+        let all = self.b.reshape(all, &[steps, &shape].concat());
+        // Each phase follows its dimension.
+        let stored = |d: usize| like.order[d + SPATIAL];
+        let mut permutation = Vec::new();
+        let (mut merged, mut kept) = (shape.clone(), shape.clone());
+        for at in 0..shape.len() {
+            permutation.push(steps.len() + at);
+            if let Some(i) = dims.iter().position(|&d| stored(d) == at) {
+                permutation.push(i);
+                merged[at] *= steps[i];
+                kept[at] = places(dims[i]);
+            }
+        }
+        let all = self.b.transpose(all, &permutation);
+        let mut value = self.b.reshape(all, &merged);
+        if kept != merged {
+            let rank = kept.len();
+            let op = Slice { start: vec![0; rank], limit: kept, stride: vec![1; rank] };
+            value = self.b.emit1(op, &[value]);
+        }
+        Ok(Permuted { value, ..like })
+    }
+
+    fn convolved(&mut self, op: &Convolution, x: &Permuted, w: &Permuted) -> Permuted {
+        let x = self.padded(op, x);
+        let (xs, ws) = (self.shape(&x), self.shape(w));
         let counts: Vec<usize> = (0..op.spatial())
             .map(|d| {
                 let (size, stride, dilation) = (ws[d + SPATIAL], op.stride[d], op.dilation[d]);
@@ -26,12 +127,12 @@ impl Walk {
         let places: usize = counts.iter().product();
         let taps: usize = ws[SPATIAL..].iter().product();
         if xs[1] > 1 && ws[1] == 1 && xs[2] == 1 && taps <= SLICES {
-            return Ok(self.sum_of_slices(op, &x, &w, &counts));
+            return self.sum_of_slices(op, &x, w, &counts);
         }
         if xs[1] > 1 && ws[1] == 1 && xs[0] == 1 && (1..=SLICES).contains(&places) {
-            return Ok(self.sums_of_products(op, &x, &w, &counts));
+            return self.sums_of_products(op, &x, w, &counts);
         }
-        Ok(self.product_of_windows(op, &x, &w, places < taps))
+        self.product_of_windows(op, &x, w, places < taps)
     }
 
     /// The sizes of a value in the user's order.
