@@ -1,18 +1,17 @@
 //! A product and the work behind it become a [`Contract`].
 //!
-//! Every loop is a batch, row, column or summed loop of the product. Loops of a class are merged
-//! into one where all accesses allow it; further row and column loops become batch loops. Only a
-//! sum that needs two strides makes a copy of its operand necessary.
+//! Every loop is a batch, row, column or summed loop of the product. Neighbouring loops of a class
+//! are merged where all accesses allow it.
 
 use super::instructions::Emitter;
-use super::{Lowering, Operands, access, copy_loop};
+use super::{Lowering, Operands, access};
 use crate::body::{Kind, Op, Operand};
 use crate::fragment::Source;
 use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel, Register, Store};
 use crate::nest::{Nest, Output};
-use crate::strided::{Map, Refusal, Strided, coalesce, row_major};
+use crate::strided::{Map, Refusal, Strided, coalesce};
 use ferrata_ir::primitive::Dot;
-use ferrata_ir::{DType, Error, Origin, Result};
+use ferrata_ir::{DType, Error, Result};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
@@ -34,14 +33,7 @@ impl Lowering<'_> {
         let op = &self.body.ops[at];
         let Kind::Dot(dot) = &op.kind else { return Err(Error::new("not a product")) };
         let dot = sorted_by_stride(dot, &op.inputs[0].window);
-        let mut left = self.side(&op.inputs[0])?;
-        let mut right = self.side(&op.inputs[1])?;
-        for (side, contract) in [(&mut left, &dot.left_contract), (&mut right, &dot.right_contract)]
-        {
-            if !sums_in_one_stride(&side.window, contract) {
-                *side = self.dense(side, contract, &op.origin);
-            }
-        }
+        let (left, right) = (self.side(&op.inputs[0])?, self.side(&op.inputs[1])?);
         let mut nest = nest.clone();
         self.place_parts(&mut nest, Some(op.outputs[0]))?;
         let summed: Vec<usize> = dot.left_contract.iter().map(|&d| left.window.shape[d]).collect();
@@ -64,27 +56,6 @@ impl Lowering<'_> {
             window.strides.fill(0);
         }
         Ok(Side { source, dtype: self.body.dtype(operand.value), window })
-    }
-
-    /// A dense copy of an operand, with the contracted dimensions innermost.
-    fn dense(&mut self, side: &Side, contract: &[usize], origin: &Origin) -> Side {
-        let rank = side.window.shape.len();
-        let mut order: Vec<usize> = (0..rank).filter(|d| !contract.contains(d)).collect();
-        order.extend(contract);
-        let shape: Vec<usize> = order.iter().map(|&d| side.window.shape[d]).collect();
-        let dense = row_major(&shape);
-        let mut strides = vec![0; rank];
-        order.iter().zip(&dense).for_each(|(&d, &s)| strides[d] = s);
-        let to = self.fragment.local(shape.iter().product::<usize>() * side.dtype.size());
-        let mut operands = Operands::default();
-        let numbers = [operands.load(side.source), operands.store(to)];
-        let from: Vec<isize> = order.iter().map(|&d| side.window.strides[d]).collect();
-        let offsets = [0, side.window.offset as usize];
-        let kernel =
-            copy_loop(&shape, [dense, from], offsets, [numbers[1], numbers[0]], side.dtype);
-        self.run(Kernel::Loop(kernel), operands, origin);
-        let window = Strided { offset: 0, shape: side.window.shape.clone(), strides };
-        Side { source: to, dtype: side.dtype, window }
     }
 
     fn emit_product(
@@ -115,35 +86,32 @@ impl Lowering<'_> {
         for side in [&mut left, &mut right] {
             side.strides = kept.iter().map(|&l| side.strides[l]).collect();
         }
-        let longest =
-            |class| (0..loops.len()).filter(|&l| classes[l] == class).max_by_key(|&l| loops[l]);
-        let (mut m, mut n, k) = (longest(Class::M), longest(Class::N), longest(Class::K));
+        let of = |class| (0..loops.len()).filter(|&l| classes[l] == class).collect::<Vec<usize>>();
+        let (batch, mut m, mut n, k) = (of(Class::Batch), of(Class::M), of(Class::N), of(Class::K));
         // Rows of the result should lie in a row: x y is the transpose of yᵀ xᵀ.
-        let stride = |l: Option<usize>| l.map_or(1, |l| nest.outputs[0].map.strides[l]);
-        if m.is_some() && stride(m) == 1 && stride(n) != 1 {
+        let step = |of: &[usize]| of.last().map_or(1, |&l| nest.outputs[0].map.strides[l]);
+        if !m.is_empty() && step(&m) == 1 && step(&n) != 1 {
             std::mem::swap(&mut m, &mut n);
             std::mem::swap(&mut left, &mut right);
             std::mem::swap(&mut left_side, &mut right_side);
         }
-        let batch: Vec<usize> =
-            (0..loops.len()).filter(|&l| ![m, n, k].contains(&Some(l))).collect();
-        let pick = |map: &Map, last: [Option<usize>; 2]| -> Vec<isize> {
-            let all = batch.iter().copied().chain(last.into_iter().flatten());
-            all.map(|l| map.strides[l]).collect()
+        let pick = |map: &Map, rest: [&[usize]; 2]| -> Vec<isize> {
+            let all = batch.iter().chain(rest[0]).chain(rest[1]);
+            all.map(|&l| map.strides[l]).collect()
         };
-        let count = |l: Option<usize>| l.map(|l| loops[l]).into_iter().collect();
+        let counts = |of: &[usize]| -> Vec<usize> { of.iter().map(|&l| loops[l]).collect() };
 
         let mut operands = Operands::default();
         let (left_operand, right_operand) =
             (operands.load(left_side.source), operands.load(right_side.source));
-        let side = |operand, side: &Side, map: &Map, last| Access {
+        let side = |operand, side: &Side, map: &Map, rest: [&[usize]; 2]| Access {
             operand,
             dtype: side.dtype,
             offset: map.offset as usize,
-            strides: pick(map, last),
+            strides: pick(map, rest),
         };
-        let left = side(left_operand, &left_side, &left, [m, k]);
-        let right = side(right_operand, &right_side, &right, [k, n]);
+        let left = side(left_operand, &left_side, &left, [&m, &k]);
+        let right = side(right_operand, &right_side, &right, [&k, &n]);
         let mut loads = Vec::new();
         let mut emitter = Emitter::new(self.body);
         for (&id, maps) in &nest.demands {
@@ -151,7 +119,7 @@ impl Lowering<'_> {
                 let instruction = if id == product {
                     Instruction::Product
                 } else {
-                    let strides = pick(map, [m, n]);
+                    let strides = pick(map, [&m, &n]);
                     let operand = operands.load(self.source(id)?);
                     loads.push(Access { operand, strides, ..access(self.body, id, map.clone()) });
                     Instruction::Load(loads.len() - 1)
@@ -170,7 +138,7 @@ impl Lowering<'_> {
         }
         let mut stores = nest.outputs.iter().zip(&registers).map(|(output, &register)| {
             let operand = operands.store(self.allocate(output.value));
-            let strides = pick(&output.map, [m, n]);
+            let strides = pick(&output.map, [&m, &n]);
             let whole = access(self.body, output.value, output.map.clone());
             Store { register, access: Access { operand, strides, ..whole }, combine: None }
         });
@@ -178,8 +146,7 @@ impl Lowering<'_> {
         let stores: Vec<Store> = stores.collect();
         let plain = body == [Instruction::Product] && stores.is_empty();
         let epilogue = (!plain).then_some(Epilogue { loads, body, stores });
-        let batch = batch.iter().map(|&l| loops[l]).collect();
-        let (m, n, k) = (count(m), count(n), count(k));
+        let [batch, m, n, k] = [&batch, &m, &n, &k].map(|of| counts(of));
         let kernel = Contract { batch, m, n, k, left, right, out, epilogue };
         self.run(Kernel::Contract(kernel), operands, &op.origin);
         Ok(())
@@ -236,12 +203,4 @@ fn sorted_by_stride(dot: &Dot, left: &Strided) -> Dot {
     pairs.sort_by_key(|&(l, _)| std::cmp::Reverse(left.strides[l]));
     let (left_contract, right_contract) = pairs.into_iter().unzip();
     Dot { left_contract, right_contract, ..dot.clone() }
-}
-
-/// Whether the contracted dimensions, in this order, are one loop.
-fn sums_in_one_stride(window: &Strided, contract: &[usize]) -> bool {
-    let mut loops: Vec<usize> = contract.iter().map(|&d| window.shape[d]).collect();
-    let mut strides = [contract.iter().map(|&d| window.strides[d]).collect()];
-    coalesce(&mut loops, &mut strides, |_, _| true);
-    loops.len() <= 1
 }

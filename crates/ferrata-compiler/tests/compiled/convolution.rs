@@ -2,6 +2,8 @@
 
 use crate::gpt::f32s;
 use crate::support::check;
+use ferrata_compiler::kernel::Instruction;
+use ferrata_compiler::{Kernel, Plan};
 use ferrata_ir::primitive::{Convolution, Pad, ReduceKind, Windows};
 use ferrata_ir::transform::{value_and_grad, vjp};
 use ferrata_ir::{Builder, Function, Type, Value};
@@ -117,4 +119,16 @@ fn moves_and_reductions_of_permuted_values() {
     let f = Arc::new(b.finish(&[padded, flat, shuffled, first, product]).unwrap());
     check(&f);
     check(&Arc::new(vjp(&f, &[true, true]).unwrap()));
+}
+/// Kernels that only bring elements into another order.
+fn copies(plan: &Plan) -> usize {
+    let moves = |k: &Kernel| matches!(k, Kernel::Loop(l) if matches!(l.body[..], [Instruction::Load(_)]) && l.stores[0].combine.is_none());
+    plan.kernels.iter().filter(|k| moves(k)).count()
+}
+
+#[test]
+fn activations_stay_channels_last() {
+    // Only the image is brought into another order, and nothing is copied to be multiplied.
+    let plan = check(&residual_net());
+    assert_eq!(copies(&plan), 1, "{plan}");
 }
