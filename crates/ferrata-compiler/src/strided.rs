@@ -18,7 +18,7 @@ pub struct Strided {
 }
 
 /// A dimension of at least this many elements is worth to be stepped through one by one.
-const LONG: usize = 16;
+pub const LONG: usize = 16;
 
 /// Row-major strides of a shape.
 pub fn row_major(shape: &[usize]) -> Vec<isize> {

@@ -9,7 +9,7 @@ use crate::body::{Kind, Op, Operand};
 use crate::fragment::Source;
 use crate::kernel::{Access, Contract, Epilogue, Instruction, Kernel, Register, Store};
 use crate::nest::{Nest, Output};
-use crate::strided::{Map, Refusal, Strided, coalesce};
+use crate::strided::{LONG, Map, Refusal, Strided, coalesce};
 use ferrata_ir::primitive::Dot;
 use ferrata_ir::{DType, Error, Result};
 
@@ -71,6 +71,9 @@ impl Lowering<'_> {
         // Bring the loops into the order of the classes, then merge them.
         let mut order: Vec<usize> = (0..classes.len()).collect();
         order.sort_by_key(|&l| classes[l]);
+        for (class, side) in [(Class::M, &left), (Class::N, &right)] {
+            in_rows(&mut order, &classes, class, side, &nest.loops);
+        }
         let mut loops: Vec<usize> = order.iter().map(|&l| nest.loops[l]).collect();
         let mut classes: Vec<Class> = order.iter().map(|&l| classes[l]).collect();
         nest.select_loops(&order, loops.clone());
@@ -194,6 +197,17 @@ fn nest_of_product(
     let left = side(windows[0], &dot.left_batch, &dot.left_contract, batch);
     let right = side(windows[1], &dot.right_batch, &dot.right_contract, rows);
     Ok((classes, [left, right]))
+}
+
+/// Lets the loops of a class step through memory as an operand lies there, if it lies in long rows
+/// along one of them: products read whole rows.
+fn in_rows(order: &mut [usize], classes: &[Class], class: Class, side: &Map, loops: &[usize]) {
+    let first = order.iter().position(|&l| classes[l] == class).unwrap_or(0);
+    let count = order.iter().filter(|&&l| classes[l] == class).count();
+    let of = &mut order[first..first + count];
+    if of.iter().any(|&l| side.strides[l].abs() == 1 && loops[l] >= LONG) {
+        of.sort_by_key(|&l| std::cmp::Reverse(side.strides[l].abs()));
+    }
 }
 
 /// The product with its contracted dimensions in the order of falling strides of the left operand.
