@@ -7,39 +7,40 @@ const STREAM: u64 = 1 << 62;
 
 /// Numbers drawn one after the other; which they are depends on the seed, the epoch and the
 /// example alone.
-pub(super) struct Draws {
+pub(in crate::data) struct Draws {
     random: Philox,
     next: u64,
 }
 
 impl Draws {
     /// The numbers of example `index` in `epoch`.
-    pub(super) fn new(seed: u64, epoch: u64, index: u64) -> Draws {
+    pub(in crate::data) fn new(seed: u64, epoch: u64, index: u64) -> Draws {
         Draws { random: Philox::new(seed, STREAM | epoch), next: index << 32 }
     }
 
-    fn bits(&mut self) -> u64 {
+    /// 64 random bits.
+    pub(in crate::data) fn bits(&mut self) -> u64 {
         self.next += 1;
         self.random.bits(self.next)
     }
 
     /// Uniform in `0.0..1.0`.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(in crate::data) fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform in `low..high`.
-    pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(in crate::data) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
     /// Uniform in `0..n`; 0 if `n` is.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(in crate::data) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
     /// Whether something of this probability happens.
-    pub(super) fn happens(&mut self, probability: f64) -> bool {
+    pub(in crate::data) fn happens(&mut self, probability: f64) -> bool {
         self.unit() < probability
     }
 
@@ -65,7 +66,7 @@ impl Draws {
     }
 
     /// Beta with both shapes `alpha`.
-    pub(super) fn beta(&mut self, alpha: f64) -> f64 {
+    pub(in crate::data) fn beta(&mut self, alpha: f64) -> f64 {
         let (a, b) = (self.gamma(alpha), self.gamma(alpha));
         // Both can vanish where alpha is tiny: one of the ends then.
         if a + b > 0.0 { a / (a + b) } else { f64::from(u8::from(self.happens(0.5))) }

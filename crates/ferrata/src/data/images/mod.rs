@@ -35,7 +35,7 @@
 //! | file | what |
 //! |---|---|
 //! | `open.rs` | which layout a folder has; splits |
-//! | `folders.rs`, `captions.rs`, `binary.rs` | the layouts |
+//! | `folders.rs`, `captions.rs`, `binary.rs`, `parquet.rs` | the layouts |
 //! | `set.rs` | pictures by number, examples, damaged files |
 //! | `picture.rs` | pictures in memory; decoding |
 //! | `transform.rs` | crops, flips, jitter, normalisation |
@@ -51,6 +51,7 @@ mod colour;
 mod draws;
 mod folders;
 mod open;
+mod parquet;
 mod picture;
 mod resample;
 mod set;
@@ -60,6 +61,7 @@ mod transform;
 
 pub use augment::RandAugment;
 pub use batches::{IMAGES, ImageBatches, ImagesInOrder, LABELS, WEIGHTS};
+pub(in crate::data) use draws::Draws;
 pub use open::{ImageData, ImageSplit};
 pub use picture::Picture;
 pub use resample::Region;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Example, ImageSet, binary, captions, folders};
+use super::{Example, ImageSet, binary, captions, folders, parquet};
 use crate::data::{Error, Permutation, Result};
 
 /// Images to learn from and to validate on.
@@ -42,6 +42,9 @@ impl ImageData {
     ///   `DIR/test`;
     /// - pictures with captions in `a.txt` beside `a.png`, or in `captions.jsonl` or
     ///   `metadata.jsonl` (`file_name` and `text`), also in parts as above;
+    /// - Parquet files as Hugging Face publishes them, here or in `data` (`train-….parquet`,
+    ///   `validation-….parquet`), or a single one: a column `image` with the bytes of picture files
+    ///   and a column `label` or `text`; they must fit into memory;
     /// - the files of MNIST (IDX, also compressed by gzip) and of CIFAR-10 and CIFAR-100 (binary).
     ///
     /// Pictures are decoded when they are needed. What the data does not split itself, `split`
@@ -51,8 +54,11 @@ impl ImageData {
     /// [`Error::Io`] if something cannot be read; [`Error::Dataset`] that says what is there
     /// instead of images.
     pub fn open(path: &Path, split: ImageSplit) -> Result<ImageData> {
-        let entries = list(path)?;
+        // A single Parquet file has no entries.
+        let entries = if path.is_file() { Vec::new() } else { list(path)? };
         let found = if let Some(found) = binary::open(path, &entries)? {
+            found
+        } else if let Some(found) = parquet::open(path, &entries)? {
             found
         } else if let Some((train, validation)) = parts(&entries) {
             let [train, validation] = [train, validation].map(|folder| path.join(folder));
