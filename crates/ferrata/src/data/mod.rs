@@ -41,6 +41,7 @@
 //! | `loader.rs` | reading ahead on background threads |
 //! | `replay.rs` | recorded batches |
 //! | [`images`] | images from folders and files, decoded and changed at random |
+//! | [`scenes`] | captioned pictures that are made, and a checker of such pictures |
 
 mod arrays;
 mod batches;
@@ -50,6 +51,7 @@ mod loader;
 mod random;
 mod registry;
 mod replay;
+pub mod scenes;
 #[cfg(test)]
 mod testing;
 mod text;
