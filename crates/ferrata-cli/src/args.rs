@@ -16,6 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   ferrata train                                  learn to write Rust from cargo's sources
   ferrata train --text notes/ --out runs/notes   learn from your own files
+  ferrata train --images flowers/                learn the classes of your own pictures
+  ferrata classify runs/images rose.jpg
   ferrata generate runs/quickstart --prompt 'fn main'
   ferrata eval runs/quickstart --text book.txt
   ferrata inspect runs/quickstart
@@ -29,18 +31,21 @@ stderr says cause and remedy); 130 stopped by a second Ctrl-C.";
 pub enum Command {
     Train(Train),
     Generate(Generate),
+    Classify(Classify),
     Eval(Eval),
     Run(Run),
     Inspect(Inspect),
     Profile(Profile),
     Bench(Bench),
+    #[command(subcommand)]
+    Data(Data),
     /// Show what this machine has and which path each kernel takes
     Devices,
 }
 
-/// Train a model from text, or go on with one
+/// Train a model from text or images, or go on with one
 ///
-/// Reads a TOML configuration (the recipe "quickstart" if none is given), trains, and leaves in
+/// Reads a TOML configuration (the recipe "quickstart" if none is given, "images" for images), trains, and leaves in
 /// the output folder: config.toml, metrics.jsonl, TensorBoard events, checkpoints and, at the end,
 /// the model as a Hugging Face directory (final). Ctrl-C saves a checkpoint and ends; a second one
 /// aborts. The same seed gives the same result to the last bit, with any number of threads and
@@ -50,6 +55,7 @@ pub enum Command {
 Examples:
   ferrata train
   ferrata train --text src/ --set train.steps=500
+  ferrata train --images flowers/ --set data.size=64
   ferrata train recipes/shakespeare.toml --text tinyshakespeare.txt --out runs/shakespeare
   ferrata train recipes/shakespeare.toml --text tinyshakespeare.txt --out runs/shakespeare --resume
   ferrata train recipes/shakespeare.toml --text tinyshakespeare.txt --dry-run
@@ -72,7 +78,7 @@ pub struct Train {
     pub profile: Option<u64>,
     /// Train on recorded batches: a safetensors file with input_ids and targets, I64 [steps,
     /// batch, sequence]; one step per entry, in order; no data, evaluation or checkpoints
-    #[arg(long, value_name = "FILE", requires = "init", conflicts_with_all = ["text", "resume"])]
+    #[arg(long, value_name = "FILE", requires = "init", conflicts_with_all = ["text", "images", "resume"])]
     pub replay: Option<PathBuf>,
 }
 
@@ -86,6 +92,10 @@ pub struct Recipe {
     /// Text files or folders to learn from, in place of those in the configuration
     #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub text: Vec<PathBuf>,
+    /// Folder with a folder of pictures for each class to learn, in place of the images in the
+    /// configuration; without a configuration the built-in recipe "images"
+    #[arg(long, value_name = "DIR", conflicts_with = "text", value_hint = ValueHint::DirPath)]
+    pub images: Option<PathBuf>,
     /// Set a value of the configuration, such as train.steps=500; can be repeated
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
@@ -131,12 +141,84 @@ pub struct Generate {
     pub print_tokens: bool,
 }
 
-/// Measure a model's loss on text
+/// Tell what pictures show
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata classify runs/images rose.jpg tulip.png
+  ferrata classify resnet18/ photo.jpg --top 1")]
+pub struct Classify {
+    /// Model directory, run folder or checkpoint of an image classifier
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+    /// Pictures
+    #[arg(required = true, value_hint = ValueHint::FilePath)]
+    pub images: Vec<PathBuf>,
+    /// So many classes are shown
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub top: usize,
+}
+
+/// Make or look at data
+#[derive(Subcommand, Debug)]
+pub enum Data {
+    Scenes(Scenes),
+}
+
+/// Make captioned pictures of coloured shapes, or check such a picture
+///
+/// Writes train, val and held_out with pictures and captions.jsonl, and held_out.txt with the pairs
+/// of words that occur in held_out only; with --classes instead a folder of pictures for each
+/// class, in train and val.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata data scenes --out scenes --count 20000 --size 32 --seed 1
+  ferrata data scenes --out shapes --count 8400 --classes shape-colour
+  ferrata data scenes --check a.png 'a small red circle above a large blue square'
+
+Exit codes of --check: 0 picture and caption agree, 1 they do not.")]
+pub struct Scenes {
+    /// Output folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath,
+          required_unless_present = "check", conflicts_with = "check")]
+    pub out: Option<PathBuf>,
+    /// Pictures to learn from
+    #[arg(long, default_value_t = 10_000, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// Width and height of the pictures in pixels
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub size: usize,
+    /// The same seed gives the same pictures
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Write pictures of one object into a folder for each shape, colour, or pair of both
+    #[arg(long, value_enum)]
+    pub classes: Option<SceneClasses>,
+    /// Say whether a picture shows what a caption says, by its pixels alone
+    #[arg(long, num_args = 2, value_names = ["IMAGE", "CAPTION"])]
+    pub check: Option<Vec<String>>,
+}
+
+/// What the folders of scenes are named by
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum SceneClasses {
+    /// Such as red-circle
+    ShapeColour,
+    /// Such as circle
+    Shape,
+    /// Such as red
+    Colour,
+}
+
+/// Measure how good a model is on text or images
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   ferrata eval runs/shakespeare                      on the run's own validation part
-  ferrata eval runs/shakespeare --text other.txt")]
+  ferrata eval runs/shakespeare --text other.txt
+  ferrata eval runs/images --images flowers/")]
 pub struct Eval {
     /// Model directory, run folder or checkpoint
     #[arg(value_hint = ValueHint::DirPath)]
@@ -144,10 +226,15 @@ pub struct Eval {
     /// Text files or folders; without them the validation part of the run that made the model
     #[arg(long, value_name = "PATH", num_args = 1.., value_hint = ValueHint::AnyPath)]
     pub text: Vec<PathBuf>,
+    /// Images in folders with the names of the model's classes; without them the validation part
+    /// of the run that made the model
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["text", "context"],
+          value_hint = ValueHint::DirPath)]
+    pub images: Option<PathBuf>,
     /// Length of a window in tokens [default: the model's context]
     #[arg(long, value_name = "N")]
     pub context: Option<usize>,
-    /// Windows per batch
+    /// Windows or images per batch
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub batch: usize,
 }
@@ -185,7 +272,7 @@ pub struct Inspect {
     /// Look at the training step instead of the forward pass
     #[arg(long)]
     pub training: bool,
-    /// Sequences per batch
+    /// Sequences or images per batch
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub batch: usize,
     /// Length of a sequence [default: the model's context]

@@ -14,13 +14,15 @@ mod progress;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Data};
 use clap::Parser;
 use clap::error::{ContextKind, ErrorKind};
 use ferrata::train::Error;
 
 /// Wrong input, and errors of any other kind.
 const FAILED: u8 = 2;
+/// A picture is not what a caption says.
+const DIFFERS: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -28,8 +30,13 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let result = match cli.command {
+        Command::Data(Data::Scenes(args)) => match commands::scenes::run(args) {
+            Ok(agrees) => return ExitCode::from(if agrees { 0 } else { DIFFERS }),
+            Err(error) => Err(error),
+        },
         Command::Train(args) => commands::train::run(args),
         Command::Generate(args) => commands::generate::run(args),
+        Command::Classify(args) => commands::classify::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Inspect(args) => commands::inspect::run(args),

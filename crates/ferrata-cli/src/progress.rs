@@ -58,10 +58,13 @@ impl<W: Write> Progress<W> {
                 self.line(&format!("continuing after step {step} from {}", path.display()))
             }
             Event::Step { record, remaining } => self.step(record, *remaining),
-            Event::Evaluation { record, best } => {
+            Event::Evaluation { record, best, report } => {
                 let mark = if *best { " (best so far)" } else { "" };
                 let (step, loss) = (record.step, record.validation_loss);
-                self.line(&format!("step {step}: validation loss {loss:.4}{mark}"))
+                let scores = record.scores.iter().map(|(name, x)| format!("  {}", score(name, *x)));
+                let scores: String = scores.collect();
+                self.line(&format!("step {step}: validation loss {loss:.4}{scores}{mark}"))?;
+                report.iter().try_for_each(|line| self.line(&format!("  {}", printable(line))))
             }
             Event::Sample { step, text } => {
                 self.line(&format!("sample after step {step}:"))?;
@@ -69,6 +72,9 @@ impl<W: Write> Progress<W> {
                     self.line(&format!("  | {}", printable(line)))?;
                 }
                 Ok(())
+            }
+            Event::Picture { step, path } => {
+                self.line(&format!("step {step}: samples in {}", path.display()))
             }
             Event::Profile { profile, path } => {
                 profile::lines(profile, PROFILED).iter().try_for_each(|line| self.line(line))?;
@@ -131,15 +137,30 @@ fn printable(line: &str) -> String {
 }
 
 fn status(record: &StepRecord, steps: u64, remaining: Duration) -> String {
+    // Waiting that nobody would notice is not shown.
+    let waited = match record.data_wait {
+        wait if wait >= 1e-3 => format!("  waited {:.0} ms for data", 1e3 * wait),
+        _ => String::new(),
+    };
     let memory = process_memory().map(|bytes| format!("  {}", in_bytes(bytes)));
     format!(
-        "step {}/{steps}  loss {:.4}  {} tokens/s{}  {} left",
+        "step {}/{steps}  loss {:.4}  {} {}/s{}{}  {} left",
         record.step,
         record.loss,
-        count(record.tokens_per_second),
+        count(record.per_second),
+        record.unit,
+        waited,
         memory.unwrap_or_default(),
         duration(remaining),
     )
+}
+
+/// A measure with its name: `top1 98.50 %`, `damaged 3`.
+pub fn score(name: &str, value: f64) -> String {
+    match name.starts_with("top") {
+        true => format!("{name} {:.2} %", 100.0 * value),
+        false => format!("{name} {}", count(value)),
+    }
 }
 
 /// A count with three or so digits: `850`, `12.3k`, `4.5M`.
@@ -200,8 +221,15 @@ mod tests {
     use super::*;
 
     fn step(step: u64) -> Event {
-        let record =
-            StepRecord { step, loss: 2.5, grad_norm: 1.0, lr: 1e-3, tokens_per_second: 12_345.0 };
+        let record = StepRecord {
+            step,
+            loss: 2.5,
+            grad_norm: 1.0,
+            lr: 1e-3,
+            unit: "tokens",
+            per_second: 12_345.0,
+            data_wait: 0.0,
+        };
         Event::Step { record, remaining: Duration::from_secs(65) }
     }
 

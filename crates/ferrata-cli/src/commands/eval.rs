@@ -3,20 +3,24 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ferrata::train::{Error, Result, Trained};
+use ferrata::train::{Error, Result, Trained, TrainedClassifier};
 
 use crate::args::Eval;
 use crate::interrupt;
 use crate::progress::say;
 
-/// Prints the loss of a model on text.
+/// Prints how good a model is on text or images.
 pub fn run(args: Eval) -> Result<()> {
     if args.batch == 0 {
         return Err(Error::new("--batch is 0", "give at least 1"));
     }
+    let stop = Arc::new(AtomicBool::new(false));
+    if let Some(classifier) = TrainedClassifier::open(&args.model)? {
+        interrupt::on_signal(&stop)?;
+        return images(&classifier, &args, &stop);
+    }
     let trained = Trained::open(&args.model)?;
     let tokens = trained.evaluation_text(&args.text)?;
-    let stop = Arc::new(AtomicBool::new(false));
     interrupt::on_signal(&stop)?;
     match trained.evaluate(&tokens, args.context, args.batch, &stop)? {
         Some(found) => {
@@ -25,5 +29,20 @@ pub fn run(args: Eval) -> Result<()> {
         }
         None => say!("stopped"),
     }
+    Ok(())
+}
+
+fn images(classifier: &TrainedClassifier, args: &Eval, stop: &AtomicBool) -> Result<()> {
+    if !args.text.is_empty() {
+        let cause = format!("`{}` classifies images and reads no text", args.model.display());
+        return Err(Error::new(cause, "pass --images DIR"));
+    }
+    let Some(scores) = classifier.evaluate(args.images.as_deref(), args.batch, stop)? else {
+        say!("stopped");
+        return Ok(());
+    };
+    say!("loss: {:.4} over {} images", scores.mean_loss(), scores.count);
+    scores.measures().iter().for_each(|(name, share)| say!("{name}: {:.2} %", 100.0 * share));
+    scores.lines().iter().for_each(|line| say!("  {line}"));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use ferrata::Module;
 use ferrata::inspect::Inspection;
-use ferrata::train::{Error, Result, Trained, in_bytes};
+use ferrata::train::{Error, Result, StepPlan, Trained, TrainedClassifier, in_bytes};
 
 use crate::args::Inspect;
 use crate::progress::{count, say, show_recomputation};
@@ -10,21 +10,37 @@ use crate::progress::{count, say, show_recomputation};
 /// Scopes that are listed at the peak of memory.
 const PEAK_LINES: usize = 12;
 
+/// What is looked into.
+struct Subject {
+    /// The model in a line.
+    about: String,
+    /// Names and types of the parameters.
+    parameters: Vec<(String, String)>,
+    /// What goes in at once: `2 x 64 tokens`.
+    batch: String,
+    /// How many tokens or images that is, and what one is called.
+    count: f64,
+    unit: &'static str,
+    plan: StepPlan,
+}
+
 /// Prints what a model consists of and what it costs.
 pub fn run(args: Inspect) -> Result<()> {
     let is_config = args.model.extension().is_some_and(|extension| extension == "toml");
-    let trained = match is_config {
-        true => Trained::from_config(&args.model)?,
-        false => Trained::open(&args.model)?,
+    let subject = match is_config {
+        true => language(&Trained::from_config(&args.model)?, &args)?,
+        false => match TrainedClassifier::open(&args.model)? {
+            Some(trained) => classifier(&trained, &args)?,
+            None => language(&Trained::open(&args.model)?, &args)?,
+        },
     };
-    let plan = trained.inspect(args.training, args.batch, args.context)?;
-    let inspection = &plan.inspection;
+    let inspection = &subject.plan.inspection;
     let text = args.pass.as_deref().map(|pass| after(inspection, pass)).transpose()?;
-    summary(&trained, &args, inspection, plan.state_bytes, plan.compile_time.as_secs_f64());
+    summary(&subject, args.training);
     if args.parameters {
         say!("parameters:");
-        for (name, parameter) in trained.model.named_parameters() {
-            say!("  {name} {}", parameter.ty());
+        for (name, ty) in &subject.parameters {
+            say!("  {name} {ty}");
         }
     }
     if let Some(text) = text {
@@ -43,6 +59,49 @@ pub fn run(args: Inspect) -> Result<()> {
     Ok(())
 }
 
+fn language(trained: &Trained, args: &Inspect) -> Result<Subject> {
+    let config = trained.model.config();
+    let sequence = args.context.unwrap_or(config.context());
+    Ok(Subject {
+        about: format!(
+            "{}, {} parameters, {} layers, vocabulary {}, context {}",
+            config.model_type(),
+            trained.model.parameter_count(),
+            config.layers(),
+            config.vocab_size(),
+            config.context()
+        ),
+        parameters: parameters(&trained.model),
+        batch: format!("{} x {sequence} tokens", args.batch),
+        count: (args.batch * sequence) as f64,
+        unit: "token",
+        plan: trained.inspect(args.training, args.batch, args.context)?,
+    })
+}
+
+fn classifier(trained: &TrainedClassifier, args: &Inspect) -> Result<Subject> {
+    let (config, size) = (&trained.model.config, trained.transforms.size);
+    Ok(Subject {
+        about: format!(
+            "{}, {} parameters, {} layers, {} classes",
+            config.kind(),
+            trained.model.parameter_count(),
+            config.layers(),
+            config.classes
+        ),
+        parameters: parameters(&trained.model),
+        batch: format!("{} images of {size} x {size} pixels", args.batch),
+        count: args.batch as f64,
+        unit: "image",
+        plan: trained.inspect(args.training, args.batch)?,
+    })
+}
+
+fn parameters(model: &impl Module) -> Vec<(String, String)> {
+    let named = model.named_parameters().into_iter();
+    named.map(|(name, parameter)| (name, parameter.ty().to_string())).collect()
+}
+
 fn after(inspection: &Inspection, pass: &str) -> Result<String> {
     inspection.after(pass).ok_or_else(|| {
         let known = inspection.passes().join(", ");
@@ -50,33 +109,19 @@ fn after(inspection: &Inspection, pass: &str) -> Result<String> {
     })
 }
 
-fn summary(
-    trained: &Trained,
-    args: &Inspect,
-    inspection: &Inspection,
-    state_bytes: u64,
-    compile_time: f64,
-) {
-    let config = trained.model.config();
-    let what = if args.training { "training step" } else { "forward pass" };
-    let sequence = args.context.unwrap_or(config.context());
+fn summary(subject: &Subject, training: bool) {
+    let Subject { about, batch, unit, plan, .. } = subject;
+    let (inspection, state_bytes) = (&plan.inspection, plan.state_bytes);
+    let what = if training { "training step" } else { "forward pass" };
     let flops = inspection.flops();
-    let tokens = (args.batch * sequence) as f64;
-    say!(
-        "model: {}, {} parameters, {} layers, vocabulary {}, context {}",
-        config.model_type(),
-        trained.model.parameter_count(),
-        config.layers(),
-        config.vocab_size(),
-        config.context()
-    );
-    say!("{what} for {} x {sequence} tokens, compiled in {compile_time:.2} s", args.batch);
-    say!("operations: {}FLOP, {}FLOP per token", count(flops), count(flops / tokens));
+    say!("model: {about}");
+    say!("{what} for {batch}, compiled in {:.2} s", plan.compile_time.as_secs_f64());
+    say!("operations: {}FLOP, {}FLOP per {unit}", count(flops), count(flops / subject.count));
     say!("program: {} nodes; passes {}", inspection.nodes(), inspection.passes().join(", "));
     let kernels = inspection.kernels();
     let runs: usize = kernels.iter().map(|(_, uses)| uses).sum();
     say!("kernels: {} distinct, {runs} runs", kernels.len());
-    let kept = if args.training { "weights and optimiser" } else { "weights" };
+    let kept = if training { "weights and optimiser" } else { "weights" };
     match inspection.memory() {
         Some(memory) => say!(
             "memory: {} at the peak ({} inputs, of which {} {kept}; {} activations; {} results; \

@@ -1,10 +1,12 @@
 //! One file for each command.
 
 pub mod bench;
+pub mod classify;
 pub mod devices;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
 pub mod profile;
 pub mod run;
+pub mod scenes;
 pub mod train;

@@ -2,7 +2,7 @@
 
 use ferrata::Device;
 use ferrata::profile::{self, KernelUse, Profile, WARM_UP};
-use ferrata::train::{Language, Result};
+use ferrata::train::{self, Result};
 
 use super::train::load;
 use crate::args;
@@ -12,8 +12,8 @@ use crate::progress::{count, say};
 pub fn run(args: args::Profile) -> Result<()> {
     let config = load(&args.recipe, None)?;
     ferrata::set_default_device(&Device::cpu_with_threads(config.train.threads)?);
-    let mut learner = Language::from_text(&config)?;
-    let profile = profile::training(&mut learner, WARM_UP, args.steps)?;
+    let mut learner = train::open(&config)?;
+    let profile = profile::training(learner.as_mut(), WARM_UP, args.steps)?;
     if let Some(file) = &args.trace {
         profile.write_trace(file)?;
     }

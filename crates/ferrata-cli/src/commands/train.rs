@@ -7,35 +7,38 @@ use std::sync::atomic::AtomicBool;
 use ferrata::Device;
 use ferrata::train::config::{Override, Source};
 use ferrata::train::{
-    self, Config, Facts, Language, Learner, Result, StepPlan, Summary, Trainer, in_bytes,
+    self, Config, DataFacts, Facts, Language, Result, StepPlan, Summary, Task, Trainer, in_bytes,
 };
 
 use crate::args::{Recipe, Train};
 use crate::interrupt;
-use crate::progress::{Progress, count, duration, say, show_recomputation};
+use crate::progress::{Progress, count, duration, say, score, show_recomputation};
 
 /// What `ferrata train` does without a configuration.
 const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
+/// What it does with images and without a configuration.
+const IMAGES: &str = include_str!("../../../../recipes/images.toml");
 
 /// Checks everything, trains, and says what to do next.
 pub fn run(args: Train) -> Result<()> {
     let mut config = load(&args.recipe, args.out.as_deref().filter(|_| args.resume))?;
     let out = output_folder(&args)?;
     ferrata::set_default_device(&Device::cpu_with_threads(config.train.threads)?);
-    let mut learner = match &args.replay {
-        Some(file) => Language::replay(&mut config, file)?,
-        None => Language::from_text(&config)?,
+    let mut learner: Box<dyn Task> = match &args.replay {
+        Some(file) => Box::new(Language::replay(&mut config, file)?),
+        None => train::open(&config)?,
     };
     let facts = learner.facts().clone();
     let plan = learner.plan()?;
-    let trainer = Trainer::new(&mut learner, &config, &out)
+    let bytes = learner.checkpoint_bytes();
+    let trainer = Trainer::new(learner.as_mut(), &config, &out)
         .resume(args.resume)
         .checkpoints(args.replay.is_none())
         .profile(args.profile.unwrap_or_default());
     trainer.check()?;
     introduce(&facts, config.train.steps);
     if args.dry_run {
-        return dry_run(&learner, &plan, &out);
+        return dry_run(bytes, &plan, &out);
     }
     say!("output: {}", out.display());
     let stop = Arc::new(AtomicBool::new(false));
@@ -43,7 +46,7 @@ pub fn run(args: Train) -> Result<()> {
     let mut progress = Progress::stdout(config.train.steps);
     let summary = trainer.stop_when(stop).run(&mut |event| progress.show(event));
     progress.close();
-    conclude(&summary?, &out);
+    conclude(&summary?, &facts, &out);
     Ok(())
 }
 
@@ -53,6 +56,10 @@ pub fn load(recipe: &Recipe, resumed: Option<&Path>) -> Result<Config> {
     if !recipe.text.is_empty() {
         overrides.push(Override::paths("data", "text", &recipe.text));
         overrides.push(Override::flag("data", "cargo_sources", false));
+    }
+    if let Some(images) = &recipe.images {
+        overrides.push(Override::parse("data.kind=images")?);
+        overrides.push(Override::path("data", "images", images));
     }
     if let Some(init) = &recipe.init {
         overrides.push(Override::path("train", "init", init));
@@ -64,6 +71,9 @@ pub fn load(recipe: &Recipe, resumed: Option<&Path>) -> Result<Config> {
     let source = match (&recipe.config, &own) {
         (Some(file), _) => Source::File(file),
         (None, Some(own)) => Source::File(own),
+        (None, None) if recipe.images.is_some() => {
+            Source::Text { name: "images.toml", text: IMAGES }
+        }
         (None, None) => Source::Text { name: "quickstart.toml", text: QUICKSTART },
     };
     Config::load(source, &overrides)
@@ -74,8 +84,8 @@ fn output_folder(args: &Train) -> Result<PathBuf> {
     if let Some(out) = &args.out {
         return Ok(out.clone());
     }
-    let name =
-        args.recipe.config.as_deref().and_then(Path::file_stem).unwrap_or("quickstart".as_ref());
+    let usual = if args.recipe.images.is_some() { "images" } else { "quickstart" };
+    let name = args.recipe.config.as_deref().and_then(Path::file_stem).unwrap_or(usual.as_ref());
     let wanted = Path::new("runs").join(name);
     match args.resume {
         true => train::last_used(&wanted),
@@ -84,26 +94,43 @@ fn output_folder(args: &Train) -> Result<PathBuf> {
 }
 
 fn introduce(facts: &Facts, steps: u64) {
-    let parameters = count(facts.parameters as f64);
-    let (model, vocabulary) = (facts.model, facts.vocabulary);
-    say!("model: {model}, {parameters} parameters, {vocabulary} tokens in the vocabulary");
-    if facts.text_bytes > 0 {
-        say!(
-            "text: {} in {} documents; {} tokens to learn from, {} for validation",
-            in_bytes(facts.text_bytes as u64),
-            facts.documents,
-            count(facts.training_tokens as f64),
-            count(facts.validation_tokens as f64)
-        );
-    }
+    let (model, parameters) = (&facts.model, count(facts.parameters as f64));
+    let (knows, data, batch) = match facts.data {
+        DataFacts::Text {
+            vocabulary,
+            sequence,
+            sequences_per_step,
+            bytes,
+            documents,
+            training_tokens,
+            validation_tokens,
+        } => {
+            let data = (bytes > 0).then(|| {
+                format!(
+                    "text: {} in {documents} documents; {} tokens to learn from, {} for validation",
+                    in_bytes(bytes as u64),
+                    count(training_tokens as f64),
+                    count(validation_tokens as f64)
+                )
+            });
+            let batch = format!("{sequences_per_step} sequences of {sequence} tokens");
+            (format!("{vocabulary} tokens in the vocabulary"), data, batch)
+        }
+        DataFacts::Images { classes, size, images_per_step, training, validation } => {
+            let data = format!("images: {training} to learn from, {validation} for validation");
+            let batch = format!("{images_per_step} images of {size} x {size} pixels");
+            (format!("{classes} classes"), Some(data), batch)
+        }
+    };
+    say!("model: {model}, {parameters} parameters, {knows}");
+    data.iter().for_each(|line| say!("{line}"));
     for note in &facts.notes {
         say!("note: {note}");
     }
-    let (rows, length) = (facts.sequences_per_step, facts.sequence);
-    say!("{steps} steps of {rows} sequences of {length} tokens on {}", facts.device);
+    say!("{steps} steps of {batch} on {}", facts.device);
 }
 
-fn dry_run(learner: &Language, plan: &StepPlan, out: &Path) -> Result<()> {
+fn dry_run(checkpoint_bytes: u64, plan: &StepPlan, out: &Path) -> Result<()> {
     say!("compiled the training step in {:.2} s", plan.compile_time.as_secs_f64());
     let memory = plan.inspection.memory().unwrap_or_default();
     say!(
@@ -112,7 +139,7 @@ fn dry_run(learner: &Language, plan: &StepPlan, out: &Path) -> Result<()> {
         in_bytes(memory.peak()),
         in_bytes(plan.state_bytes),
         in_bytes(memory.arena),
-        in_bytes(learner.checkpoint_bytes())
+        in_bytes(checkpoint_bytes)
     );
     show_recomputation(&plan.inspection);
     say!("output: {}", out.display());
@@ -120,7 +147,7 @@ fn dry_run(learner: &Language, plan: &StepPlan, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn conclude(summary: &Summary, out: &Path) {
+fn conclude(summary: &Summary, facts: &Facts, out: &Path) {
     let time = duration(summary.elapsed);
     if summary.interrupted {
         say!("stopped after step {} ({time})", summary.steps);
@@ -137,6 +164,9 @@ fn conclude(summary: &Summary, out: &Path) {
     if let Some(loss) = summary.validation_loss {
         say!("validation loss: {loss:.4}");
     }
+    for (name, value) in &summary.scores {
+        say!("{}", score(name, *value));
+    }
     if let Some(best) = summary.best.filter(|best| best.step != summary.steps) {
         say!("best validation loss: {:.4} after step {}", best.loss, best.step);
     }
@@ -148,7 +178,10 @@ fn conclude(summary: &Summary, out: &Path) {
     }
     let shown = quoted(out);
     say!("next:");
-    say!("  ferrata generate {shown} --prompt 'fn main'");
+    match facts.data {
+        DataFacts::Text { .. } => say!("  ferrata generate {shown} --prompt 'fn main'"),
+        DataFacts::Images { .. } => say!("  ferrata classify {shown} PICTURE…"),
+    }
     if summary.validation_loss.is_some() {
         say!("  ferrata eval {shown}");
     }

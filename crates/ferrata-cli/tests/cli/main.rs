@@ -2,6 +2,7 @@
 
 mod common;
 mod devices;
+mod images;
 mod instruments;
 mod killed;
 mod training;

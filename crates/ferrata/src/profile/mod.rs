@@ -133,7 +133,11 @@ impl KernelUse {
 ///
 /// # Errors
 /// What the steps report.
-pub fn training(learner: &mut impl Learner, warm_up: u64, steps: u64) -> Result<Profile> {
+pub fn training(
+    learner: &mut (impl Learner + ?Sized),
+    warm_up: u64,
+    steps: u64,
+) -> Result<Profile> {
     (0..warm_up).try_for_each(|step| learner.step(step).map(drop))?;
     let mut recorder = Recorder::start(&crate::Device::default());
     for step in warm_up..warm_up + steps {

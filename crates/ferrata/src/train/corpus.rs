@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ferrata_formats::atomic;
 
-use super::config::DataSection;
+use super::config::TextSection;
 use super::{Error, Result};
 use crate::data::{
     self, Document, Split, TextOptions, TokenDataset, Tokenizer, Tokens, cargo_home, collect_text,
@@ -41,7 +41,7 @@ impl Corpus {
     /// # Errors
     /// A missing, empty or binary file, a tokenizer that does not fit the text, too little text
     /// for a validation part.
-    pub fn open(section: &DataSection, own: Option<Tokenizer>) -> Result<Corpus> {
+    pub fn open(section: &TextSection, own: Option<Tokenizer>) -> Result<Corpus> {
         section.check()?;
         let mut notes = Vec::new();
         let documents = read(section, &mut notes)?;
@@ -73,7 +73,7 @@ impl Corpus {
 }
 
 /// All documents that the section names.
-fn read(section: &DataSection, notes: &mut Vec<String>) -> Result<Vec<Document>> {
+fn read(section: &TextSection, notes: &mut Vec<String>) -> Result<Vec<Document>> {
     let limit = (section.max_bytes > 0).then_some(section.max_bytes);
     let mut documents = Vec::new();
     let mut options = TextOptions {
@@ -181,11 +181,11 @@ mod tests {
     use super::*;
     use crate::train::tests::scratch;
 
-    fn section(path: &Path, tokenizer: &str) -> DataSection {
-        DataSection {
+    fn section(path: &Path, tokenizer: &str) -> TextSection {
+        TextSection {
             text: vec![path.to_path_buf()],
             tokenizer: Some(tokenizer.to_owned()),
-            ..DataSection::default()
+            ..TextSection::default()
         }
     }
 
@@ -197,14 +197,14 @@ mod tests {
         let corpus = Corpus::open(&section(&file, "char"), None).unwrap();
         assert_eq!((corpus.train.len(), corpus.validation.unwrap().len()), (90, 10));
         assert_eq!((corpus.tokenizer.vocab_size(), corpus.bytes), (10, 100));
-        let all = DataSection { validation: 0.0, ..section(&file, "char") };
+        let all = TextSection { validation: 0.0, ..section(&file, "char") };
         let whole = Corpus::open(&all, None).unwrap();
         assert_eq!((whole.train.len(), whole.validation.is_none()), (100, true));
         assert_ne!(corpus.identity, whole.identity);
         let bytes = Corpus::open(&section(&file, "byte"), None).unwrap();
         assert_eq!(bytes.tokenizer.vocab_size(), 256);
         let own = Tokenizer::characters(&["abcdefghijk"]).unwrap();
-        let by_default = DataSection { tokenizer: None, ..section(&file, "") };
+        let by_default = TextSection { tokenizer: None, ..section(&file, "") };
         assert_eq!(Corpus::open(&by_default, Some(own)).unwrap().tokenizer.vocab_size(), 11);
     }
 

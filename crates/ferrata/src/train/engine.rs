@@ -1,9 +1,10 @@
-//! The compiled programs of language-model training: the step, accumulation, evaluation.
+//! The compiled programs of training, for any model and loss: the step and accumulation.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ferrata_formats::RawTensor;
+use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use ferrata_formats::safetensors::TensorFile;
 use ferrata_ir::{DType, Elements, Literal, Type};
 
@@ -15,22 +16,13 @@ use crate::nn::Context;
 use crate::optim::{self, Optimizer, Rates};
 use crate::profile;
 use crate::tree;
-use crate::{
-    Classes, Compiled, Key, Module, Planned, Recompute, Reduction, Tensor, Tree, compile,
-    value_and_grad,
-};
+use crate::{Compiled, Key, Module, Planned, Recompute, Tensor, Tree, compile, value_and_grad};
 
-/// A model that scores the next token at every position.
-pub(super) trait LanguageModel: Module + Clone + Send + Sync + 'static {
-    /// Scores `[batch, sequence, vocabulary]` for token ids, i64 `[batch, sequence]`.
-    fn logits(&self, ids: &Tensor, cx: &mut Context) -> Tensor;
-}
+/// A batch on its way into a program: tensors by the names of its arrays.
+pub(super) type Arrays = BTreeMap<String, Tensor>;
 
-impl LanguageModel for crate::models::Model {
-    fn logits(&self, ids: &Tensor, cx: &mut Context) -> Tensor {
-        self.forward(ids, cx)
-    }
-}
+/// The mean loss of a batch, an f32 scalar.
+pub(super) type Loss<M> = Box<dyn Fn(&M, &Arrays, &mut Context) -> Tensor + Send + Sync>;
 
 /// Everything that a step changes.
 #[derive(Clone, Tree)]
@@ -41,43 +33,27 @@ pub(super) struct State<M> {
     average: Option<M>,
 }
 
-/// One microbatch: inputs, targets, and the key of its random numbers.
-type Microbatch = (Tensor, Tensor, Key);
+/// One microbatch, and the key of its random numbers.
+type Microbatch = (Arrays, Key);
 /// The new state, the loss and the norm of the gradient before clipping.
 type Stepped<M> = (State<M>, Tensor, Tensor);
-type Program<A, B> = Compiled<A, B, Box<dyn Fn(A) -> B + Send + Sync>>;
+/// New values of the model's state, by name.
+type Updates = BTreeMap<String, Tensor>;
+/// A compiled function.
+pub(super) type Program<A, B> = Compiled<A, B, Box<dyn Fn(A) -> B + Send + Sync>>;
 
-fn program<A: Tree, B: Tree>(f: impl Fn(A) -> B + Send + Sync + 'static) -> Program<A, B> {
+/// The function, compiled when it is first called.
+pub(super) fn program<A: Tree, B: Tree>(
+    f: impl Fn(A) -> B + Send + Sync + 'static,
+) -> Program<A, B> {
     compile(Box::new(f) as Box<dyn Fn(A) -> B + Send + Sync>)
 }
 
 /// State, summed gradient and rates to the new state and the norm of the mean gradient.
 type Apply<M> = Program<(State<M>, M, Rates), (State<M>, Tensor)>;
-/// Model, inputs, targets and weights to the sum of weighted losses.
-pub(super) type Evaluate<M> = Program<(M, Tensor, Tensor, Tensor), Tensor>;
 
-/// The program that sums the losses of a batch, times the weights of its positions.
-pub(super) fn evaluation<M: LanguageModel>(compute: Option<DType>) -> Evaluate<M> {
-    program(move |(model, ids, targets, weights): (M, Tensor, Tensor, Tensor)| {
-        let mut cx = with_compute(Context::eval(), compute);
-        let logits = model.logits(&ids, &mut cx).cast(DType::F32);
-        let each = Classes { reduction: Reduction::None, ..Classes::default() };
-        (logits.cross_entropy_with(&targets, &each) * weights).sum(..)
-    })
-}
-
-/// The sum of the losses of a batch with `input_ids`, `targets` and `weights`.
-pub(super) fn loss_sum<M: LanguageModel>(
-    program: &Evaluate<M>,
-    model: &M,
-    batch: &Batch,
-) -> Result<f64> {
-    let get = |name: &str| -> Result<Tensor> { Ok(tensor(batch.get(name)?)) };
-    let (ids, targets, weights) = (get("input_ids")?, get("targets")?, get("weights")?);
-    number(&program.call((model.clone(), ids, targets, weights))?)
-}
-
-fn with_compute(context: Context, compute: Option<DType>) -> Context {
+/// The context with this compute dtype.
+pub(super) fn with_compute(context: Context, compute: Option<DType>) -> Context {
     match compute {
         Some(dtype) => context.with_compute(dtype),
         None => context,
@@ -88,19 +64,20 @@ fn with_compute(context: Context, compute: Option<DType>) -> Context {
 pub(super) struct Engine<M> {
     /// `None` only while a step has it.
     state: Option<State<M>>,
-    settings: Arc<Settings>,
+    settings: Arc<Settings<M>>,
     /// Forward, backward, clipping and update in one program.
     step: Program<(State<M>, Microbatch, Rates), Stepped<M>>,
-    /// Adds the gradient of a microbatch to a sum.
-    accumulate: Program<(M, M, Microbatch), (M, Tensor)>,
+    /// Adds the gradient of a microbatch to a sum; gives its loss and the model's new state too.
+    accumulate: Program<(M, M, Microbatch), (M, Tensor, Updates)>,
     /// The part of the step behind the gradient.
     apply: Apply<M>,
-    /// The sum of the losses of the positions with weight 1.
-    evaluate: Evaluate<M>,
 }
 
 /// What the programs are built with.
-struct Settings {
+struct Settings<M> {
+    loss: Loss<M>,
+    /// The arrays of a batch that the loss looks at.
+    inputs: &'static [&'static str],
     optimizer: Optimizer,
     compute: Option<DType>,
     frozen: Vec<String>,
@@ -111,10 +88,12 @@ struct Settings {
     key: Key,
 }
 
-impl Settings {
-    fn new(config: &Config) -> Settings {
+impl<M: Module + Clone + Send + Sync + 'static> Settings<M> {
+    fn new(loss: Loss<M>, inputs: &'static [&'static str], config: &Config) -> Settings<M> {
         let train = &config.train;
         Settings {
+            loss,
+            inputs,
             optimizer: config.optimizer(),
             compute: train.dtype.dtype(),
             frozen: train.freeze.clone(),
@@ -126,22 +105,26 @@ impl Settings {
         }
     }
 
-    /// The mean loss of a microbatch and its gradient.
-    fn gradient<M: LanguageModel>(&self, model: &M, batch: &Microbatch) -> (Tensor, M) {
+    /// The mean loss of a microbatch, the new values of the model's state (running statistics),
+    /// and the gradient.
+    fn gradient(&self, model: &M, batch: &Microbatch) -> (Tensor, Updates, M) {
         let frozen: Vec<&str> = self.frozen.iter().map(String::as_str).collect();
-        let (ids, targets, key) = batch;
-        value_and_grad(|model: &M| {
+        let (arrays, key) = batch;
+        let ((loss, updates), gradient) = value_and_grad(|model: &M| {
             let model = if frozen.is_empty() { model.clone() } else { model.frozen(&frozen) };
             let mut cx = with_compute(Context::train(key.clone()), self.compute);
-            model.logits(ids, &mut cx).cast(DType::F32).cross_entropy(targets)
-        })(model)
+            let loss = (self.loss)(&model, arrays, &mut cx);
+            (loss, cx.updates(&model))
+        })(model);
+        (loss, updates, gradient)
     }
 
     /// The state after a step along `gradient`, and the gradient's norm before clipping.
-    fn update<M: LanguageModel>(
+    fn update(
         &self,
         state: &State<M>,
         gradient: M,
+        updates: &Updates,
         rates: &Rates,
     ) -> (State<M>, Tensor) {
         let norm = optim::global_norm(&gradient);
@@ -154,6 +137,7 @@ impl Settings {
         }
         let State { model, optimizer, average } = state;
         let (model, optimizer) = self.optimizer.update(model, &clipped, optimizer, rates);
+        let model = model.updated(updates);
         let average =
             average.as_ref().map(|average| optim::moving_average(average, &model, self.ema));
         (State { model, optimizer, average }, norm)
@@ -165,14 +149,25 @@ const DROPOUT: u32 = 1;
 /// Keeps the random numbers of initial weights apart.
 pub(super) const WEIGHTS: u32 = 2;
 
+/// The files of a checkpoint; its folder is a Hugging Face directory too.
+pub(super) const CONFIG_FILE: &str = "config.json";
+const WEIGHTS_FILE: &str = "model.safetensors";
+const TRAINING_FILE: &str = "training.safetensors";
+
 /// The names of parts of the state in `training.safetensors`.
 const OPTIMIZER: &str = "optimizer";
 const AVERAGE: &str = "average";
 
-impl<M: LanguageModel> Engine<M> {
-    /// Programs for `model`, compiled when they are first needed.
-    pub fn new(model: M, config: &Config) -> Engine<M> {
-        let settings = Arc::new(Settings::new(config));
+impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
+    /// Programs for `model` and a `loss` that looks at the arrays `inputs` of a batch, compiled
+    /// when they are first needed.
+    pub fn new(
+        model: M,
+        loss: Loss<M>,
+        inputs: &'static [&'static str],
+        config: &Config,
+    ) -> Engine<M> {
+        let settings = Arc::new(Settings::new(loss, inputs, config));
         let optimizer = settings.optimizer.init(&model);
         let average = (settings.ema > 0.0).then(|| tree::map(&model, Tensor::clone));
         // Between microbatches optimiser and average lie beside the program's memory.
@@ -185,21 +180,20 @@ impl<M: LanguageModel> Engine<M> {
         Engine {
             state: Some(State { model, optimizer, average }),
             step: program(move |(state, batch, rates): (State<M>, Microbatch, Rates)| {
-                let (loss, gradient) = for_step.gradient(&state.model, &batch);
-                let (state, norm) = for_step.update(&state, gradient, &rates);
+                let (loss, updates, gradient) = for_step.gradient(&state.model, &batch);
+                let (state, norm) = for_step.update(&state, gradient, &updates, &rates);
                 (state, loss, norm)
             })
             .with_recompute(within(0)),
             accumulate: program(move |(model, sum, batch): (M, M, Microbatch)| {
-                let (loss, gradient) = for_sum.gradient(&model, &batch);
-                (optim::accumulate(Some(&sum), &gradient), loss)
+                let (loss, updates, gradient) = for_sum.gradient(&model, &batch);
+                (optim::accumulate(Some(&sum), &gradient), loss, updates)
             })
             .with_recompute(within(resting)),
             apply: program(move |(state, sum, rates): (State<M>, M, Rates)| {
                 let gradient = optim::average(&sum, for_apply.accumulate);
-                for_apply.update(&state, gradient, &rates)
+                for_apply.update(&state, gradient, &Updates::new(), &rates)
             }),
-            evaluate: evaluation(settings.compute),
             settings,
         }
     }
@@ -245,12 +239,15 @@ impl<M: LanguageModel> Engine<M> {
                 (state, number(&loss)?, norm)
             }
             Err(microbatches) => {
+                let mut state = state;
                 let count = microbatches.len() as f64;
                 let mut sum = tree::map(&state.model, Tensor::zeros_like);
                 let mut total = 0.0;
                 for batch in microbatches {
-                    let loss;
-                    (sum, loss) = self.accumulate.call((state.model.clone(), sum, batch))?;
+                    let (loss, updates);
+                    (sum, loss, updates) =
+                        self.accumulate.call((state.model.clone(), sum, batch))?;
+                    state.model = state.model.updated(&updates);
                     total += number(&loss)?;
                 }
                 let (state, norm) = self.apply.call((state, sum, rates))?;
@@ -268,20 +265,13 @@ impl<M: LanguageModel> Engine<M> {
     /// The random numbers of a step depend on the seed, the step and the microbatch only.
     fn microbatch(&self, step: u64, index: usize, batch: &Batch) -> Result<Microbatch> {
         let key = self.settings.key.fold(step as u32).fold((step >> 32) as u32).fold(index as u32);
-        Ok((tensor(batch.get("input_ids")?), tensor(batch.get("targets")?), key))
+        Ok((arrays(batch, self.settings.inputs)?, key))
     }
 
-    /// The sum of the losses of a batch of the validation part, weighted by its `weights`.
-    pub fn evaluate(&self, batch: &Batch) -> Result<f64> {
-        loss_sum(&self.evaluate, self.best_model()?, batch)
-    }
-
-    /// Compiles the step for `rows` sequences of `length` tokens.
-    pub fn prepare(&self, rows: usize, length: usize) -> Result<Planned> {
+    /// Compiles the step for batches of the sizes of this one.
+    pub fn prepare(&self, batch: Arrays) -> Result<Planned> {
         let rates = self.settings.optimizer.rates(0, 0.0);
-        let tokens = || Tensor::zeros([rows, length], DType::I64);
-        let batch = (tokens(), tokens(), self.settings.key.clone());
-        let argument = (self.state()?.clone(), batch, rates);
+        let argument = (self.state()?.clone(), (batch, self.settings.key.clone()), rates);
         // As in training, nobody else holds the state, so its memory can be reused.
         Ok(self.step.planned(&argument, true)?)
     }
@@ -349,6 +339,27 @@ impl<M: LanguageModel> Engine<M> {
         Ok(())
     }
 
+    /// Adds the weights and the rest of the state to a checkpoint.
+    pub fn save(&self, writer: &mut CheckpointWriter) -> Result<()> {
+        let weights = Engine::weights(self.model()?)?;
+        writer.tensors(WEIGHTS_FILE, views(&weights), &metadata())?;
+        writer.tensors(TRAINING_FILE, views(&self.extra()?), &BTreeMap::new())?;
+        Ok(())
+    }
+
+    /// Takes over what [`Engine::save`] has written.
+    pub fn restore_from(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.restore(&checkpoint.tensors(WEIGHTS_FILE)?, &checkpoint.tensors(TRAINING_FILE)?)
+    }
+
+    /// [`Engine::explain`] in a line, whatever happens.
+    pub fn explained(&self, step: u64, lr: f64, batches: Result<(Vec<Batch>, f64)>) -> String {
+        match batches.and_then(|(batches, _)| self.explain(step, lr, &batches)) {
+            Ok(reason) => reason,
+            Err(error) => format!("it could not be traced ({error})"),
+        }
+    }
+
     /// About how many bytes the state takes.
     pub fn state_bytes(&self) -> u64 {
         self.state.as_ref().map_or(0, bytes)
@@ -364,12 +375,18 @@ fn lost() -> Error {
     Error::new("the state of the run is lost", "resume from the last checkpoint")
 }
 
-fn number(tensor: &Tensor) -> Result<f64> {
+/// The only number of a tensor.
+pub(super) fn number(tensor: &Tensor) -> Result<f64> {
     profile::host("results", || Ok(tensor.cast(DType::F64).item::<f64>()?))
 }
 
+/// Arrays of a batch as tensors.
+pub(super) fn arrays(batch: &Batch, names: &[&str]) -> Result<Arrays> {
+    names.iter().map(|name| Ok(((*name).to_owned(), tensor(batch.get(name)?)))).collect()
+}
+
 /// A host array as a tensor.
-pub(super) fn tensor(array: &HostArray) -> Tensor {
+fn tensor(array: &HostArray) -> Tensor {
     match &array.data {
         HostData::I64(values) => Tensor::from_slice(values, &array.shape),
         HostData::F32(values) => Tensor::from_slice(values, &array.shape),

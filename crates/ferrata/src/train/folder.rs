@@ -17,6 +17,8 @@ pub const FINAL: &str = "final";
 pub const PROFILE: &str = "profile.json";
 /// The course of profiled steps as a Chrome trace.
 pub const TRACE: &str = "trace.json";
+/// The folder of pictures of samples in a run folder.
+pub(super) const SAMPLES: &str = "samples";
 
 /// Checks that a run that needs `bytes` can be written to `folder`; leaves nothing behind.
 ///

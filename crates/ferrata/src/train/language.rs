@@ -1,45 +1,34 @@
 //! Language models as learners: text or recorded batches, the model, its engine.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use ferrata_formats::huggingface::{self, ModelConfig, ModelDirectory};
 use ferrata_ir::DType;
 use serde_json::{Value, json};
 
-use super::engine::{self, Engine, WEIGHTS};
+use super::engine::{self, CONFIG_FILE, Engine, WEIGHTS};
+use super::feed::Feed;
+use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::memory::check_memory;
+use super::next_token::{self, Evaluate};
 use super::{Config, Corpus, Error, Learner, Progress, Result, folder};
-use crate::data::{
-    Batch, BatchSource, Loader, LoaderState, RandomWindows, Replay, SequentialWindows, Tokenizer,
-};
-use crate::device::Device;
-use crate::inspect::Inspection;
+use crate::data::{BatchSource, RandomWindows, Replay, SequentialWindows, Tokenizer};
 use crate::models::{GenerateOptions, Model};
 use crate::optim::Schedule;
 use crate::profile;
 use crate::{Key, Module};
-
-/// The files of a checkpoint; its folder is a Hugging Face directory too.
-const WEIGHTS_FILE: &str = "model.safetensors";
-const CONFIG_FILE: &str = "config.json";
-const TRAINING_FILE: &str = "training.safetensors";
-
-/// Batches that are made ahead while a step runs.
-const PREFETCH: usize = 2;
 
 /// A language model that learns from text or from recorded batches.
 pub struct Language {
     engine: Engine<Model>,
     model_config: ModelConfig,
     tokenizer: Option<Tokenizer>,
-    source: Arc<dyn BatchSource>,
-    loader: Option<Loader>,
+    feed: Feed,
     validation: Option<SequentialWindows>,
+    evaluation: Evaluate<Model>,
     schedule: Schedule,
     settings: Settings,
     facts: Facts,
@@ -49,59 +38,14 @@ pub struct Language {
 
 /// What is needed of the configuration after the start.
 struct Settings {
-    accumulate: usize,
+    /// Sequences of a microbatch.
+    rows: usize,
+    /// Their length in tokens.
+    sequence: usize,
     seed: u64,
     sample_tokens: usize,
     prompt: String,
     watch: bool,
-}
-
-/// What there is to say before the first step.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
-    /// `gpt2` or `llama`.
-    pub model: &'static str,
-    /// Number of trainable numbers.
-    pub parameters: usize,
-    /// Number of token ids.
-    pub vocabulary: usize,
-    /// Length of a sequence in tokens.
-    pub sequence: usize,
-    /// Sequences of one step.
-    pub sequences_per_step: usize,
-    /// Size of the text in bytes; 0 for recorded batches.
-    pub text_bytes: usize,
-    /// Number of documents.
-    pub documents: usize,
-    /// Tokens to learn from; 0 for recorded batches.
-    pub training_tokens: usize,
-    /// Tokens of the validation part.
-    pub validation_tokens: usize,
-    /// The device and its instruction-set path.
-    pub device: String,
-    /// What the user should know, such as files that were passed over.
-    pub notes: Vec<String>,
-}
-
-/// The compiled training step.
-pub struct StepPlan {
-    /// How it runs.
-    pub inspection: Inspection,
-    /// Time for tracing, differentiating and compiling.
-    pub compile_time: Duration,
-    /// Bytes of weights and optimiser.
-    pub state_bytes: u64,
-}
-
-impl StepPlan {
-    /// Compiles the step of `engine` for `rows` sequences of `length` tokens.
-    pub(super) fn new(engine: &Engine<Model>, rows: usize, length: usize) -> Result<StepPlan> {
-        let start = Instant::now();
-        let planned = engine.prepare(rows, length)?;
-        let compile_time = start.elapsed();
-        let inspection = Inspection::new(planned, &Device::default())?;
-        Ok(StepPlan { inspection, compile_time, state_bytes: engine.state_bytes() })
-    }
 }
 
 /// Where the weights come from, and the tokenizer that belongs to them.
@@ -134,7 +78,7 @@ impl Language {
     pub fn from_text(config: &Config) -> Result<Language> {
         config.check()?;
         let Start { directory, tokenizer } = Start::new(config)?;
-        let mut corpus = Corpus::open(&config.data, tokenizer)?;
+        let mut corpus = Corpus::open(config.data.text()?, tokenizer)?;
         let vocabulary = corpus.tokenizer.vocab_size();
         let model_config = match (&directory, &config.model) {
             (Some(directory), _) => fitting(directory, vocabulary)?,
@@ -155,28 +99,26 @@ impl Language {
             .transpose()?;
         check_memory(least_memory(&model_config, batch, sequence))?;
         let model = initial(&model_config, directory.as_ref(), seed)?;
-        let facts = Facts {
-            model: model_config.model_type(),
-            parameters: model.parameter_count(),
+        let data = DataFacts::Text {
             vocabulary: model_config.vocab_size(),
             sequence,
             sequences_per_step: batch * config.train.accumulate,
-            text_bytes: corpus.bytes,
+            bytes: corpus.bytes,
             documents: corpus.documents,
             training_tokens: corpus.train.len(),
             validation_tokens: validation.as_ref().map_or(0, |(tokens, _)| *tokens),
-            device: device(),
-            notes: corpus.notes,
         };
+        let facts = facts(&model, data, corpus.notes);
+        let loss = next_token::loss(config.train.label_smoothing);
         Ok(Language {
-            engine: Engine::new(model, config),
+            engine: Engine::new(model, loss, next_token::STEP, config),
             model_config,
             tokenizer: Some(corpus.tokenizer),
-            source: Arc::new(source),
-            loader: None,
+            feed: Feed::new(Arc::new(source), config.train.accumulate, 1),
             validation: validation.map(|(_, windows)| windows),
+            evaluation: next_token::evaluation(config.train.dtype.dtype()),
             schedule: config.learning_rate(),
-            settings: Settings::new(config),
+            settings: Settings::new(config, sequence),
             facts,
             data_identity: corpus.identity,
         })
@@ -218,62 +160,29 @@ impl Language {
         train.checkpoint_every = 0;
         config.check_run()?;
         let model = initial(&model_config, Some(&directory), config.train.seed)?;
-        let facts = Facts {
-            model: model_config.model_type(),
-            parameters: model.parameter_count(),
+        let data = DataFacts::Text {
             vocabulary: model_config.vocab_size(),
             sequence,
             sequences_per_step: batch,
-            text_bytes: 0,
+            bytes: 0,
             documents: 0,
             training_tokens: 0,
             validation_tokens: 0,
-            device: device(),
-            notes: Vec::new(),
         };
+        let facts = facts(&model, data, Vec::new());
+        let loss = next_token::loss(config.train.label_smoothing);
         Ok(Language {
-            engine: Engine::new(model, config),
+            engine: Engine::new(model, loss, next_token::STEP, config),
             model_config,
             tokenizer,
-            source: Arc::new(recorded),
-            loader: None,
+            feed: Feed::new(Arc::new(recorded), config.train.accumulate, 1),
             validation: None,
+            evaluation: next_token::evaluation(config.train.dtype.dtype()),
             schedule: config.learning_rate(),
-            settings: Settings::new(config),
+            settings: Settings::new(config, sequence),
             facts,
             data_identity: String::new(),
         })
-    }
-
-    /// What there is to say before the first step.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// Compiles the training step without taking it.
-    ///
-    /// # Errors
-    /// Wrong shapes and whatever else keeps the step from being compiled; more memory than this
-    /// machine has.
-    pub fn plan(&self) -> Result<StepPlan> {
-        let rows = self.facts.sequences_per_step / self.settings.accumulate;
-        let plan = StepPlan::new(&self.engine, rows, self.facts.sequence)?;
-        let memory = plan.inspection.memory().unwrap_or_default();
-        check_memory(memory.peak().into())?;
-        Ok(plan)
-    }
-
-    /// The microbatches of a step.
-    fn batches(&mut self, step: u64) -> Result<Vec<Batch>> {
-        let count = self.settings.accumulate as u64;
-        let first = step * count;
-        let loader = match self.loader.take() {
-            Some(loader) if loader.state().position == first => loader,
-            _ => Loader::new(self.source.clone(), LoaderState { position: first }, PREFETCH),
-        };
-        let loader = self.loader.insert(loader);
-        let ended = || Error::new(format!("the data ends before step {}", step + 1), "give more");
-        (0..count).map(|_| Ok(loader.next_batch().ok_or_else(ended)??)).collect()
     }
 
     /// The tokenizer's file, with its name.
@@ -287,7 +196,7 @@ impl Language {
         match prompt.is_empty() {
             false => Ok(prompt),
             true => {
-                let batch = self.source.batch(0)?;
+                let batch = self.feed.source.batch(0)?;
                 let first = batch.integers("input_ids")?.first().copied().unwrap_or_default();
                 Ok(vec![u32::try_from(first).unwrap_or_default()])
             }
@@ -296,9 +205,10 @@ impl Language {
 }
 
 impl Settings {
-    fn new(config: &Config) -> Settings {
+    fn new(config: &Config, sequence: usize) -> Settings {
         Settings {
-            accumulate: config.train.accumulate,
+            rows: config.train.batch,
+            sequence,
             seed: config.train.seed,
             sample_tokens: config.train.sample_tokens,
             prompt: config.train.prompt.clone(),
@@ -340,33 +250,52 @@ fn initial(config: &ModelConfig, from: Option<&ModelDirectory>, seed: u64) -> Re
     }
 }
 
-fn device() -> String {
-    Device::default().backend().fingerprint()
+fn facts(model: &Model, data: DataFacts, notes: Vec<String>) -> Facts {
+    Facts {
+        model: model.config().model_type().to_owned(),
+        parameters: model.parameter_count(),
+        data,
+        device: learner::device(),
+        notes,
+    }
+}
+
+impl Task for Language {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn plan(&self) -> Result<StepPlan> {
+        let batch = next_token::example(self.settings.rows, self.settings.sequence);
+        StepPlan::new(&self.engine, batch)?.checked()
+    }
 }
 
 impl Learner for Language {
     fn step(&mut self, step: u64) -> Result<Progress> {
-        let batches = profile::host("data", || self.batches(step))?;
+        let (batches, waited) = profile::host("data", || self.feed.batches(step))?;
         let tokens = batches.iter().map(|batch| Ok(batch.integers("targets")?.len() as u64));
-        let tokens = tokens.sum::<Result<u64>>()?;
+        let seen = tokens.sum::<Result<u64>>()?;
         let lr = self.schedule.at(step);
         let (loss, grad_norm) = self.engine.step(step, lr, &batches, self.settings.watch)?;
-        Ok(Progress { loss, grad_norm, lr, tokens })
+        Ok(Progress { loss, grad_norm, lr, seen, waited })
     }
 
-    fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<f64>> {
+    fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<Evaluated>> {
         let Some(windows) = &self.validation else { return Ok(None) };
         let mut sum = 0.0;
         for batch in windows.iter() {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            sum += self.engine.evaluate(&batch?)?;
+            let model = self.engine.best_model()?;
+            sum += next_token::loss_sum(&self.evaluation, model, &batch?)?;
         }
-        Ok(Some(sum / windows.targets() as f64))
+        let loss = sum / windows.targets() as f64;
+        Ok(Some(Evaluated { loss, ..Evaluated::default() }))
     }
 
-    fn sample(&mut self, step: u64) -> Result<Option<String>> {
+    fn sample(&mut self, step: u64) -> Result<Option<Sample>> {
         let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
         let prompt = self.sample_prompt(tokenizer)?;
         let options = GenerateOptions {
@@ -377,7 +306,7 @@ impl Learner for Language {
         };
         let mut generation = self.engine.best_model()?.generate(&prompt, &options)?;
         generation.by_ref().try_for_each(|id| id.map(drop))?;
-        Ok(Some(tokenizer.decode(generation.ids())?))
+        Ok(Some(Sample::Text(tokenizer.decode(generation.ids())?)))
     }
 
     fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
@@ -385,10 +314,7 @@ impl Learner for Language {
         if let Some((name, text)) = self.tokenizer_file()? {
             writer.bytes(name, text.as_bytes())?;
         }
-        let weights = Engine::weights(self.engine.model()?)?;
-        writer.tensors(WEIGHTS_FILE, engine::views(&weights), &engine::metadata())?;
-        let extra = self.engine.extra()?;
-        writer.tensors(TRAINING_FILE, engine::views(&extra), &BTreeMap::new())?;
+        self.engine.save(writer)?;
         // The position in the data and all random numbers follow from the seed and the step.
         Ok(json!({ "data": self.data_identity, "seed": self.settings.seed }))
     }
@@ -403,8 +329,7 @@ impl Learner for Language {
                 "give the same text and tokenizer, or start a new run with --init",
             ));
         }
-        let weights = checkpoint.tensors(WEIGHTS_FILE)?;
-        self.engine.restore(&weights, &checkpoint.tensors(TRAINING_FILE)?)
+        self.engine.restore_from(checkpoint)
     }
 
     fn export(&self, path: &Path) -> Result<()> {
@@ -418,11 +343,16 @@ impl Learner for Language {
 
     fn explain_not_finite(&mut self, step: u64) -> Option<String> {
         let lr = self.schedule.at(step);
-        let batches = self.batches(step);
-        match batches.and_then(|batches| self.engine.explain(step, lr, &batches)) {
-            Ok(reason) => Some(reason),
-            Err(error) => Some(format!("it could not be traced ({error})")),
-        }
+        let batches = self.feed.batches(step);
+        Some(self.engine.explained(step, lr, batches))
+    }
+
+    fn news(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn unit(&self) -> &'static str {
+        "tokens"
     }
 
     fn device(&self) -> String {

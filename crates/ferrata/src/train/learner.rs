@@ -1,18 +1,28 @@
 //! What the loop trains: anything that can take a step, be evaluated, saved and restored.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use serde_json::Value;
 
-use super::Result;
+use super::config::{Config, DataSection};
+use super::engine::{Arrays, Engine};
+use super::memory::check_memory;
+use super::{Classifier, Language, Result};
+use crate::data::images::Picture;
+use crate::device::Device;
+use crate::inspect::Inspection;
+use crate::module::Module;
 
 /// A model with its optimiser and its data, driven step by step by a [`super::Trainer`].
 ///
 /// Everything a step does must be a function of the state and of the number of the step, so that
-/// a restored run continues bit for bit. [`super::Language`] is the one for language models;
-/// another kind of training implements this and gets the loop, metrics, checkpoints and resuming.
+/// a restored run continues bit for bit. [`super::Language`] is the one for language models,
+/// [`super::Classifier`] that for image classifiers; another kind of training implements this and
+/// gets the loop, metrics, checkpoints and resuming.
 pub trait Learner {
     /// Takes step number `step` (from 0): forward, backward, update.
     ///
@@ -20,18 +30,18 @@ pub trait Learner {
     /// What the program or the data reports.
     fn step(&mut self, step: u64) -> Result<Progress>;
 
-    /// The mean loss over the whole validation part after `step` completed steps; `None` if there
-    /// is none, or as soon as `stop` is set.
+    /// How good the model is on the whole validation part after `step` completed steps; `None` if
+    /// there is none, or as soon as `stop` is set.
     ///
     /// # Errors
     /// What the program or the data reports.
-    fn evaluate(&mut self, step: u64, stop: &AtomicBool) -> Result<Option<f64>>;
+    fn evaluate(&mut self, step: u64, stop: &AtomicBool) -> Result<Option<Evaluated>>;
 
     /// A sample of what has been learned after `step` completed steps, if that makes sense.
     ///
     /// # Errors
     /// What the program reports.
-    fn sample(&mut self, step: u64) -> Result<Option<String>>;
+    fn sample(&mut self, step: u64) -> Result<Option<Sample>>;
 
     /// Adds the files of a checkpoint to `writer`; gives what the manifest is to hold besides.
     ///
@@ -54,6 +64,12 @@ pub trait Learner {
     /// Finds what made the loss of step number `step` (from 0) not finite: one line.
     fn explain_not_finite(&mut self, step: u64) -> Option<String>;
 
+    /// What the user should know since this was last asked, such as files that were passed over.
+    fn news(&mut self) -> Vec<String>;
+
+    /// What [`Progress::seen`] counts: `tokens`, `images`.
+    fn unit(&self) -> &'static str;
+
     /// The device and its instruction-set path; bits are reproducible on the same one only.
     fn device(&self) -> String;
 
@@ -64,12 +80,146 @@ pub trait Learner {
 /// What a step reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// The loss before the update, the mean over the tokens of the step.
+    /// The loss before the update, the mean over what the step learned from.
     pub loss: f64,
     /// The global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// The learning rate of the update.
     pub lr: f64,
-    /// Tokens that the step learned from.
-    pub tokens: u64,
+    /// How many tokens or images the step learned from.
+    pub seen: u64,
+    /// Seconds that the step waited for its data.
+    pub waited: f64,
+}
+
+/// What an evaluation gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evaluated {
+    /// The mean loss.
+    pub loss: f64,
+    /// Other measures by the names that they have in the metrics, such as `top1`.
+    pub scores: BTreeMap<&'static str, f64>,
+    /// Lines for people.
+    pub report: Vec<String>,
+    /// Files for the folder of the run, by name; those of the evaluation before are replaced.
+    pub files: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// What shows what has been learned, or what is learned from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sample {
+    /// Text.
+    Text(String),
+    /// A picture.
+    Picture(Picture),
+}
+
+/// A learner that a configuration describes.
+pub trait Task: Learner {
+    /// What there is to say before the first step.
+    fn facts(&self) -> &Facts;
+
+    /// Compiles the training step without taking it.
+    ///
+    /// # Errors
+    /// Wrong shapes and whatever else keeps the step from being compiled; more memory than this
+    /// machine has.
+    fn plan(&self) -> Result<StepPlan>;
+}
+
+/// What there is to say before the first step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The architecture, such as `gpt2`.
+    pub model: String,
+    /// Number of trainable numbers.
+    pub parameters: usize,
+    /// What it learns from.
+    pub data: DataFacts,
+    /// The device and its instruction-set path.
+    pub device: String,
+    /// What the user should know, such as files that were passed over.
+    pub notes: Vec<String>,
+}
+
+/// What a model learns from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataFacts {
+    /// Text, or recorded batches of tokens.
+    Text {
+        /// Number of token ids.
+        vocabulary: usize,
+        /// Length of a sequence in tokens.
+        sequence: usize,
+        /// Sequences of one step.
+        sequences_per_step: usize,
+        /// Size of the text in bytes; 0 for recorded batches.
+        bytes: usize,
+        /// Number of documents.
+        documents: usize,
+        /// Tokens to learn from; 0 for recorded batches.
+        training_tokens: usize,
+        /// Tokens of the validation part.
+        validation_tokens: usize,
+    },
+    /// Images in classes.
+    Images {
+        /// Number of classes.
+        classes: usize,
+        /// Height and width of what the model sees, in pixels.
+        size: usize,
+        /// Images of one step.
+        images_per_step: usize,
+        /// Images to learn from.
+        training: usize,
+        /// Images of the validation part.
+        validation: usize,
+    },
+}
+
+/// The compiled training step.
+pub struct StepPlan {
+    /// How it runs.
+    pub inspection: Inspection,
+    /// Time for tracing, differentiating and compiling.
+    pub compile_time: Duration,
+    /// Bytes of weights and optimiser.
+    pub state_bytes: u64,
+}
+
+impl StepPlan {
+    /// Compiles the step of `engine` for batches of the sizes of this one.
+    pub(super) fn new<M>(engine: &Engine<M>, batch: Arrays) -> Result<StepPlan>
+    where
+        M: Module + Clone + Send + Sync + 'static,
+    {
+        let start = Instant::now();
+        let planned = engine.prepare(batch)?;
+        let compile_time = start.elapsed();
+        let inspection = Inspection::new(planned, &Device::default())?;
+        Ok(StepPlan { inspection, compile_time, state_bytes: engine.state_bytes() })
+    }
+
+    /// The plan, if this machine has the memory for it.
+    pub(super) fn checked(self) -> Result<StepPlan> {
+        let memory = self.inspection.memory().unwrap_or_default();
+        check_memory(memory.peak().into())?;
+        Ok(self)
+    }
+}
+
+/// What a configuration says to train.
+///
+/// # Errors
+/// Whatever is wrong with the configuration, the data or the model, or does not fit together.
+pub fn open(config: &Config) -> Result<Box<dyn Task>> {
+    match &config.data {
+        DataSection::Text(_) => Ok(Box::new(Language::from_text(config)?)),
+        DataSection::Images(_) => Ok(Box::new(Classifier::from_images(config)?)),
+    }
+}
+
+/// The device and its instruction-set path.
+pub(super) fn device() -> String {
+    Device::default().backend().fingerprint()
 }

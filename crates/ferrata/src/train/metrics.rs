@@ -1,11 +1,13 @@
 //! What a run records: one JSON line per step and per evaluation, and TensorBoard events.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ferrata_formats::atomic;
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 
 use super::tensorboard::EventFile;
@@ -15,27 +17,57 @@ use super::{Error, Result};
 pub const METRICS: &str = "metrics.jsonl";
 
 /// One line of `metrics.jsonl` about a step. Floats are written so that they read back exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepRecord {
     /// The number of the step, counted from 1: so many steps are done.
     pub step: u64,
-    /// The loss before the update of this step, the mean over its tokens.
+    /// The loss before the update of this step, the mean over what it learned from.
     pub loss: f64,
     /// The global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// The learning rate of the update.
     pub lr: f64,
-    /// Training tokens per second since the last line.
-    pub tokens_per_second: f64,
+    /// What is counted: `tokens` or `images`.
+    pub unit: &'static str,
+    /// How many of them per second since the last line; as `tokens_per_second` in the file.
+    pub per_second: f64,
+    /// Seconds that the step waited for its data.
+    pub data_wait: f64,
+}
+
+impl StepRecord {
+    fn values(&self) -> [(String, f64); 5] {
+        [
+            ("loss".to_owned(), self.loss),
+            ("grad_norm".to_owned(), self.grad_norm),
+            ("lr".to_owned(), self.lr),
+            (format!("{}_per_second", self.unit), self.per_second),
+            ("data_wait".to_owned(), self.data_wait),
+        ]
+    }
+}
+
+impl Serialize for StepRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("step", &self.step)?;
+        for (name, value) in self.values() {
+            map.serialize_entry(&name, &value)?;
+        }
+        map.end()
+    }
 }
 
 /// One line of `metrics.jsonl` about an evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EvaluationRecord {
     /// The number of completed steps.
     pub step: u64,
     /// The mean loss over the whole validation part.
     pub validation_loss: f64,
+    /// Other measures by name, such as `top1`.
+    #[serde(flatten)]
+    pub scores: BTreeMap<&'static str, f64>,
 }
 
 /// The metrics of a run folder, open for appending.
@@ -61,18 +93,22 @@ impl Metrics {
 
     pub(super) fn step(&mut self, record: &StepRecord) -> Result<()> {
         self.line(record)?;
-        let values = [
-            ("train/loss", record.loss),
-            ("train/grad_norm", record.grad_norm),
-            ("train/lr", record.lr),
-            ("train/tokens_per_second", record.tokens_per_second),
-        ];
+        let values = record.values().map(|(name, value)| (format!("train/{name}"), value));
         self.scalars(record.step, &values)
     }
 
     pub(super) fn evaluation(&mut self, record: &EvaluationRecord) -> Result<()> {
         self.line(record)?;
-        self.scalars(record.step, &[("validation/loss", record.validation_loss)])
+        let scores =
+            record.scores.iter().map(|(name, value)| (format!("validation/{name}"), *value));
+        let loss = ("validation/loss".to_owned(), record.validation_loss);
+        self.scalars(record.step, &[loss].into_iter().chain(scores).collect::<Vec<_>>())
+    }
+
+    /// Adds a picture to the events.
+    pub(super) fn picture(&mut self, step: u64, size: [usize; 2], png: &[u8]) -> Result<()> {
+        let written = self.events.picture(step, "sample", size, png);
+        written.map_err(|error| failed(self.events.path(), error))
     }
 
     fn line(&mut self, record: &impl Serialize) -> Result<()> {
@@ -82,7 +118,7 @@ impl Metrics {
         self.lines.write_all(&line).map_err(|error| failed(&self.path, error))
     }
 
-    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+    fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         let written = self.events.scalars(step, values);
         written.map_err(|error| failed(self.events.path(), error))
     }
@@ -119,10 +155,22 @@ mod tests {
     #[test]
     fn numbers_read_back_exactly() {
         let loss = f64::from(0.1f32) / 3.0;
-        let record =
-            StepRecord { step: 7, loss, grad_norm: 1e-17, lr: 6e-4, tokens_per_second: 1.5 };
+        let record = StepRecord {
+            step: 7,
+            loss,
+            grad_norm: 1e-17,
+            lr: 6e-4,
+            unit: "images",
+            per_second: 1.5,
+            data_wait: 0.25,
+        };
         let value: Value = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         assert_eq!(value["loss"].as_f64(), Some(loss));
         assert_eq!(value["grad_norm"].as_f64(), Some(1e-17));
+        assert_eq!(value["images_per_second"].as_f64(), Some(1.5));
+        let scores = BTreeMap::from([("top1", 0.5)]);
+        let record = EvaluationRecord { step: 7, validation_loss: 0.1, scores };
+        let line = serde_json::to_string(&record).unwrap();
+        assert_eq!(line, "{\"step\":7,\"validation_loss\":0.1,\"top1\":0.5}");
     }
 }

@@ -7,8 +7,11 @@
 //! |---|---|
 //! | `config/` | the sections of a TOML file, overrides, checks |
 //! | `corpus.rs` | from the `[data]` section to token ids |
-//! | `learner.rs` | the trait of what can be trained |
-//! | `language.rs`, `engine.rs` | language models as learners, and their compiled programs |
+//! | `learner.rs` | the traits of what can be trained |
+//! | `engine.rs`, `feed.rs` | the compiled programs of a step, and its batches |
+//! | `language.rs`, `next_token.rs` | language models as learners, and their loss |
+//! | `classifier.rs`, `scores.rs` | image classifiers as learners, and how good they are |
+//! | `preprocessing.rs`, `trained_classifier.rs` | a trained classifier, opened for use |
 //! | `optimizer.rs` | from the configuration to an optimiser and a schedule |
 //! | `trained.rs` | a trained model, opened for use; its loss on text; what it costs |
 //! | `trainer.rs` | the loop: steps, evaluations, samples, checkpoints, interrupts |
@@ -16,32 +19,41 @@
 //! | `folder.rs` | the folder of a run: free, writable, where its model is |
 //! | `error.rs` | one line: cause and remedy |
 
+mod classifier;
 pub mod config;
 mod corpus;
 mod engine;
 mod error;
+mod feed;
 mod folder;
 mod language;
 mod learner;
 mod memory;
 mod metrics;
+mod next_token;
 mod optimizer;
+mod preprocessing;
+mod scores;
 mod tensorboard;
 #[cfg(test)]
 mod tests;
 mod trained;
+mod trained_classifier;
 mod trainer;
 
+pub use classifier::Classifier;
 pub use config::Config;
 pub use corpus::Corpus;
 pub use error::{Error, Result};
 
 pub use folder::{CONFIG, FINAL, check_writable, holds_a_run, last_used, model_directory, unused};
-pub use language::{Facts, Language, StepPlan};
-pub use learner::{Learner, Progress};
+pub use language::Language;
+pub use learner::{DataFacts, Evaluated, Facts, Learner, Progress, Sample, StepPlan, Task, open};
 pub use memory::process_memory;
 pub use metrics::{EvaluationRecord, METRICS, StepRecord};
+pub use scores::Scores;
 pub use trained::{Evaluation, Trained};
+pub use trained_classifier::{Guess, TrainedClassifier};
 pub use trainer::{Best, Event, Summary, Trainer};
 
 /// A number of bytes for people: `1.5 GiB`.

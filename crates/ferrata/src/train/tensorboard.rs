@@ -1,4 +1,4 @@
-//! TensorBoard event files with scalars: TFRecord framing around a few protocol-buffer fields.
+//! TensorBoard event files with scalars and pictures: TFRecord framing around a few protocol-buffer fields.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -32,8 +32,28 @@ impl EventFile {
     }
 
     /// Adds one event with the values of one step.
-    pub(super) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> io::Result<()> {
-        self.file.write_all(&record(&event(now(), step, values)))
+    pub(super) fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> io::Result<()> {
+        let summary = values.iter().fold(Message::default(), |summary, (tag, value)| {
+            summary.message(1, |entry| entry.text(1, tag).float(2, *value as f32))
+        });
+        self.file.write_all(&record(&event(now(), step, summary)))
+    }
+
+    /// Adds one event with a PNG file of a picture, whose size is width and height.
+    pub(super) fn picture(
+        &mut self,
+        step: u64,
+        tag: &str,
+        [width, height]: [usize; 2],
+        png: &[u8],
+    ) -> io::Result<()> {
+        const RGB: u64 = 3;
+        let summary = Message::default().message(1, |entry| {
+            entry.text(1, tag).message(4, |image| {
+                image.varint(1, height as u64).varint(2, width as u64).varint(3, RGB).bytes(4, png)
+            })
+        });
+        self.file.write_all(&record(&event(now(), step, summary)))
     }
 }
 
@@ -41,16 +61,8 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
 }
 
-fn event(time: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
-    Message::default()
-        .double(1, time)
-        .varint(2, step)
-        .message(5, |summary| {
-            values.iter().fold(summary, |summary, (tag, value)| {
-                summary.message(1, |entry| entry.text(1, tag).float(2, *value as f32))
-            })
-        })
-        .0
+fn event(time: f64, step: u64, summary: Message) -> Vec<u8> {
+    Message::default().double(1, time).varint(2, step).bytes(5, &summary.0).0
 }
 
 /// A protocol-buffer message under construction.
@@ -143,7 +155,8 @@ mod tests {
 
     #[test]
     fn an_event_has_the_bytes_of_the_format() {
-        let bytes = event(1.0, 300, &[("loss", 0.5)]);
+        let summary = Message::default().message(1, |entry| entry.text(1, "loss").float(2, 0.5));
+        let bytes = event(1.0, 300, summary);
         let expected = [
             &[0x09][..],
             &1f64.to_le_bytes(),

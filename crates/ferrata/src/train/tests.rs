@@ -10,6 +10,7 @@ use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::data::images::Picture;
 
 /// An empty folder for one test.
 pub(super) fn scratch(name: &str) -> PathBuf {
@@ -25,11 +26,12 @@ struct Toy {
     weight: f64,
     diverges_at: Option<u64>,
     stop_at: Option<(u64, Arc<AtomicBool>)>,
+    news: Option<String>,
 }
 
 impl Toy {
     fn new() -> Toy {
-        Toy { weight: 1.0, diverges_at: None, stop_at: None }
+        Toy { weight: 1.0, diverges_at: None, stop_at: None, news: None }
     }
 }
 
@@ -42,15 +44,32 @@ impl Learner for Toy {
         let error = self.weight - target;
         self.weight -= 0.1 * error;
         let loss = if self.diverges_at == Some(step) { f64::NAN } else { error * error / 2.0 };
-        Ok(Progress { loss, grad_norm: error.abs(), lr: 0.1, tokens: 1 })
+        Ok(Progress { loss, grad_norm: error.abs(), lr: 0.1, seen: 1, waited: 0.0 })
     }
 
-    fn evaluate(&mut self, _: u64, _: &AtomicBool) -> Result<Option<f64>> {
-        Ok(Some(self.weight.abs()))
+    fn evaluate(&mut self, step: u64, _: &AtomicBool) -> Result<Option<Evaluated>> {
+        Ok(Some(Evaluated {
+            loss: self.weight.abs(),
+            scores: [("sign", self.weight.signum())].into(),
+            report: vec![format!("weight {}", self.weight)],
+            files: vec![("weight.txt", step.to_string().into_bytes())],
+        }))
     }
 
-    fn sample(&mut self, step: u64) -> Result<Option<String>> {
-        Ok(Some(format!("{} after {step}", self.weight)))
+    fn sample(&mut self, step: u64) -> Result<Option<Sample>> {
+        let picture = Picture::filled(3, 2, [step as u8; 3]);
+        Ok(Some(match step {
+            5 => Sample::Text(format!("{} after {step}", self.weight)),
+            _ => Sample::Picture(picture),
+        }))
+    }
+
+    fn news(&mut self) -> Vec<String> {
+        self.news.take().into_iter().collect()
+    }
+
+    fn unit(&self) -> &'static str {
+        "numbers"
     }
 
     fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
@@ -107,9 +126,9 @@ fn a_run_leaves_metrics_checkpoints_and_a_model() {
     let run = scratch("whole").join("run");
     let config = config(11);
     let mut events = Vec::new();
-    let summary = Trainer::new(&mut Toy::new(), &config, &run)
-        .run(&mut |event| events.push(event.clone()))
-        .unwrap();
+    let mut toy = Toy { news: Some("it begins".to_owned()), ..Toy::new() };
+    let summary =
+        Trainer::new(&mut toy, &config, &run).run(&mut |event| events.push(event.clone())).unwrap();
     assert_eq!((summary.steps, summary.interrupted), (11, false));
     assert_eq!(losses(&run).len(), 11);
     let kept: Vec<u64> =
@@ -119,7 +138,16 @@ fn a_run_leaves_metrics_checkpoints_and_a_model() {
     assert!(run.join("final").exists() && run.join("config.toml").exists());
     let samples = events.iter().filter(|event| matches!(event, Event::Sample { .. })).count();
     let evaluations = events.iter().filter(|e| matches!(e, Event::Evaluation { .. })).count();
-    assert_eq!((samples, evaluations), (2, 3));
+    assert_eq!((samples, evaluations), (1, 3));
+    let picture = run.join("samples/step-00000010.png");
+    assert!(events.contains(&Event::Picture { step: 10, path: picture.clone() }));
+    let picture = Picture::decode(&fs::read(picture).unwrap(), 6).unwrap();
+    assert_eq!(picture, Picture::filled(3, 2, [10; 3]));
+    assert_eq!(fs::read_to_string(run.join("weight.txt")).unwrap(), "11");
+    assert!(events.contains(&Event::Note("it begins".to_owned())));
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    assert!(metrics.contains("\"sign\":") && metrics.contains("\"numbers_per_second\":"));
+    assert_eq!(summary.scores.keys().collect::<Vec<_>>(), [&"sign"]);
     let names = fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().file_name());
     assert!(names.into_iter().any(|name| name.to_string_lossy().contains("tfevents")));
 }

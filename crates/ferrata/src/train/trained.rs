@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use ferrata_formats::huggingface::ModelDirectory;
 
-use super::config::{ComputeType, Config, DataSection, Source};
-use super::engine::{Engine, evaluation};
+use super::config::{ComputeType, Config, Source, TextSection};
+use super::engine::Engine;
 use super::folder::{self, CONFIG};
-use super::{Corpus, Error, Result, StepPlan, engine};
+use super::{Corpus, Error, Result, StepPlan, engine, next_token};
 use crate::data::{SequentialWindows, Tokenizer, Tokens};
 use crate::inspect::Inspection;
 use crate::models::Model;
@@ -89,7 +89,7 @@ impl Trained {
         };
         if !texts.is_empty() {
             let section =
-                DataSection { text: texts.to_vec(), validation: 0.0, ..DataSection::default() };
+                TextSection { text: texts.to_vec(), validation: 0.0, ..TextSection::default() };
             return Ok(Corpus::open(&section, Some(tokenizer()?))?.train);
         }
         let run = self.directory.ancestors().take(2).map(|folder| folder.join(CONFIG));
@@ -99,7 +99,7 @@ impl Trained {
                 "pass --text PATH",
             ));
         };
-        let mut section = Config::load(Source::File(&file), &[])?.data;
+        let mut section = Config::load(Source::File(&file), &[])?.data.text()?.clone();
         section.tokenizer = None;
         Corpus::open(&section, Some(tokenizer()?))?
             .validation
@@ -128,7 +128,7 @@ impl Trained {
             ));
         }
         let windows = SequentialWindows::new(tokens.clone(), context, batch)?;
-        let program = evaluation(None);
+        let program = next_token::evaluation(None);
         let mut sum = 0.0;
         for batch in windows.iter() {
             if stop.load(Ordering::Relaxed) {
@@ -137,7 +137,7 @@ impl Trained {
             let batch = batch?;
             self.model.check_ids(batch.integers("input_ids")?)?;
             self.model.check_ids(batch.integers("targets")?)?;
-            sum += engine::loss_sum(&program, &self.model, &batch)?;
+            sum += next_token::loss_sum(&program, &self.model, &batch)?;
         }
         let tokens = windows.targets();
         Ok(Some(Evaluation { loss: sum / tokens as f64, tokens }))
@@ -155,10 +155,11 @@ impl Trained {
             let cause = format!("`{}` has no [model] section", file.display());
             Error::new(cause, "add one or give a model directory")
         })?;
-        let vocabulary = match (section.vocab, config.data.tokenizer.as_deref()) {
+        let text = config.data.text()?;
+        let vocabulary = match (section.vocab, text.tokenizer.as_deref()) {
             (Some(vocabulary), _) => vocabulary,
             (None, None | Some("byte")) => Tokenizer::bytes().vocab_size(),
-            (None, Some("bpe")) => config.data.vocab,
+            (None, Some("bpe")) => text.vocab,
             (None, Some("char")) => {
                 return Err(Error::new(
                     "the vocabulary depends on the text",
@@ -192,8 +193,10 @@ impl Trained {
             ));
         }
         if training {
-            let engine = Engine::new(self.model.clone(), &Config::default());
-            return StepPlan::new(&engine, batch, sequence);
+            let loss = next_token::loss(0.0);
+            let engine =
+                Engine::new(self.model.clone(), loss, next_token::STEP, &Config::default());
+            return StepPlan::new(&engine, next_token::example(batch, sequence));
         }
         let start = Instant::now();
         let forward =

@@ -1,5 +1,6 @@
 //! The training loop: steps, metrics, evaluations, samples, checkpoints, interrupts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,9 @@ use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::folder::{self, CONFIG, FINAL, PROFILE, TRACE};
+use super::config::DataSection;
+use super::folder::{self, CONFIG, FINAL, PROFILE, SAMPLES, TRACE};
+use super::learner::{Evaluated, Sample};
 use super::metrics::{EvaluationRecord, Metrics, StepRecord};
 use super::{Config, Error, Learner, Progress, Result};
 use crate::Device;
@@ -41,6 +44,8 @@ pub enum Event {
         record: EvaluationRecord,
         /// Whether no evaluation has been better.
         best: bool,
+        /// More about it, in lines for people.
+        report: Vec<String>,
     },
     /// A sample has been made.
     Sample {
@@ -48,6 +53,13 @@ pub enum Event {
         step: u64,
         /// What came out.
         text: String,
+    },
+    /// A picture of samples has been written.
+    Picture {
+        /// Completed steps.
+        step: u64,
+        /// The PNG file.
+        path: PathBuf,
     },
     /// The steps that were to be profiled are done.
     Profile {
@@ -76,6 +88,8 @@ pub struct Summary {
     pub loss: Option<f64>,
     /// The last validation loss, if there is a validation part.
     pub validation_loss: Option<f64>,
+    /// The other measures of the last evaluation of this process, by name.
+    pub scores: BTreeMap<&'static str, f64>,
     /// The step and the loss of the best evaluation.
     pub best: Option<Best>,
     /// The last checkpoint, if one was written or resumed from.
@@ -107,7 +121,7 @@ struct LoopState {
 /// The folder gets `config.toml`, `metrics.jsonl`, TensorBoard event files, checkpoints
 /// (`step-00001000`) and, at the end, the model (`final`). It is made after the first step, so a
 /// run that fails at once leaves nothing.
-pub struct Trainer<'a, L> {
+pub struct Trainer<'a, L: ?Sized> {
     learner: &'a mut L,
     config: &'a Config,
     folder: PathBuf,
@@ -118,7 +132,7 @@ pub struct Trainer<'a, L> {
 }
 
 /// The state of a run under way.
-struct Run<'a, L> {
+struct Run<'a, L: ?Sized> {
     learner: &'a mut L,
     config: &'a Config,
     folder: &'a Path,
@@ -134,12 +148,14 @@ struct Run<'a, L> {
     /// Opened after the first step.
     metrics: Option<Metrics>,
     last_loss: Option<f64>,
+    /// Of the last evaluation.
+    scores: BTreeMap<&'static str, f64>,
     last_checkpoint: Option<PathBuf>,
     /// The step that `last_checkpoint` is of.
     saved_at: Option<u64>,
 }
 
-impl<'a, L: Learner> Trainer<'a, L> {
+impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
     /// A run of `learner` in `folder`.
     pub fn new(learner: &'a mut L, config: &'a Config, folder: impl Into<PathBuf>) -> Self {
         Trainer {
@@ -218,6 +234,7 @@ impl<'a, L: Learner> Trainer<'a, L> {
             state: LoopState::default(),
             metrics: None,
             last_loss: None,
+            scores: BTreeMap::new(),
             last_checkpoint: None,
             saved_at: None,
         };
@@ -231,6 +248,7 @@ impl<'a, L: Learner> Trainer<'a, L> {
             interrupted,
             loss: run.last_loss,
             validation_loss: run.state.last_evaluation.map(|last| last.loss),
+            scores: run.scores,
             best: run.state.best,
             checkpoint: run.last_checkpoint,
             model,
@@ -244,7 +262,7 @@ fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
-impl<L: Learner> Run<'_, L> {
+impl<L: Learner + ?Sized> Run<'_, L> {
     fn restore(&mut self) -> Result<()> {
         atomic::sweep(self.folder)?;
         let latest = checkpoint::latest(self.folder)?;
@@ -330,7 +348,8 @@ impl<L: Learner> Run<'_, L> {
             self.check_finite(&progress)?;
             self.step += 1;
             self.last_loss = Some(progress.loss);
-            let record = clock.record(self.step, &progress);
+            let record = clock.record(self.step, self.learner.unit(), &progress);
+            self.tell_news();
             profile::host("metrics", || {
                 let metrics = self.metrics()?;
                 match due(record.step, settings.log_every) || record.step == settings.steps {
@@ -409,10 +428,8 @@ impl<L: Learner> Run<'_, L> {
         if due(self.step, settings.eval_every) || last {
             improved = profile::host("evaluation", || self.evaluate())?;
         }
-        if due(self.step, settings.sample_every)
-            && let Some(text) = profile::host("sample", || self.learner.sample(self.step))?
-        {
-            (self.report)(&Event::Sample { step: self.step, text });
+        if due(self.step, settings.sample_every) {
+            profile::host("sample", || self.sample())?;
         }
         let regular = due(self.step, settings.checkpoint_every);
         // A better model is kept even between regular checkpoints.
@@ -422,19 +439,49 @@ impl<L: Learner> Run<'_, L> {
         Ok(())
     }
 
+    fn tell_news(&mut self) {
+        for note in self.learner.news() {
+            (self.report)(&Event::Note(note));
+        }
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let step = self.step;
+        match self.learner.sample(step)? {
+            None => {}
+            Some(Sample::Text(text)) => (self.report)(&Event::Sample { step, text }),
+            Some(Sample::Picture(picture)) => {
+                let png = picture.to_png()?;
+                let folder = self.folder.join(SAMPLES);
+                atomic::create_folder(&folder)?;
+                let path = folder.join(format!("step-{step:08}.png"));
+                atomic::write_bytes(&path, &png)?;
+                self.metrics()?.picture(step, [picture.width, picture.height], &png)?;
+                (self.report)(&Event::Picture { step, path });
+            }
+        }
+        Ok(())
+    }
+
     /// Evaluates; returns whether the result is the best so far.
     fn evaluate(&mut self) -> Result<bool> {
         let step = self.step;
-        let Some(loss) = self.learner.evaluate(step, self.stop)? else { return Ok(false) };
+        let Some(found) = self.learner.evaluate(step, self.stop)? else { return Ok(false) };
+        self.tell_news();
+        let Evaluated { loss, scores, report, files } = found;
         let best = self.state.best.is_none_or(|best| loss < best.loss);
         let this = Best { step, loss };
         self.state.last_evaluation = Some(this);
         if best {
             self.state.best = Some(this);
         }
-        let record = EvaluationRecord { step, validation_loss: loss };
+        self.scores = scores.clone();
+        let record = EvaluationRecord { step, validation_loss: loss, scores };
         self.metrics()?.evaluation(&record)?;
-        (self.report)(&Event::Evaluation { record, best });
+        for (name, content) in files {
+            atomic::write_bytes(&self.folder.join(name), &content)?;
+        }
+        (self.report)(&Event::Evaluation { record, best, report });
         Ok(best)
     }
 
@@ -485,10 +532,19 @@ fn learning_settings(config: &Config) -> Value {
     train.watch_nan = false;
     // Once begun, a run does not look at the model that it started from.
     train.init = None;
-    // Where the text lies does not matter; whether it is the same text is for the learner to say.
-    config.data.text.clear();
-    config.data.jsonl.clear();
-    config.data.cargo_sources = false;
+    // Where the data lies does not matter; whether it is the same data is for the learner to say.
+    match &mut config.data {
+        DataSection::Text(text) => {
+            text.text.clear();
+            text.jsonl.clear();
+            text.cargo_sources = false;
+        }
+        DataSection::Images(images) => {
+            images.images = None;
+            images.max_pixels = 0;
+            images.workers = 0;
+        }
+    }
     serde_json::to_value(&config).unwrap_or(Value::Null)
 }
 
@@ -513,10 +569,10 @@ struct Clock {
     begun: Instant,
     steps_done: u64,
     step_begun: Instant,
-    /// Smoothed tokens per second.
+    /// Smoothed tokens or images per second.
     speed: Option<f64>,
     window_time: f64,
-    window_tokens: f64,
+    window_seen: f64,
 }
 
 impl Clock {
@@ -532,27 +588,29 @@ impl Clock {
             step_begun: now,
             speed: None,
             window_time: 0.0,
-            window_tokens: 0.0,
+            window_seen: 0.0,
         }
     }
 
-    fn record(&mut self, step: u64, progress: &Progress) -> StepRecord {
+    fn record(&mut self, step: u64, unit: &'static str, progress: &Progress) -> StepRecord {
         self.steps_left -= 1;
         self.steps_done += 1;
         let taken = self.step_begun.elapsed().as_secs_f64();
         self.window_time += taken;
-        self.window_tokens += progress.tokens as f64;
+        self.window_seen += progress.seen as f64;
         if self.window_time >= Clock::WINDOW || self.speed.is_none() {
-            self.speed = Some(self.window_tokens / self.window_time.max(1e-9));
+            self.speed = Some(self.window_seen / self.window_time.max(1e-9));
             // The first step compiles, so it is left out of the next window.
-            (self.window_time, self.window_tokens) = (0.0, 0.0);
+            (self.window_time, self.window_seen) = (0.0, 0.0);
         }
         StepRecord {
             step,
             loss: progress.loss,
             grad_norm: progress.grad_norm,
             lr: progress.lr,
-            tokens_per_second: self.speed.unwrap_or_default(),
+            unit,
+            per_second: self.speed.unwrap_or_default(),
+            data_wait: progress.waited,
         }
     }
 

@@ -1,12 +1,6 @@
 //! What must hold between the values of a configuration.
 
-use std::path::Path;
-
-use super::load::TOKENIZERS;
-use super::{
-    Config, DataSection, OptimizerKind, OptimizerSection, ScheduleKind, ScheduleSection,
-    TrainSection,
-};
+use super::{Config, OptimizerKind, OptimizerSection, ScheduleKind, ScheduleSection, TrainSection};
 use crate::train::{Error, Result};
 
 impl Config {
@@ -59,40 +53,6 @@ pub(super) fn in_range(key: &str, value: f64, low: f64, high: f64) -> Result<()>
     Err(Error::new(format!("`{key}` is {value}"), remedy))
 }
 
-impl DataSection {
-    pub(in crate::train) fn check(&self) -> Result<()> {
-        if self.text.is_empty() && self.jsonl.is_empty() && !self.cargo_sources {
-            return Err(Error::new(
-                "no data is given",
-                "set data.text, data.jsonl or data.cargo_sources, or pass --text PATH",
-            ));
-        }
-        for path in self.text.iter().chain(&self.jsonl) {
-            if let Err(error) = path.metadata() {
-                let cause = format!("cannot read the data `{}`: {error}", path.display());
-                return Err(Error::new(cause, "check the path"));
-            }
-        }
-        in_range("data.validation", self.validation, 0.0, 1.0)?;
-        let Some(tokenizer) = self.tokenizer.as_deref() else { return Ok(()) };
-        if tokenizer == "bpe" && self.vocab < 257 {
-            return Err(Error::new(
-                format!("`data.vocab` is {}", self.vocab),
-                "a bpe tokenizer needs more than its 256 bytes; set at least 257",
-            ));
-        }
-        let file = Path::new(tokenizer);
-        if !TOKENIZERS.contains(&tokenizer) && !file.exists() {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            return Err(Error::new(
-                format!("`data.tokenizer` = `{name}` is neither a kind of tokenizer nor a file"),
-                "choose char, byte, bpe or the path of a tokenizer.json",
-            ));
-        }
-        Ok(())
-    }
-}
-
 impl TrainSection {
     fn check(&self) -> Result<()> {
         size("train.batch", self.batch, LARGEST)?;
@@ -101,6 +61,7 @@ impl TrainSection {
         positive("train.keep", self.keep)?;
         positive("train.log_every", usize::try_from(self.log_every).unwrap_or(usize::MAX))?;
         in_range("train.ema", self.ema, 0.0, 1.0)?;
+        in_range("train.label_smoothing", self.label_smoothing, 0.0, 1.0)?;
         in_range("train.clip_norm", self.clip_norm, 0.0, f64::INFINITY)?;
         in_range("train.clip_value", self.clip_value, 0.0, f64::INFINITY)
     }

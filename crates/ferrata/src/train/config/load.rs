@@ -10,8 +10,13 @@ use super::value::from_table;
 use crate::train::{Error, Result};
 
 /// The keys that hold paths; relative ones in a file are relative to its folder.
-const PATHS: [(&str, &str); 4] =
-    [("data", "text"), ("data", "jsonl"), ("data", "tokenizer"), ("train", "init")];
+const PATHS: [(&str, &str); 5] = [
+    ("data", "text"),
+    ("data", "jsonl"),
+    ("data", "tokenizer"),
+    ("data", "images"),
+    ("train", "init"),
+];
 /// Values of `data.tokenizer` that are no path.
 pub(super) const TOKENIZERS: [&str; 3] = ["char", "byte", "bpe"];
 

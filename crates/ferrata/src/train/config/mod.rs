@@ -9,6 +9,7 @@
 //! context = 64
 //!
 //! [data]
+//! kind = "text"           # the default; or "images"
 //! text = "book.txt"       # a file, a folder, or a list of them
 //! tokenizer = "char"
 //!
@@ -30,6 +31,7 @@
 //! errors that suggest the nearest known one.
 
 mod check;
+mod data;
 mod load;
 mod model;
 mod size;
@@ -41,6 +43,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use data::{CropKind, DataSection, ImageSection, TextSection};
 pub use load::{Override, Source};
 pub use model::{ModelKind, ModelSection};
 pub use size::Size;
@@ -52,7 +55,7 @@ pub struct Config {
     /// The architecture; absent if the weights of an existing model are the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSection>,
-    /// The text to learn from.
+    /// What to learn from.
     pub data: DataSection,
     /// Length, batch, reporting, checkpoints.
     pub train: TrainSection,
@@ -60,51 +63,6 @@ pub struct Config {
     pub optimizer: OptimizerSection,
     /// The course of the learning rate.
     pub schedule: ScheduleSection,
-}
-
-/// `[data]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DataSection {
-    /// Text files, and folders that are searched for text files.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub text: Vec<PathBuf>,
-    /// JSON-lines files, and folders of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub jsonl: Vec<PathBuf>,
-    /// The field of a JSON line that holds the text.
-    pub field: String,
-    /// Whether to learn from the Rust sources that cargo has put into its registry folder.
-    pub cargo_sources: bool,
-    /// Only files with these extensions are taken from folders; all text files if empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub extensions: Vec<String>,
-    /// No more than this many bytes of text are taken; 0 means all.
-    pub max_bytes: u64,
-    /// `char`, `byte`, `bpe` (trained on the text) or the path of a `tokenizer.json`. By default
-    /// that of the model to start from, if it has one, else `byte`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokenizer: Option<String>,
-    /// Number of tokens of a `bpe` tokenizer.
-    pub vocab: usize,
-    /// The part at the end of the text that is kept for validation.
-    pub validation: f64,
-}
-
-impl Default for DataSection {
-    fn default() -> Self {
-        DataSection {
-            text: Vec::new(),
-            jsonl: Vec::new(),
-            field: "text".to_owned(),
-            cargo_sources: false,
-            extensions: Vec::new(),
-            max_bytes: 0,
-            tokenizer: None,
-            vocab: 4096,
-            validation: 0.1,
-        }
-    }
 }
 
 /// The dtype of activations and matrix products; parameters are always `f32`.
@@ -128,7 +86,7 @@ pub struct TrainSection {
     pub init: Option<PathBuf>,
     /// Number of optimiser steps.
     pub steps: u64,
-    /// Sequences per microbatch.
+    /// Sequences or images per microbatch.
     pub batch: usize,
     /// Microbatches per step; their gradients are averaged.
     pub accumulate: usize,
@@ -159,6 +117,8 @@ pub struct TrainSection {
     /// Decay of an exponential moving average of the weights, which is then evaluated, sampled
     /// and exported; 0 means none.
     pub ema: f64,
+    /// Share of the target that is spread over all tokens or classes.
+    pub label_smoothing: f64,
     /// Parameters whose path matches one of these are not trained; `*` stands for any characters:
     /// `transformer.wte.*`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -191,6 +151,7 @@ impl Default for TrainSection {
             memory: None,
             threads: 0,
             ema: 0.0,
+            label_smoothing: 0.0,
             freeze: Vec::new(),
             clip_norm: 0.0,
             clip_value: 0.0,

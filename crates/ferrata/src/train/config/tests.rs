@@ -30,7 +30,7 @@ fn reads_sections_and_overrides() {
     let model = config.model.as_ref().unwrap();
     assert_eq!((model.kind, model.heads, config.train.steps), (ModelKind::Llama, Some(8), 20));
     assert_eq!((config.optimizer.lr, config.train.prompt.as_str()), (1.0, "fn main"));
-    assert_eq!(config.data.text, [std::env::current_dir().unwrap().join("a.txt")]);
+    assert_eq!(config.data.text().unwrap().text, [std::env::current_dir().unwrap().join("a.txt")]);
     assert_eq!(config.train.memory, Some(Size(1_500_000_000)));
     let again = load(&config.to_toml(), &[]).unwrap();
     assert_eq!(again, config, "what is written reads back");
@@ -98,14 +98,49 @@ fn values_that_cannot_be_are_refused_with_a_remedy() {
 }
 
 #[test]
+fn images_are_another_kind_of_data() {
+    let text =
+        "[data]\nkind = \"images\"\nimages = \"Cargo.toml\"\ncrop = \"resized\"\njitter = 0.4\n";
+    let config = load(text, &["data.rand_augment=[2, 9]", "data.on_damaged=skip"]).unwrap();
+    let images = config.data.images().unwrap();
+    assert_eq!((images.jitter.as_slice(), images.size), (&[0.4][..], 32));
+    assert_eq!(config.data.check(), Ok(()));
+    assert!(images.transforms().unwrap().rand_augment.is_some());
+    assert_eq!(load(&config.to_toml(), &[]).unwrap(), config, "what is written reads back");
+    assert!(config.data.text().unwrap_err().to_string().contains("data.kind is \"images\""));
+    for (set, part) in [
+        ("data.text=a", "unknown key `data.text`"),
+        ("data.kind=image", "`data.kind` is the text \"image\"; it has to be one of text, images"),
+        ("data.kind=3", "`data.kind` is 3"),
+        ("data.crops=random", "did you mean `data.crop`?"),
+        ("data.padding=2", "`data.padding` has a meaning for data.crop = \"random\" only"),
+        ("data.scale=[0.5, 0.1]", "`data.scale` = [0.5, 0.1] is no range"),
+        ("data.scale=[0.5]", "`data.scale` has 1 entries; give 2"),
+        ("data.size=0", "`data.size` is 0"),
+        ("data.flip=1.5", "`data.flip` is 1.5"),
+        ("data.jitter=[0, 0, 0, 0.6]", "data.jitter (hue)"),
+        ("data.std=[0, 1, 1]", "`data.std` is 0"),
+        ("data.rand_augment=[2, 40]", "data.rand_augment (strength)"),
+        ("data.images=no/such", "cannot read the data"),
+        ("train.label_smoothing=1", "less than 1"),
+    ] {
+        let message = refused(text, &[set]);
+        assert!(message.contains(part), "{set} says {message:?}");
+    }
+    assert!(refused("", &["data.size=3"]).contains("unknown key `data.size`"));
+    assert!(refused("[data]\nkind = \"images\"", &[]).contains("pass --images DIR"));
+}
+
+#[test]
 fn paths_in_a_file_are_relative_to_it() {
     let folder = std::env::temp_dir().join(format!("ferrata-config-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("run.toml");
     fs::write(&file, "[data]\ntext = [\"a.txt\", \"/b.txt\"]\ntokenizer = \"t.json\"\n").unwrap();
     let config = Config::load(Source::File(&file), &[]).unwrap();
-    assert_eq!(config.data.text, [folder.join("a.txt"), PathBuf::from("/b.txt")]);
-    assert_eq!(PathBuf::from(config.data.tokenizer.unwrap()), folder.join("t.json"));
+    let data = config.data.text().unwrap();
+    assert_eq!(data.text, [folder.join("a.txt"), PathBuf::from("/b.txt")]);
+    assert_eq!(PathBuf::from(data.tokenizer.clone().unwrap()), folder.join("t.json"));
     let missing = Config::load(Source::File(&folder.join("no.toml")), &[]).unwrap_err();
     assert!(missing.to_string().contains("check the path"), "{missing}");
     fs::remove_dir_all(&folder).unwrap();
@@ -137,12 +172,14 @@ fn sections_become_model_configurations() {
 
 #[test]
 fn mutated_recipes_never_panic() {
-    for recipe in [
-        include_str!("../../../../../recipes/quickstart.toml"),
-        include_str!("../../../../../recipes/shakespeare.toml"),
+    let text = "data.text=['Cargo.toml']";
+    for (recipe, data) in [
+        (include_str!("../../../../../recipes/quickstart.toml"), text),
+        (include_str!("../../../../../recipes/shakespeare.toml"), text),
+        (include_str!("../../../../../recipes/images.toml"), "data.images='Cargo.toml'"),
     ] {
         fuzz(recipe.as_bytes(), 5000, |bytes| {
-            let config = load(&String::from_utf8_lossy(bytes), &["data.text=['Cargo.toml']"])?;
+            let config = load(&String::from_utf8_lossy(bytes), &[data])?;
             assert_eq!(load(&config.to_toml(), &[])?, config, "what is written reads back");
             config.check()
         });

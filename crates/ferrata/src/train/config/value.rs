@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer as _, IntoDeserializer, Unexpected, Visitor};
 use toml::{Table, Value};
 
 use crate::train::Error;
@@ -199,6 +199,7 @@ impl<'de> de::Deserializer<'de> for Node {
         visitor.visit_newtype_struct(self)
     }
 
+    /// A word, or a section whose key `kind` says which one it is; the first kind by default.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -207,6 +208,7 @@ impl<'de> de::Deserializer<'de> for Node {
     ) -> Result<V::Value, Problem> {
         match self.0 {
             Value::String(name) => visitor.visit_enum(name.into_deserializer()),
+            Value::Table(table) => visitor.visit_enum(Tagged { table, variants }),
             other => {
                 let found = Node(other).deserialize_any(Found)?;
                 let expected = format!("one of {}", variants.join(", "));
@@ -218,6 +220,59 @@ impl<'de> de::Deserializer<'de> for Node {
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
         unit_struct tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// A section of one of several kinds.
+struct Tagged {
+    table: Table,
+    variants: &'static [&'static str],
+}
+
+impl<'de> de::EnumAccess<'de> for Tagged {
+    type Error = Problem;
+    type Variant = Tagged;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        mut self,
+        seed: S,
+    ) -> Result<(S::Value, Tagged), Problem> {
+        let usual = || Value::String(self.variants.first().copied().unwrap_or_default().to_owned());
+        let kind = self.table.remove("kind").unwrap_or_else(usual);
+        let variant = match kind {
+            Value::String(_) => seed.deserialize(Node(kind)),
+            other => {
+                let found = Node(other).deserialize_any(Found)?;
+                let expected = format!("one of {}", self.variants.join(", "));
+                Err(Problem::new(What::Value { found, expected }))
+            }
+        };
+        Ok((variant.map_err(|problem| problem.under("kind"))?, self))
+    }
+}
+
+impl<'de> de::VariantAccess<'de> for Tagged {
+    type Error = Problem;
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Problem> {
+        seed.deserialize(Node(Value::Table(self.table)))
+    }
+
+    fn unit_variant(self) -> Result<(), Problem> {
+        let expected = format!("one of {}", self.variants.join(", "));
+        Err(Problem::new(What::Value { found: "a section".to_owned(), expected }))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Problem> {
+        Node(Value::Table(self.table)).deserialize_any(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Problem> {
+        Node(Value::Table(self.table)).deserialize_any(visitor)
     }
 }
 

@@ -5,6 +5,7 @@ use ferrata_formats::safetensors;
 use super::*;
 use crate::data::Batch;
 use crate::train::config::{Override, Source};
+use crate::train::next_token::{self, LanguageModel};
 use crate::train::tests::scratch;
 
 #[derive(Clone, Module)]
@@ -20,6 +21,16 @@ impl LanguageModel for Bigram {
 }
 
 const VOCABULARY: usize = 5;
+
+fn engine(config: &Config) -> Engine<Bigram> {
+    Engine::new(bigram(), next_token::loss(0.0), next_token::STEP, config)
+}
+
+/// The sum of the losses of a batch.
+fn evaluate(engine: &Engine<Bigram>, batch: &Batch) -> f64 {
+    next_token::loss_sum(&next_token::evaluation(None), engine.best_model().unwrap(), batch)
+        .unwrap()
+}
 
 fn bigram() -> Bigram {
     Bigram {
@@ -56,10 +67,10 @@ fn run(engine: &mut Engine<Bigram>, steps: std::ops::Range<u64>) -> Vec<(u64, u6
 
 #[test]
 fn steps_learn_and_evaluation_sees_it() {
-    let mut engine = Engine::new(bigram(), &config(&["train.clip_norm=1.0"]));
-    let before = engine.evaluate(&batch(0)).unwrap() / 12.0;
+    let mut engine = self::engine(&config(&["train.clip_norm=1.0"]));
+    let before = evaluate(&engine, &batch(0)) / 12.0;
     let losses = run(&mut engine, 0..30);
-    let after = engine.evaluate(&batch(0)).unwrap() / 12.0;
+    let after = evaluate(&engine, &batch(0)) / 12.0;
     assert!((before - (VOCABULARY as f64).ln()).abs() < 0.2, "{before}");
     assert!((f64::from_bits(losses[0].0) - before).abs() < 0.1);
     assert!(after < 0.5 * before, "{after}");
@@ -69,16 +80,16 @@ fn steps_learn_and_evaluation_sees_it() {
 fn a_restored_state_continues_bit_for_bit() {
     let folder = scratch("engine");
     let config = config(&["train.ema=0.9", "train.clip_norm=0.5"]);
-    let mut whole = Engine::new(bigram(), &config);
+    let mut whole = engine(&config);
     let expected = run(&mut whole, 0..8);
-    let mut first = Engine::new(bigram(), &config);
+    let mut first = engine(&config);
     assert_eq!(run(&mut first, 0..3), expected[..3]);
     let weights = Engine::weights(first.model().unwrap()).unwrap();
     let (model, training) = (folder.join("m.safetensors"), folder.join("t.safetensors"));
     safetensors::write(&model, views(&weights), &metadata()).unwrap();
     safetensors::write(&training, views(&first.extra().unwrap()), &BTreeMap::new()).unwrap();
     let open = |path| TensorFile::open(path).unwrap();
-    let mut second = Engine::new(bigram(), &config);
+    let mut second = engine(&config);
     second.restore(&open(&model), &open(&training)).unwrap();
     assert_eq!(run(&mut second, 3..8), expected[3..]);
     let last = |engine: &Engine<Bigram>| Engine::weights(engine.best_model().unwrap()).unwrap();
@@ -86,15 +97,15 @@ fn a_restored_state_continues_bit_for_bit() {
         assert_eq!(a.bytes, b.bytes, "{name}");
     }
     let other = super::tests::config(&["optimizer.kind=lion"]);
-    let error = Engine::new(bigram(), &other).restore(&open(&model), &open(&training));
+    let error = engine(&other).restore(&open(&model), &open(&training));
     assert!(error.unwrap_err().to_string().contains("optimiser state does not fit"));
 }
 
 #[test]
 fn accumulated_microbatches_are_one_batch() {
-    let mut split = Engine::new(bigram(), &config(&["train.accumulate=2"]));
+    let mut split = engine(&config(&["train.accumulate=2"]));
     let (loss, norm) = split.step(0, 0.1, &[batch(0), batch(3)], false).unwrap();
-    let mut whole = Engine::new(bigram(), &config(&[]));
+    let mut whole = engine(&config(&[]));
     let mut both = Batch::default();
     for name in ["input_ids", "targets"] {
         let rows = [batch(0), batch(3)].map(|b| b.integers(name).unwrap().to_vec()).concat();
@@ -110,7 +121,7 @@ fn accumulated_microbatches_are_one_batch() {
 
 #[test]
 fn frozen_parameters_stay_and_the_average_follows() {
-    let mut engine = Engine::new(bigram(), &config(&["train.freeze=bias", "train.ema=0.5"]));
+    let mut engine = self::engine(&config(&["train.freeze=bias", "train.ema=0.5"]));
     let start = bigram().table.to_vec::<f32>().unwrap();
     run(&mut engine, 0..1);
     let model = engine.model().unwrap();
@@ -126,7 +137,7 @@ fn frozen_parameters_stay_and_the_average_follows() {
 fn the_node_that_makes_a_nan_is_named() {
     let mut model = bigram();
     model.bias = &model.bias - f64::MAX;
-    let mut engine = Engine::new(model, &config(&[]));
+    let mut engine = Engine::new(model, next_token::loss(0.0), next_token::STEP, &config(&[]));
     let (loss, _) = engine.step(0, 0.1, &[batch(0)], true).unwrap();
     assert!(!loss.is_finite());
     let reason = engine.explain(0, 0.1, &[batch(0)]).unwrap();
@@ -135,8 +146,72 @@ fn the_node_that_makes_a_nan_is_named() {
 
 #[test]
 fn the_step_can_be_planned() {
-    let engine = Engine::new(bigram(), &config(&[]));
-    let program = engine.prepare(2, 3).unwrap().traced;
+    let engine = self::engine(&config(&[]));
+    let program = engine.prepare(next_token::example(2, 3)).unwrap().traced;
     assert!(program.to_string().contains("cross_entropy"));
     assert!(engine.state_bytes() >= 3 * 4 * (25 + 5));
+}
+
+/// A scale for centred numbers, with a running mean as state.
+#[derive(Clone, Module)]
+struct Centred {
+    scale: Tensor,
+    mean: Tensor,
+}
+
+fn centred(config: &Config) -> Engine<Centred> {
+    let model =
+        Centred { scale: Tensor::ones([2], DType::F32), mean: Tensor::zeros([2], DType::F32) };
+    let loss: Loss<Centred> = Box::new(|model, batch, cx| {
+        let mean = batch["x"].mean(0);
+        cx.update(&model.mean, &model.mean * 0.5 + &mean * 0.5);
+        ((&batch["x"] - mean) * &model.scale - 1.0).square().mean(..)
+    });
+    Engine::new(model, loss, &["x"], config)
+}
+
+fn numbers(step: u64) -> Batch {
+    let mut batch = Batch::default();
+    let values = (0..6).map(|i| (step as f32 + i as f32).sin()).collect();
+    batch.arrays.insert("x".to_owned(), HostArray::f32(&[3, 2], values).unwrap());
+    batch
+}
+
+#[test]
+fn running_statistics_are_state() {
+    let folder = scratch("engine-state");
+    let config = config(&["train.ema=0.9", "optimizer.decay_on=all", "optimizer.weight_decay=0.1"]);
+    let steps = |engine: &mut Engine<Centred>, range: std::ops::Range<u64>| {
+        for i in range {
+            engine.step(i, 0.1, &[numbers(i)], false).unwrap();
+        }
+    };
+    let mut whole = centred(&config);
+    steps(&mut whole, 0..1);
+    let column = |i: usize| (0..3).map(|row| ((2 * row + i) as f32).sin()).sum::<f32>() / 6.0;
+    let mean = whole.model().unwrap().mean.to_vec::<f32>().unwrap();
+    assert!((mean[0] - column(0)).abs() < 1e-6 && (mean[1] - column(1)).abs() < 1e-6, "{mean:?}");
+    let mut writer = CheckpointWriter::new(&folder, 1).unwrap();
+    whole.save(&mut writer).unwrap();
+    let path = writer.finish("here", serde_json::Value::Null).unwrap();
+    steps(&mut whole, 1..5);
+    let mut resumed = centred(&config);
+    resumed.restore_from(&Checkpoint::open(&path).unwrap()).unwrap();
+    steps(&mut resumed, 1..5);
+    for get in [Engine::model, Engine::best_model] {
+        let tensors = |engine| Engine::weights(get(engine).unwrap()).unwrap();
+        for ((name, a), (_, b)) in tensors(&whole).iter().zip(&tensors(&resumed)) {
+            assert_eq!(a.bytes, b.bytes, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_microbatch_moves_running_statistics() {
+    let mut engine = centred(&config(&["train.accumulate=2"]));
+    engine.step(0, 0.1, &[numbers(0), numbers(7)], false).unwrap();
+    let mean =
+        |step: u64| (0..3).map(|row| (step as f32 + 2.0 * row as f32).sin()).sum::<f32>() / 3.0;
+    let found = engine.model().unwrap().mean.to_vec::<f32>().unwrap()[0];
+    assert!((found - (0.25 * mean(0) + 0.5 * mean(7))).abs() < 1e-6, "{found}");
 }

@@ -1,0 +1,321 @@
+//! Image classifiers as learners: images, the model, its engine.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ferrata_formats::atomic;
+use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::huggingface::ImageConfig;
+use ferrata_ir::DType;
+use serde_json::{Value, json};
+
+use super::config::ImageSection;
+use super::engine::{
+    self, Arrays, CONFIG_FILE, Engine, Loss, Program, WEIGHTS, program, with_compute,
+};
+use super::feed::Feed;
+use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
+use super::preprocessing::{self, PREPROCESSING};
+use super::scores::Scores;
+use super::{Config, Error, Learner, Progress, Result, folder};
+use crate::data::images::{
+    IMAGES, ImageBatches, ImageData, ImageSplit, ImagesInOrder, LABELS, Picture, Reader,
+    Transforms, WEIGHTS as ROW_WEIGHTS,
+};
+use crate::data::{Loader, LoaderState};
+use crate::models::ImageModel;
+use crate::nn::Context;
+use crate::optim::Schedule;
+use crate::profile;
+use crate::{Classes, Key, Module, Reduction, Tensor};
+
+/// An image classifier that learns from images in classes.
+pub struct Classifier {
+    engine: Engine<ImageModel>,
+    feed: Feed,
+    reader: Arc<Reader>,
+    transforms: Transforms,
+    validation: Option<Validation>,
+    schedule: Schedule,
+    facts: Facts,
+    batch: usize,
+    seed: u64,
+    watch: bool,
+    /// Changes with the images, their classes or the split.
+    data_identity: String,
+}
+
+/// The arrays that a step takes.
+const STEP: &[&str] = &[IMAGES, LABELS];
+
+/// Pictures of a grid of samples, and how many are side by side.
+const GRID: (usize, usize) = (64, 8);
+
+/// The mean cross-entropy of classes, or shares of classes.
+fn loss(label_smoothing: f64) -> Loss<ImageModel> {
+    Box::new(move |model: &ImageModel, batch: &Arrays, cx: &mut Context| {
+        let logits = model.forward(&batch[IMAGES], cx).cast(DType::F32);
+        let smoothed = Classes { label_smoothing, ..Classes::default() };
+        logits.cross_entropy_with(&batch[LABELS], &smoothed)
+    })
+}
+
+/// Model and batch to the scores of classes, `[batch, classes]`, and the losses, `[batch]`.
+type Evaluate = Program<(ImageModel, Arrays), (Tensor, Tensor)>;
+
+/// A validation part, and the program that looks at its batches.
+pub(super) struct Validation {
+    images: Arc<ImagesInOrder>,
+    program: Evaluate,
+    threads: usize,
+}
+
+impl Validation {
+    /// Evaluates with this compute dtype.
+    pub fn new(images: ImagesInOrder, compute: Option<DType>, threads: usize) -> Validation {
+        let program = program(move |(model, batch): (ImageModel, Arrays)| {
+            let mut cx = with_compute(Context::eval(), compute);
+            let logits = model.forward(&batch[IMAGES], &mut cx).cast(DType::F32);
+            let each = Classes { reduction: Reduction::None, ..Classes::default() };
+            let losses = logits.cross_entropy_with(&batch[LABELS], &each);
+            (logits, losses)
+        });
+        Validation { images: Arc::new(images), program, threads }
+    }
+
+    /// How good the model is; `None` once `stop` is set.
+    pub fn scores(&self, model: &ImageModel, stop: &AtomicBool) -> Result<Option<Scores>> {
+        let mut scores = Scores::new(self.images.classes());
+        let state = LoaderState::default();
+        let threads = self.threads;
+        let mut loader = Loader::parallel(self.images.clone(), state, 2 * threads, threads);
+        while let Some(batch) = loader.next_batch() {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch = batch?;
+            let arrays = engine::arrays(&batch, STEP)?;
+            let (logits, losses) = self.program.call((model.clone(), arrays))?;
+            let (logits, losses) = (logits.to_vec::<f32>()?, losses.to_vec::<f32>()?);
+            let weights = batch.get(ROW_WEIGHTS)?.as_f32().unwrap_or_default();
+            let labels = batch.integers(LABELS)?;
+            let rows = logits.chunks_exact(scores.classes.len().max(1));
+            for (((row, label), loss), weight) in rows.zip(labels).zip(losses).zip(weights) {
+                if *weight > 0.0 {
+                    scores.add(row, usize::try_from(*label).unwrap_or_default(), f64::from(loss));
+                }
+            }
+        }
+        match scores.count {
+            0 => Err(Error::new("no picture of the validation part can be read", "check the data")),
+            _ => Ok(Some(scores)),
+        }
+    }
+}
+
+/// Threads that read pictures.
+pub(super) fn threads(section: &ImageSection) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    if section.workers > 0 { section.workers } else { (cores() / 2).max(1) }
+}
+
+/// Opens the images of a section, which must have classes.
+pub(super) fn open_images(section: &ImageSection, seed: u64) -> Result<ImageData> {
+    section.check()?;
+    let path = section.images.as_deref().unwrap_or(Path::new(""));
+    let data = ImageData::open(path, ImageSplit { validation: section.validation, seed })?;
+    match data.train.classes.is_empty() {
+        false => Ok(data),
+        true => Err(Error::new(
+            format!("the images in `{}` have captions and no classes", path.display()),
+            "give a folder with a folder of pictures for each class",
+        )),
+    }
+}
+
+impl Classifier {
+    /// Opens the images of the configuration and makes the model: with random weights, or from the
+    /// directory `train.init`.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, the images or the model, or does not fit
+    /// together.
+    pub fn from_images(config: &Config) -> Result<Classifier> {
+        config.check()?;
+        let section = config.data.images()?;
+        let (batch, seed) = (config.train.batch, config.train.seed);
+        let data = open_images(section, seed)?;
+        let classes = data.train.classes.to_vec();
+        let model = initial(config, &classes, section.size)?;
+        let transforms = section.transforms()?;
+        let reader = Arc::new(Reader::new(section.on_damaged, section.max_pixels));
+        let facts = Facts {
+            model: model.config.kind().to_owned(),
+            parameters: model.parameter_count(),
+            data: DataFacts::Images {
+                classes: classes.len(),
+                size: section.size,
+                images_per_step: batch * config.train.accumulate,
+                training: data.train.len(),
+                validation: data.validation.as_ref().map_or(0, |set| set.len()),
+            },
+            device: learner::device(),
+            notes: data.notes,
+        };
+        let source =
+            ImageBatches::new(data.train, reader.clone(), transforms.clone(), batch, seed)?;
+        let source = Arc::new(source.with_mixup(section.mixup));
+        let compute = config.train.dtype.dtype();
+        let threads = threads(section);
+        let validation = data.validation.map(|set| {
+            let images = ImagesInOrder::new(set, reader.clone(), transforms.clone(), batch)?;
+            Ok::<_, Error>(Validation::new(images, compute, threads))
+        });
+        Ok(Classifier {
+            engine: Engine::new(model, loss(config.train.label_smoothing), STEP, config),
+            feed: Feed::new(source, config.train.accumulate, threads),
+            reader,
+            transforms,
+            validation: validation.transpose()?,
+            schedule: config.learning_rate(),
+            facts,
+            batch,
+            seed,
+            watch: config.train.watch_nan,
+            data_identity: data.identity,
+        })
+    }
+
+    fn config(&self) -> Result<&ImageConfig> {
+        Ok(&self.engine.model()?.config)
+    }
+}
+
+fn initial(config: &Config, classes: &[String], size: usize) -> Result<ImageModel> {
+    let key = Key::new(config.train.seed).fold(WEIGHTS);
+    match (&config.train.init, &config.model) {
+        (Some(path), _) => {
+            let mut model = ImageModel::load(folder::model_directory(path)?)?;
+            if model.classes() != classes.len() {
+                let (known, given) = (model.classes(), classes.len());
+                return Err(Error::new(
+                    format!(
+                        "the model `{}` knows {known} classes and the images have {given}",
+                        path.display()
+                    ),
+                    "start from a model with as many classes, or from none",
+                ));
+            }
+            model.config.labels = classes.to_vec();
+            Ok(model)
+        }
+        (None, Some(section)) => {
+            Ok(ImageModel::new(&section.to_image_config(classes, size)?, &key)?)
+        }
+        (None, None) => {
+            Err(Error::new("no model is given", "add a [model] section or pass --init MODEL_DIR"))
+        }
+    }
+}
+
+/// Compiles the training step with AdamW for `batch` images of `size` x `size` pixels.
+pub(super) fn step_plan(model: &ImageModel, batch: usize, size: usize) -> Result<StepPlan> {
+    let engine = Engine::new(model.clone(), loss(0.0), STEP, &Config::default());
+    let images = Tensor::zeros([batch, 3, size, size], DType::F32);
+    let labels = Tensor::zeros([batch], DType::I64);
+    let arrays = [(IMAGES.to_owned(), images), (LABELS.to_owned(), labels)];
+    StepPlan::new(&engine, arrays.into())
+}
+
+impl Task for Classifier {
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    fn plan(&self) -> Result<StepPlan> {
+        // One batch is read: how labels look depends on mixup, and damage shows at once.
+        let batch = self.feed.source.batch(0)?;
+        StepPlan::new(&self.engine, engine::arrays(&batch, STEP)?)?.checked()
+    }
+}
+
+impl Learner for Classifier {
+    fn step(&mut self, step: u64) -> Result<Progress> {
+        let (batches, waited) = profile::host("data", || self.feed.batches(step))?;
+        let lr = self.schedule.at(step);
+        let (loss, grad_norm) = self.engine.step(step, lr, &batches, self.watch)?;
+        let seen = (self.batch * batches.len()) as u64;
+        Ok(Progress { loss, grad_norm, lr, seen, waited })
+    }
+
+    fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<Evaluated>> {
+        let Some(validation) = &self.validation else { return Ok(None) };
+        let scores = validation.scores(self.engine.best_model()?, stop)?;
+        Ok(scores.map(|scores| {
+            let mut evaluated = scores.evaluated();
+            evaluated.scores.insert("damaged", self.reader.damaged() as f64);
+            evaluated
+        }))
+    }
+
+    fn sample(&mut self, step: u64) -> Result<Option<Sample>> {
+        let batch = self.feed.source.batch(step)?;
+        let values = batch.get(IMAGES)?.as_f32().unwrap_or_default();
+        let rows = values.chunks_exact((values.len() / self.batch).max(1));
+        let (count, columns) = GRID;
+        let pictures: Vec<Picture> =
+            rows.take(count).map(|values| self.transforms.restored(values)).collect();
+        Ok(Some(Sample::Picture(Picture::grid(&pictures, columns)?)))
+    }
+
+    fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
+        writer.bytes(CONFIG_FILE, self.config()?.to_json().as_bytes())?;
+        writer.bytes(PREPROCESSING, preprocessing::to_json(&self.transforms).as_bytes())?;
+        self.engine.save(writer)?;
+        // The position in the data and all random numbers follow from the seed and the step.
+        Ok(json!({ "data": self.data_identity, "seed": self.seed }))
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
+        if state.get("data").and_then(Value::as_str) != Some(&self.data_identity) {
+            return Err(Error::new(
+                format!(
+                    "the images are not the ones that `{}` learned from",
+                    checkpoint.path().display()
+                ),
+                "give the same images, or start a new run with --init",
+            ));
+        }
+        self.engine.restore_from(checkpoint)
+    }
+
+    fn export(&self, path: &Path) -> Result<()> {
+        self.engine.best_model()?.save(path)?;
+        let text = preprocessing::to_json(&self.transforms);
+        Ok(atomic::write_bytes(&path.join(PREPROCESSING), text.as_bytes())?)
+    }
+
+    fn explain_not_finite(&mut self, step: u64) -> Option<String> {
+        let lr = self.schedule.at(step);
+        let batches = self.feed.batches(step);
+        Some(self.engine.explained(step, lr, batches))
+    }
+
+    fn news(&mut self) -> Vec<String> {
+        self.reader.news()
+    }
+
+    fn unit(&self) -> &'static str {
+        "images"
+    }
+
+    fn device(&self) -> String {
+        self.facts.device.clone()
+    }
+
+    fn checkpoint_bytes(&self) -> u64 {
+        // A little for configuration and manifest.
+        self.engine.state_bytes() + (1 << 16)
+    }
+}
