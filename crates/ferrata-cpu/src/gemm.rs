@@ -1,7 +1,7 @@
 //! Matrix products of any strides, batched.
 //!
-//! Map: `packed` (the blocked product), `pack` and `tile` (its two loops), `skinny` (few rows
-//! or few columns, bound by memory), `element` (dtypes).
+//! Map: `packed` (the blocked product), `deep` (long sums, cut), `pack` and `tile` (its two loops), `skinny` (few rows
+//! or few columns, bound by memory), `winograd` (convolutions of 3 × 3 taps), `element` (dtypes).
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -13,11 +13,13 @@ use crate::isa::{Isa, Kernel, Level};
 use crate::pool::Pool;
 use crate::simd::{Dot, Fma, Simd, VectorI32, VectorI64};
 
+mod deep;
 mod element;
 mod pack;
 mod packed;
 mod skinny;
 mod tile;
+mod winograd;
 
 #[cfg(test)]
 mod tests;
@@ -189,7 +191,7 @@ fn batched<L, D, In, Out, A>(pool: &Pool, problem: &Gemm<'_>)
 where
     L: Level,
     D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
-    A: Copy + Default + skinny::Sum + Send + Sync + 'static,
+    A: Stored<A> + Default + skinny::Sum,
     In: Stored<A>,
     Out: Stored<A>,
 {
@@ -202,7 +204,10 @@ where
         let product = shared.product::<In, Out, A>(index);
         // SAFETY: `gemm`'s contract, and `Isa::run` chose `L` by what the machine has.
         unsafe {
-            if !product.multiply_skinny::<L, D::Acc>(pool) {
+            let done = product.multiply_skinny::<L, D::Acc>(pool)
+                || product.multiply_winograd::<L>(pool)
+                || product.multiply_deep::<L, D>(pool);
+            if !done {
                 product.multiply::<L, D>(pool);
             }
         }
@@ -254,6 +259,7 @@ impl<'a> Shared<'a> {
             b: g.b.data.cast::<In>().wrapping_offset(b),
             b_rows: g.b.rows,
             b_columns: g.b.columns,
+            first: 0,
             c: out,
             c_row: g.c.map_or(0, |o| o.row_stride),
             accumulate: g.accumulate,

@@ -41,8 +41,13 @@ impl<'a> Places<'a> {
         self.uneven.map_or(index as isize * self.stride, |steps| steps.at(index))
     }
 
+    /// Elements from one to the next within a run.
+    pub fn stride(self) -> isize {
+        self.stride
+    }
+
     /// How many from this one on follow each other at the stride.
-    fn run(self, index: usize) -> usize {
+    pub fn run(self, index: usize) -> usize {
         self.uneven.map_or(usize::MAX, |steps| steps.run(self.first + index))
     }
 
@@ -201,8 +206,18 @@ where
                 }
             };
         }
-        // SAFETY: `pack_for`'s contract.
-        if !unsafe { self.interleave::<L>(first, steps, to, panels) } {
+        // Whole panels of single steps are moved as fast without masks.
+        if G > 1 && Self::interleaves::<L>() {
+            for (group, steps) in steps.chunks_exact(G).enumerate() {
+                for panel in 0..panels {
+                    // SAFETY: `pack_for`'s contract; the path can.
+                    unsafe {
+                        let to = to.add(panel * size + group * G * p.width);
+                        self.interleave(first.add(panel * p.width), steps, to, p.width);
+                    }
+                }
+            }
+        } else {
             match p.width {
                 4 => fixed!(4),
                 6 => fixed!(6),
@@ -227,42 +242,25 @@ where
         }
     }
 
-    /// As `copy` does whole groups, in registers, if groups of several steps have 32 bits and the
-    /// path can; says so.
+    /// Whether the path can pack groups of neighbouring lines in registers: those of 32 bits.
+    fn interleaves<L: Level>() -> bool {
+        P::FLIP.is_some() && L::ISA >= crate::Isa::Avx512 && size_of::<P>() * G == size_of::<u32>()
+    }
+
+    /// Packs a group of steps of some lines of a panel, which are neighbours in memory.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn interleave<L: Level>(
-        &self,
-        from: *const In,
-        steps: &[isize],
-        to: *mut P,
-        panels: usize,
-    ) -> bool {
-        let Some(flip) = P::FLIP else { return false };
-        if L::ISA < crate::Isa::Avx512 || G == 1 || size_of::<P>() * G != size_of::<u32>() {
-            return false;
+    unsafe fn interleave(&self, from: *const In, steps: &[isize], to: *mut P, lines: usize) {
+        // SAFETY: `pack_for`'s contract; the path interleaves.
+        unsafe {
+            let at: [*const u8; G] = std::array::from_fn(|g| from.offset(steps[g]).cast::<u8>());
+            x86::interleave(at, to.cast(), lines, P::FLIP.unwrap_or_default());
         }
-        let width = self.panels.width;
-        for (group, steps) in steps.chunks_exact(G).enumerate() {
-            for panel in 0..panels {
-                // SAFETY: `pack_for`'s contract; the level has AVX-512.
-                unsafe {
-                    let from = from.add(panel * width);
-                    let at: [*const u8; G] =
-                        std::array::from_fn(|g| from.offset(steps[g]).cast::<u8>());
-                    let to = to.add(panel * self.panel + group * G * width);
-                    x86::interleave(at, to.cast(), width, flip);
-                }
-            }
-        }
-        true
     }
 
     /// As above, where there are no such instructions.
     #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn interleave<L: Level>(&self, _: *const In, _: &[isize], _: *mut P, _: usize) -> bool {
-        false
-    }
+    unsafe fn interleave(&self, _: *const In, _: &[isize], _: *mut P, _: usize) {}
 
     /// The panel that begins with a line, wherever its lines lie.
     #[inline(always)]
@@ -279,6 +277,17 @@ where
                 to.write_bytes(0, depth.next_multiple_of(G) * p.width);
             } else if !depth.is_multiple_of(G) {
                 to.add(depth / G * G * p.width).write_bytes(0, G * p.width);
+            }
+            if p.line.stride == 1 && Self::interleaves::<L>() {
+                for run in p.line.runs(line..line + count) {
+                    let (first, count) = (run.start - line, run.len());
+                    let from = p.from.offset(lines[first]);
+                    for (group, steps) in block.steps.chunks_exact(G).enumerate() {
+                        let to = to.add((group * p.width + first) * G);
+                        self.interleave(from, steps, to, count);
+                    }
+                }
+                return self.gather(p.from, lines, block.steps, to, depth / G * G..depth);
             }
             if p.step.stride != 1 {
                 return self.gather(p.from, lines, block.steps, to, 0..depth);
@@ -465,10 +474,10 @@ mod x86 {
                 let mut groups = _mm512_set1_epi8(flip as i8);
                 for (g, from) in from.into_iter().enumerate() {
                     let from = from.add(first * element);
-                    let wide = if element == 2 {
-                        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()))
-                    } else {
-                        _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from.cast()))
+                    let wide = match element {
+                        4 => _mm512_maskz_loadu_epi32(mask, from.cast()),
+                        2 => _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast())),
+                        _ => _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, from.cast())),
                     };
                     let place = _mm_cvtsi32_si128((8 * element * g) as i32);
                     groups = _mm512_xor_si512(groups, _mm512_sll_epi32(wide, place));

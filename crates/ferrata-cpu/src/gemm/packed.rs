@@ -43,6 +43,10 @@ const TASK_GROUPS: usize = 256;
 const SERIAL: usize = 1 << 19;
 /// Tiles in a row of the output up to which reading the left operand in place beats packing it.
 const FEW_TILES: usize = 8;
+/// Rows at one stride, and steps that are neighbours, from which on it does so where there are several
+/// such runs.
+const FEW_ROWS: usize = 4;
+const LONG_RUN: usize = 64;
 
 /// One product `C = A·B`, all strides in elements. Rows and columns of the operands lie anywhere.
 pub(super) struct Product<'a, In, Out, A> {
@@ -55,6 +59,8 @@ pub(super) struct Product<'a, In, Out, A> {
     pub b: *const In,
     pub b_rows: &'a Steps,
     pub b_columns: &'a Steps,
+    /// The first step.
+    pub first: usize,
     /// Rows of contiguous elements; null where only the epilogue wants the result.
     pub c: *mut Out,
     pub c_row: usize,
@@ -264,15 +270,16 @@ where
     {
         let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
         let groups = self.k.div_ceil(D::GROUP);
-        let visit = part(groups, DEPTH, 1).max(1);
+        let in_place = self.left_in_place::<D>();
+        let run = if in_place { self.a_columns.inner() / D::GROUP } else { groups };
+        let visit = part(run.min(groups), DEPTH, 1).max(1);
         let depth = groups.min(VISITS * visit);
         let row_bytes = depth * D::GROUP * size_of::<D::Left>();
         let column_bytes = depth * D::GROUP * size_of::<D::Right>();
         let most = (Caches::get().l3 / 2).min(CHUNK_BYTES) / column_bytes.max(1);
         let columns = part(self.n, most.max(nr) / nr * nr, nr);
         let split = self.split(row_bytes, columns, [mr, nr]);
-        let in_place = self.left_in_place::<D>(columns);
-        let shared = split.columns > 1 && in_place.is_none();
+        let shared = split.columns > 1 && !in_place;
         let kept = self.buffered() && depth < groups;
         let mut room = Room::default();
         let b = room.take(columns * column_bytes);
@@ -315,7 +322,7 @@ where
     }
 
     /// Whether `c` cannot hold partial sums.
-    fn buffered(&self) -> bool {
+    pub(super) fn buffered(&self) -> bool {
         self.c.is_null() || TypeId::of::<Out>() != TypeId::of::<A>()
     }
 
@@ -335,14 +342,14 @@ where
     /// Rows of the left operand.
     fn left(&self, rows: &Range<usize>, steps: &Range<usize>) -> Lines<'_, In> {
         let line = Places::of(self.a_rows).from(rows.start);
-        let step = Places::of(self.a_columns).from(steps.start);
+        let step = Places::of(self.a_columns).from(self.first + steps.start);
         Lines { from: self.a, line, step, count: rows.len() }
     }
 
     /// Columns of the right operand.
     fn right(&self, columns: &Range<usize>, steps: &Range<usize>) -> Lines<'_, In> {
         let line = Places::of(self.b_columns).from(columns.start);
-        let step = Places::of(self.b_rows).from(steps.start);
+        let step = Places::of(self.b_rows).from(self.first + steps.start);
         Lines { from: self.b, line, step, count: columns.len() }
     }
 
@@ -382,7 +389,7 @@ where
         chunk: &Chunk<D>,
         visit: usize,
         split: Split,
-        in_place: Option<isize>,
+        in_place: bool,
     ) where
         L: Level,
         D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
@@ -394,7 +401,7 @@ where
             let rows = share(&(0..self.m), split.rows, mr, task / split.columns);
             let columns = share(&chunk.columns, split.columns, nr, task % split.columns);
             let mut room = Room::default();
-            let own = chunk.a.is_none() && in_place.is_none();
+            let own = chunk.a.is_none() && !in_place;
             let packed = if own { rows.len().next_multiple_of(mr) } else { 0 };
             let a = room.take(packed * row * size_of::<D::Left>());
             let a_sums = room.take(packed * size_of::<i32>());
@@ -407,16 +414,16 @@ where
                 // room for what is packed, for sums of the output and for sums of rows.
                 unsafe {
                     let a_sums = base.add(a_sums).cast::<i32>();
-                    let (a, a_sums) = match (&chunk.a, in_place) {
-                        (Some(shared), _) => {
+                    let (left, a_sums) = match &chunk.a {
+                        Some(shared) => {
                             let sums = shared.sums.wrapping_add(rows.start);
-                            (shared.panels.add(rows.start * row).cast_const(), sums)
+                            (Left::Packed(shared.panels.add(rows.start * row)), sums)
                         }
-                        (None, Some(stride)) => {
-                            let first = rows.start as isize * stride + steps.start as isize;
-                            (self.a.offset(first).cast(), a_sums)
+                        None if in_place => {
+                            let Lines { from, line, step, .. } = self.left(&rows, &steps);
+                            (Left::InPlace { from: from.cast(), line, step }, a_sums)
                         }
-                        (None, None) => {
+                        None => {
                             let wanted = D::Right::SHIFT != 0;
                             let sums = if wanted { a_sums } else { std::ptr::null_mut() };
                             let panels = base.add(a).cast::<D::Left>();
@@ -425,17 +432,11 @@ where
                             let both = [all.clone(), all];
                             let lines = self.left(&rows, &steps);
                             packed.fill::<L, D, In>(&lines, 0..rows.len(), both);
-                            (panels.cast_const(), a_sums)
+                            (Left::Packed(panels), a_sums)
                         }
                     };
-                    let block = Block::<D> {
-                        chunk,
-                        visit,
-                        a,
-                        a_row: in_place.map(|stride| stride as usize),
-                        a_sums,
-                        sums: base.add(sums).cast(),
-                    };
+                    let sums = base.add(sums).cast();
+                    let block = Block::<D> { chunk, visit, left, a_sums, sums };
                     for at in columns.clone().step_by(COLUMNS) {
                         let columns = at..(at + COLUMNS).min(columns.end);
                         self.block::<L, D>(&block, &rows, &columns);
@@ -464,19 +465,21 @@ where
         split
     }
 
-    /// Elements from one row of the left operand to the next, if its layout lets tiles read it
-    /// without packing, and that is faster.
-    fn left_in_place<D>(&self, columns: usize) -> Option<isize>
+    /// Whether the left operand's layout lets tiles read it without packing, and that is faster.
+    fn left_in_place<D>(&self) -> bool
     where
         D: Dot<Left: Pack<In>, Right: Pack<In>>,
     {
         let same = D::Left::FLIP == Some(0) && D::Right::SHIFT == 0;
-        let row = self.a_rows.single().filter(|&row| row > 0)?;
-        let rows = self.a_columns.single() == Some(1) && self.k.is_multiple_of(D::GROUP);
+        let (row, steps) = (self.a_rows.stride(), self.a_columns);
+        // Of several runs of steps, each is a visit to a tile.
+        let long = steps.single().is_some() || steps.inner() >= LONG_RUN;
+        let steps = steps.stride() == 1 && steps.inner().is_multiple_of(D::GROUP) && long;
+        let rows = row > 0 && (self.a_rows.single().is_some() || self.a_rows.inner() >= FEW_ROWS);
         // Rows a page apart would push each other out of the first cache.
         let apart = !(row as usize).wrapping_mul(size_of::<In>()).is_multiple_of(4096);
-        let few = columns <= FEW_TILES * D::Acc::TILE_VECTORS * D::Acc::LANES;
-        (same && rows && apart && few).then_some(row)
+        let few = self.n <= FEW_TILES * D::Acc::TILE_VECTORS * D::Acc::LANES;
+        same && rows && steps && apart && few
     }
 
     /// Computes some columns of a block, and finishes them when the chunk is the last of the depth.
@@ -536,15 +539,21 @@ where
     }
 }
 
+/// A task's rows of the left operand, from the chunk's first step on.
+#[derive(Clone, Copy)]
+enum Left<'a, P> {
+    /// Panels.
+    Packed(*const P),
+    /// Where they are.
+    InPlace { from: *const P, line: Places<'a>, step: Places<'a> },
+}
+
 /// The operands of a task.
 struct Block<'a, D: Dot> {
     chunk: &'a Chunk<D>,
     /// Groups of steps between two visits to a tile.
     visit: usize,
-    /// The task's rows, from the chunk's first step on.
-    a: *const D::Left,
-    /// Elements from one row of `a` to the next where it is not packed.
-    a_row: Option<usize>,
+    left: Left<'a, D::Left>,
     a_sums: *mut i32,
     /// Room for the accumulators of some columns.
     sums: *mut Accumulator<D>,
@@ -569,36 +578,58 @@ impl<D: Dot> Kernel for Tiles<'_, D> {
         let (mr, nr) = (D::Acc::TILE_ROWS, D::Acc::TILE_VECTORS * D::Acc::LANES);
         let (block, chunk) = (self.block, self.block.chunk);
         let groups = chunk.groups.len();
-        // Even without steps there is one visit: it writes zeros.
         for j in self.columns.clone().step_by(nr) {
-            for from in (0..groups.max(1)).step_by(block.visit) {
-                for i in (0..self.rows).step_by(mr) {
-                    // SAFETY: the panels and the tile lie within the block.
+            let mut from = 0;
+            // Even without steps there is one visit: it writes zeros.
+            loop {
+                let depth = block.visit.min(groups - from);
+                let depth = match block.left {
+                    Left::Packed(_) => depth,
+                    Left::InPlace { step, .. } => depth.min(step.run(from * D::GROUP) / D::GROUP),
+                };
+                let mut i = 0;
+                while i < self.rows {
+                    let most_rows = self.rows - i;
+                    // SAFETY: the panels, or the rows and steps, and the tile lie within the block.
                     unsafe {
-                        let a = match block.a_row {
-                            None => block.a.add((i * groups + from * mr) * D::GROUP),
-                            Some(row) => block.a.add(i * row + from * D::GROUP),
-                        };
-                        let tile = Tile {
-                            depth: block.visit.min(groups - from),
-                            a,
-                            a_stride: block.a_row.unwrap_or(mr * D::GROUP),
+                        let mut tile = Tile {
+                            depth,
+                            a: std::ptr::null(),
+                            a_stride: mr * D::GROUP,
                             b: chunk.b.panels.add((j * groups + from * nr) * D::GROUP).cast_const(),
                             c: self.c.add(i * self.ld + j - self.columns.start),
                             ld: self.ld,
-                            rows: (self.rows - i).min(mr),
+                            rows: most_rows.min(mr),
                             cols: (self.columns.end - j).min(nr),
                             accumulate: self.accumulate || from > 0,
                         };
-                        match block.a_row {
-                            None => tile.dots::<L, D>(),
-                            Some(_) => tile.dots_of_rows::<L, D>(),
+                        match block.left {
+                            Left::Packed(panels) => {
+                                tile.a = panels.add((i * groups + from * mr) * D::GROUP);
+                                tile.dots::<L, D>();
+                            }
+                            Left::InPlace { from: first, line, step } => {
+                                tile.a = first.offset(line.at(i) + step.at(from * D::GROUP));
+                                tile.a_stride = line.stride() as usize;
+                                tile.rows = height(line.run(i).min(most_rows), mr);
+                                tile.dots_of_rows::<L, D>();
+                            }
                         }
+                        i += tile.rows;
                     }
+                }
+                from += depth;
+                if from >= groups {
+                    break;
                 }
             }
         }
     }
+}
+
+/// Rows of the next tile of some that lie at one stride: the last two are of about one height.
+fn height(rows: usize, most: usize) -> usize {
+    if rows < 2 * most && rows > most { (rows / 2).next_multiple_of(2) } else { rows.min(most) }
 }
 
 /// Takes out of sums of products what shifting one operand has added: `shift · Σ other`.
@@ -661,12 +692,12 @@ impl<Out: Stored<A>, A> Kernel for Widen<Out, A> {
 }
 
 /// Copies rows of accumulators to the output.
-struct Narrow<Out, A> {
-    size: [usize; 2],
-    from: *const A,
-    from_row: usize,
-    to: *mut Out,
-    to_row: usize,
+pub(super) struct Narrow<Out, A> {
+    pub size: [usize; 2],
+    pub from: *const A,
+    pub from_row: usize,
+    pub to: *mut Out,
+    pub to_row: usize,
 }
 
 impl<Out: Stored<A>, A> Kernel for Narrow<Out, A> {

@@ -81,6 +81,11 @@ impl<T: Element> Matrix<T> {
             Steps::new(&sizes, &[outer, stride])
         };
         let (rows, columns) = (places(rows, row), places(columns, column));
+        Matrix::placed(random, batch, rows, columns)
+    }
+
+    /// A batch of matrices whose rows and columns lie there.
+    fn placed(random: &mut Random, batch: usize, rows: Steps, columns: Steps) -> Matrix<T> {
         let bounds = [rows.bounds(), columns.bounds()];
         let start = -bounds.iter().map(|b| b.0).sum::<isize>();
         let size = start + bounds.iter().map(|b| b.1).sum::<isize>() + 1;
@@ -106,10 +111,23 @@ fn check<In: Element, Out: Element>(pool: &Pool, isa: Isa, random: &mut Random, 
     let [batch, m, n, k] = size;
     let a = Matrix::<In>::random(random, batch, m, k);
     let b = Matrix::<In>::random(random, batch, k, n);
+    let accumulate = random.below(2) == 0;
+    product::<In, Out>(pool, isa, random, [&a, &b], size, accumulate);
+}
+
+/// Compares one product with sums in f64. The largest error, relative to the largest sum.
+fn product<In: Element, Out: Element>(
+    pool: &Pool,
+    isa: Isa,
+    random: &mut Random,
+    [a, b]: [&Matrix<In>; 2],
+    size: [usize; 4],
+    accumulate: bool,
+) -> f64 {
+    let [batch, m, n, k] = size;
     let ld = n + random.below(3);
     let before: Vec<Out> = (0..batch * m * ld + 1).map(|_| Out::make(random)).collect();
     let mut c = before.clone();
-    let accumulate = random.below(2) == 0;
     let dims = [BatchDim {
         extent: batch,
         a_stride: a.batch,
@@ -134,6 +152,7 @@ fn check<In: Element, Out: Element>(pool: &Pool, isa: Isa, random: &mut Random, 
     // One rounding per step, of sums whose terms are at most 1; one more to the output.
     let accumulator = In::DTYPE.accumulator().epsilon();
     let tolerance = (k + 2) as f64 * accumulator * (k + 1) as f64;
+    let (mut worst, mut largest) = (0.0f64, 0.0f64);
     for t in 0..batch {
         for i in 0..m {
             for j in 0..n {
@@ -141,6 +160,7 @@ fn check<In: Element, Out: Element>(pool: &Pool, isa: Isa, random: &mut Random, 
                 let start = if accumulate { before[at].wide() } else { 0.0 };
                 let sum: f64 = (0..k).map(|p| a.at(t, i, p) * b.at(t, p, j)).sum();
                 let (got, want) = (c[at].wide(), start + sum);
+                (worst, largest) = (worst.max((got - want).abs()), largest.max(want.abs()));
                 if Out::DTYPE.is_float() {
                     let tolerance = tolerance + Out::DTYPE.epsilon() * (want.abs() + tolerance);
                     assert!((got - want).abs() <= tolerance, "{what}: {got} {want} at {t} {i} {j}");
@@ -158,6 +178,7 @@ fn check<In: Element, Out: Element>(pool: &Pool, isa: Isa, random: &mut Random, 
             }
         }
     }
+    worst / largest
 }
 
 /// Extents that meet every edge: none, one, around the tiles, and beyond a task.
@@ -215,6 +236,79 @@ fn long_sums_and_many_blocks() {
         check::<f32, f32>(&pool, isa, &mut random, [1, 13, 33, 8500]);
         check::<bf16, bf16>(&pool, isa, &mut random, [1, 13, 33, 16_500]);
         check::<i8, i8>(&pool, isa, &mut random, [1, 13, 33, 32_900]);
+    }
+}
+
+/// Channels-last images, as a window of 3 × 3 taps steps through them: images, rows and columns of
+/// pixels; taps and channels.
+fn window([images, rows, columns, channels]: [usize; 4]) -> [Steps; 2] {
+    let column = channels as isize;
+    let row = (columns as isize + 2) * column;
+    let image = (rows as isize + 2) * row;
+    let taps = Steps::new(&[3, 3, channels], &[row, column, 1]);
+    [Steps::new(&[images, rows, columns], &[image, row, column]), taps]
+}
+
+/// Convolutions and their gradients, with channels and pixels enough to be transformed.
+#[test]
+fn transformed_convolutions_stay_exact() {
+    let pool = Pool::new(2);
+    for isa in Isa::available() {
+        let mut random = Random(7);
+        for [images, rows, columns, channels, outputs] in
+            [[1, 16, 16, 32, 48], [2, 15, 7, 80, 32], [20, 3, 4, 48, 64], [1, 9, 40, 160, 32]]
+        {
+            let (pixels, taps) = (images * rows * columns, 9 * channels);
+            let [of_pixels, of_taps] = window([images, rows, columns, channels]);
+            let images = Matrix::<f32>::placed(&mut random, 1, of_pixels.clone(), of_taps.clone());
+            let wide = taps as isize;
+            let around = Steps::new(&[9, channels], &[-(channels as isize), 1]);
+            let outside =
+                Steps::new(&[9, channels], &[-((channels * outputs) as isize), outputs as isize]);
+            for (sums, columns) in [
+                (Steps::new(&[taps], &[1]), Steps::new(&[outputs], &[wide])),
+                (around, Steps::new(&[outputs], &[wide])),
+                (outside, Steps::new(&[outputs], &[1])),
+            ] {
+                let weights = Matrix::<f32>::placed(&mut random, 1, sums, columns);
+                let (both, size) = ([&images, &weights], [1, pixels, outputs, taps]);
+                let worst = product::<f32, f32>(&pool, isa, &mut random, both, size, false);
+                assert!(worst <= 1e-6, "{isa} {size:?}: {worst:e}");
+            }
+            let gap = outputs as isize + 16;
+            let (down, across) = (Steps::new(&[outputs], &[1]), Steps::new(&[pixels], &[gap]));
+            let gradient = Matrix::<f32>::placed(&mut random, 1, down, across);
+            let images = Matrix::<f32>::placed(&mut random, 1, of_pixels, of_taps);
+            let (both, size) = ([&gradient, &images], [1, outputs, taps, pixels]);
+            let worst = product::<f32, f32>(&pool, isa, &mut random, both, size, false);
+            assert!(worst <= 1e-6, "{isa} gradient {size:?}: {worst:e}");
+        }
+    }
+}
+
+/// Sums that are cut into parts, and left operands read in place, in runs.
+#[test]
+fn long_sums_of_few_and_windows_in_place() {
+    let pool = Pool::new(2);
+    fn all<In: Element, Out: Element>(pool: &Pool, isa: Isa, random: &mut Random) {
+        for size in [[1, 14, 40, 2100], [1, 9, 27, 4099]] {
+            check::<In, Out>(pool, isa, random, size);
+        }
+        for [rows, columns, channels] in [[5, 7, 24], [3, 26, 32], [2, 4, 70]] {
+            let [pixels, taps] = window([2, rows, columns, channels]);
+            let a = Matrix::<In>::placed(random, 1, pixels, taps);
+            let (m, n, k) = (2 * rows * columns, 40, 9 * channels);
+            let b = Matrix::<In>::random(random, 1, k, n);
+            product::<In, Out>(pool, isa, random, [&a, &b], [1, m, n, k], false);
+        }
+    }
+    for isa in Isa::available() {
+        let mut random = Random(23);
+        all::<f32, f32>(&pool, isa, &mut random);
+        all::<f64, f64>(&pool, isa, &mut random);
+        all::<bf16, bf16>(&pool, isa, &mut random);
+        all::<bf16, f32>(&pool, isa, &mut random);
+        all::<i8, i32>(&pool, isa, &mut random);
     }
 }
 

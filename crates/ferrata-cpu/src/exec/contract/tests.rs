@@ -91,8 +91,8 @@ fn number(random: &mut Random, dtype: DType) -> Scalar {
 }
 
 /// Runs a product on every path and compares with the interpreter, memory between the elements of
-/// the result too.
-fn check(pool: &Pool, random: &mut Random, loops: &Loops, dtypes: [DType; 2], what: &str) {
+/// the result too, and one thread with several.
+fn check(pools: &[Pool; 2], random: &mut Random, loops: &Loops, dtypes: [DType; 2], what: &str) {
     let (kernel, types) = loops.kernel(random, dtypes);
     let inputs: Vec<Literal> = types[..3]
         .iter()
@@ -115,17 +115,21 @@ fn check(pool: &Pool, random: &mut Random, loops: &Loops, dtypes: [DType; 2], wh
     let want = interpret(&plan, &inputs.iter().collect::<Vec<_>>()).unwrap().remove(0);
     let length: usize = kernel.k.iter().product();
     for isa in Isa::available() {
-        let mut bytes: Vec<Vec<u8>> = inputs.iter().map(Literal::to_bytes).collect();
-        // What the interpreter fills unwritten memory with.
-        bytes.push(vec![0xA5; types[3].bytes()]);
-        let operands: Vec<*mut u8> = bytes.iter_mut().map(|b| b.as_mut_ptr()).collect();
         let ready = ContractKernel::new(isa, &kernel).unwrap();
-        for (operand, first, end, _) in ready.reaches() {
-            assert!(first >= 0 && end as usize <= bytes[operand].len(), "{what}: {operand}");
-        }
-        // SAFETY: all that is reached lies within the buffers; heap memory is aligned.
-        unsafe { ready.run(pool, &operands) }.unwrap();
-        let got = Literal::from_bytes(types[3].clone(), &bytes[3]).unwrap();
+        let [one, several] = pools.each_ref().map(|pool| {
+            let mut bytes: Vec<Vec<u8>> = inputs.iter().map(Literal::to_bytes).collect();
+            // What the interpreter fills unwritten memory with.
+            bytes.push(vec![0xA5; types[3].bytes()]);
+            for (operand, first, end, _) in ready.reaches() {
+                assert!(first >= 0 && end as usize <= bytes[operand].len(), "{what}: {operand}");
+            }
+            let operands: Vec<*mut u8> = bytes.iter_mut().map(|b| b.as_mut_ptr()).collect();
+            // SAFETY: all that is reached lies within the buffers; heap memory is aligned.
+            unsafe { ready.run(pool, &operands) }.unwrap();
+            bytes.remove(3)
+        });
+        assert!(one == several, "{what}, {isa}: the number of threads changes bits");
+        let got = Literal::from_bytes(types[3].clone(), &one).unwrap();
         for i in 0..types[3].elements() {
             let (g, w) = (got.get(i).as_f64(), want.get(i).as_f64());
             let rounding = 2.0 * dtypes[1].epsilon() * w.abs();
@@ -135,6 +139,10 @@ fn check(pool: &Pool, random: &mut Random, loops: &Loops, dtypes: [DType; 2], wh
             assert!(same, "{what}, {isa}: element {i} is {g}, not {w} ± {allowed:e}");
         }
     }
+}
+
+fn pools() -> [Pool; 2] {
+    [1, 3].map(Pool::new)
 }
 
 /// A two-dimensional convolution over channels-last images.
@@ -228,7 +236,7 @@ impl Convolution {
 
 #[test]
 fn convolutions_are_products_of_windows() {
-    let pool = Pool::new(2);
+    let pools = pools();
     let mut random = Random(5);
     for round in 0..60 {
         let convolution = Convolution::random(&mut random);
@@ -243,15 +251,15 @@ fn convolutions_are_products_of_windows() {
         let (gap, flipped) = (random.pick(&[0, 0, 1]), random.below(2) == 0);
         let what = format!("{round}: {convolution:?} {dtypes:?} gap {gap} flipped {flipped}");
         let loops = convolution.forward(gap, flipped, random.below(2) == 0);
-        check(&pool, &mut random, &loops, dtypes, &what);
+        check(&pools, &mut random, &loops, dtypes, &what);
         let loops = convolution.weight_gradient();
-        check(&pool, &mut random, &loops, dtypes, &format!("weights of {what}"));
+        check(&pools, &mut random, &loops, dtypes, &format!("weights of {what}"));
     }
 }
 
 #[test]
 fn loops_of_any_number_size_and_stride() {
-    let pool = Pool::new(2);
+    let pools = pools();
     let mut random = Random(11);
     for round in 0..60 {
         let mut size = || random.pick(&[0, 1, 1, 2, 3, 5, 9, 14]);
@@ -270,6 +278,6 @@ fn loops_of_any_number_size_and_stride() {
         let loops = Loops { batch: Vec::new(), m: vec![rows, inner], n: vec![columns], k };
         let dtype = random.pick(&[DType::F32, DType::F64, DType::BF16, DType::I32, DType::U8]);
         let out = if dtype.is_float() { dtype } else { dtype.accumulator() };
-        check(&pool, &mut random, &loops, [dtype, out], &format!("{round}: {sizes:?} {dtype}"));
+        check(&pools, &mut random, &loops, [dtype, out], &format!("{round}: {sizes:?} {dtype}"));
     }
 }
