@@ -18,6 +18,8 @@ const RATIO: usize = 4;
 const STEPS: usize = 512;
 /// Parts, at least and at most.
 const PARTS: [usize; 2] = [4, 16];
+/// Elements of all parts, wanted at most.
+const SUMS: usize = 1 << 20;
 /// Tasks that add up the parts.
 const TASKS: usize = 8;
 
@@ -36,7 +38,9 @@ where
         L: Level,
         D: Dot<Acc: Simd<Elem = A>, Left: Pack<In>, Right: Pack<In>>,
     {
-        let (elements, parts) = (self.m * self.n, (self.k / STEPS).min(PARTS[1]));
+        let elements = self.m * self.n;
+        let most = (SUMS / elements).clamp(PARTS[0], PARTS[1]);
+        let parts = (self.k / STEPS).min(most);
         let deep = self.k >= RATIO * self.m.max(self.n) && elements <= ELEMENTS;
         if !deep || parts < PARTS[0] {
             return false;

@@ -11,10 +11,10 @@ use crate::isa::Level;
 use crate::pool::Pool;
 use crate::simd::Simd;
 
-/// Channels and outputs whose gradients are summed up together, at most.
-const SIDE: usize = 64;
+/// Outputs and channels whose gradients are summed up together, at most.
+const SIDES: [usize; 2] = [128, 64];
 /// Squares that are summed up between two visits to these sums, about.
-const VISIT_TILES: usize = 64;
+const VISIT_TILES: usize = 128;
 /// Tasks that sum up, at least where there are lines of squares enough.
 const TASKS: usize = 16;
 /// Tasks that transform the sums of a block back.
@@ -40,10 +40,10 @@ impl Gradient {
     /// As for `forward`.
     pub unsafe fn run<L: Level>(&self, pool: &Pool, target: &Target<'_>) {
         let (outputs, channels) = (0..self.outputs, 0..self.window.channels);
-        let [down, across] = [&outputs, &channels].map(|all| all.len().div_ceil(SIDE));
+        let [down, across] = [outputs.len().div_ceil(SIDES[0]), channels.len().div_ceil(SIDES[1])];
         let blocks = down * across;
         let parts = TASKS.div_ceil(blocks).min(self.window.lines());
-        let sums = Planes::rows(std::ptr::null_mut(), SIDE, SIDE);
+        let sums = Planes::rows(std::ptr::null_mut(), SIDES[0], SIDES[1]);
         let side = |block: usize| {
             let output = share(&outputs, down, UNIT, block / across);
             [output, share(&channels, across, UNIT, block % across)]
@@ -86,11 +86,12 @@ impl Gradient {
         let null = std::ptr::null_mut();
         let left = Planes::rows(null, visit * across, outputs.len());
         let right = Planes::panels(null, visit * across, channels.len(), width);
-        let elements = SIDE + left.elements() + right.elements();
+        let most = SIDES[0].max(SIDES[1]);
+        let elements = most + left.elements() + right.elements();
         pool.with_scratch(worker, elements * size_of::<f32>(), |scratch| {
             // SAFETY: `run`'s contract; the scratch has room for all parts.
             unsafe {
-                let (zeros, data) = zeros(scratch.as_mut_ptr(), SIDE);
+                let (zeros, data) = zeros(scratch.as_mut_ptr(), most);
                 let left = Planes { data, ..left };
                 let right = Planes { data: data.add(left.elements()), ..right };
                 let images = Pixels {
