@@ -186,8 +186,11 @@ fn in_place(kernel: &Kernel) -> Vec<(usize, usize)> {
     let same = |a: &Access, b: &Access| {
         a.offset == b.offset && a.strides == b.strides && a.dtype.size() == b.dtype.size()
     };
+    // What is stored once for several turns is read again by those that come later.
+    let counts = || kernel.rows.iter().chain(&kernel.columns);
+    let moves = |a: &Access| counts().zip(&a.strides).all(|(&n, &stride)| n <= 1 || stride != 0);
     let mut pairs = Vec::new();
-    for store in kernel.stores.iter().filter(|s| s.combine.is_none()) {
+    for store in kernel.stores.iter().filter(|s| moves(&s.access)) {
         for load in &kernel.loads {
             let pair = (store.access.operand, load.operand);
             let mut all = kernel.loads.iter().filter(|l| l.operand == load.operand);
@@ -308,7 +311,9 @@ impl Planner<'_> {
                     Some(Place::Result { index, .. }) => self.takes[index].is_some(),
                     _ => false,
                 };
-                let free = !used.contains(&a) && !used.contains(&b) && !takes_input;
+                // A value that has parts already lives beside what dies here.
+                let is_new = self.lives[b].first == at;
+                let free = is_new && !used.contains(&a) && !used.contains(&b) && !takes_input;
                 if !free
                     || want != have
                     || !self.ends_at(a, at)
@@ -363,5 +368,35 @@ impl Planner<'_> {
         }
         residents.sort_by_key(|r| r.offset);
         (arena, residents)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Instruction, Loop, Store};
+    use ferrata_ir::DType;
+
+    /// Turns of a loop come in any order: a number for a whole row is read in all of them.
+    #[test]
+    fn what_all_turns_read_is_not_overwritten() {
+        let access = |operand, strides: &[isize]| Access {
+            operand,
+            dtype: DType::F32,
+            offset: 0,
+            strides: strides.to_vec(),
+        };
+        let pairs = |columns: usize, strides: &[isize]| {
+            in_place(&Kernel::Loop(Loop {
+                rows: vec![8],
+                columns: vec![columns],
+                loads: vec![access(0, strides)],
+                body: vec![Instruction::Load(0)],
+                stores: vec![Store { register: 0, access: access(1, strides), combine: None }],
+            }))
+        };
+        assert_eq!(pairs(5, &[5, 1]), [(1, 0)]);
+        assert_eq!(pairs(1, &[1, 0]), [(1, 0)]);
+        assert_eq!(pairs(5, &[1, 0]), []);
     }
 }
