@@ -40,7 +40,9 @@ mod transform;
 pub mod tree;
 
 pub use device::{Device, set_default_device};
-pub use ferrata_ir::composite::{Attention, Pairing, rope_frequencies};
+pub use ferrata_ir::composite::{
+    Attention, Conv, GridSample, Interpolation, Outside, Pairing, Pool, rope_frequencies,
+};
 pub use ferrata_ir::{DType, Error, Result, Type};
 pub use module::Module;
 pub use ops::{Classes, Padding, Reduction};

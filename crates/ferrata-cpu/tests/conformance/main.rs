@@ -4,6 +4,7 @@
 mod attention;
 mod contract;
 mod elementwise;
+mod images;
 mod primitives;
 mod random;
 mod reduce;

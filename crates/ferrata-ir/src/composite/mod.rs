@@ -15,6 +15,9 @@
 //! | `activation` | `relu`, `gelu`, `silu`, `swiglu`, `softplus` and others |
 //! | `math` | `logaddexp`, `logcumsumexp`, `hypot`, `remainder`, `floor_div`, `cummax`, `cummin` |
 //! | `norm` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, `batch_norm_train` |
+//! | `conv` | `conv`, `conv_transpose`, `unfold`, `fold` |
+//! | `pool` | `max_pool`, `avg_pool`, `adaptive_max_pool`, `adaptive_avg_pool` |
+//! | `interpolate` | `interpolate`, `grid_sample` |
 //! | `statistics` | `mean`, `var`, `std`, `norm`, `l2_normalize` |
 //! | `cross_entropy` | `cross_entropy`, `nll` |
 //! | `loss` | `mse`, `l1`, `huber`, `smooth_l1`, `bce`, `bce_with_logits`, `kl_div` |
@@ -25,11 +28,14 @@
 
 mod activation;
 pub mod attention;
+mod conv;
 mod cross_entropy;
+mod interpolate;
 mod lookup;
 mod loss;
 mod math;
 mod norm;
+mod pool;
 mod random;
 mod rope;
 mod softmax;
@@ -40,11 +46,14 @@ pub use activation::{
     selu, silu, softplus, softsign, swiglu,
 };
 pub use attention::{Attention, attention};
+pub use conv::{Conv, conv, conv_transpose, fold, unfold};
 pub use cross_entropy::{CrossEntropy, cross_entropy, nll};
+pub use interpolate::{GridSample, Interpolation, Outside, grid_sample, interpolate};
 pub use lookup::{dropout, embedding};
 pub use loss::{Reduction, bce, bce_with_logits, huber, kl_div, l1, mse, smooth_l1};
 pub use math::{cumulative_extreme, floor_div, hypot, logaddexp, logcumsumexp, remainder};
 pub use norm::{BatchNorm, batch_norm, batch_norm_train, group_norm, layer_norm, rms_norm};
+pub use pool::{Pool, adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool};
 pub use random::random_normal;
 pub use rope::{Pairing, rope, rope_frequencies, rope_table};
 pub use softmax::{log_softmax, logsumexp, softmax};

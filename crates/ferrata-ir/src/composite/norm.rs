@@ -265,9 +265,10 @@ pub struct BatchNorm {
 /// through them. `parameters` are weight, bias, running mean and running variance, one number per
 /// channel each, in the dtype of `x` or its accumulator's.
 ///
-/// Forward: `batch_norm_train_forward(x, parameters…) -> (y, running mean, running variance, mean,
-/// rstd)`. Backward: `batch_norm_train_backward(x, weight, mean, rstd, dy, …) -> cotangents of x and
-/// the parameters`. Attributes: `momentum`, `eps`.
+/// Forward: `batch_norm_train_forward(x, parameters..) -> (y, running_mean, running_variance, mean,
+/// rstd)`, where `mean` and `rstd` (`1 / sqrt(variance + eps)`) are in the accumulator dtype.
+/// Backward: `batch_norm_train_backward(x, weight, mean, rstd, dy, ..) -> (dx, dweight, dbias, 0,
+/// 0)`. Attributes: `momentum`, `eps`.
 pub fn batch_norm_train(
     b: &mut Builder,
     x: Value,
@@ -277,77 +278,79 @@ pub fn batch_norm_train(
 ) -> BatchNorm {
     let [weight, bias, running_mean, running_variance] = parameters;
     let inputs = [x, weight, bias, running_mean, running_variance];
-    let results = call(b, "batch_norm_train", &inputs, 3, |types| {
-        check_channels(&types[0], &types[1..])?;
-        let shape = &types[0].shape;
-        let others: Vec<usize> = (0..shape.len()).filter(|&d| d != 1).collect();
-        let count: usize = others.iter().map(|&d| shape[d]).product();
-        let centre = |b: &mut Builder, x: Value, mean: Value| {
-            let shift = b.broadcast(mean, shape, &[1]);
-            b.sub(x, shift)
-        };
-        let attributes = vec![("momentum", number(momentum)), ("eps", number(eps))];
-        let forward = function("batch_norm_train_forward", attributes, types, |b, inputs| {
+    let results =
+        call(b, "batch_norm_train", &inputs, 3, |types| batch_norm_function(types, momentum, eps));
+    BatchNorm { y: results[0], running_mean: results[1], running_variance: results[2] }
+}
+
+fn batch_norm_function(types: &[Type], momentum: f64, eps: f64) -> Result<Arc<Function>> {
+    check_channels(&types[0], &types[1..])?;
+    let (dtype, shape) = (types[0].dtype, types[0].shape.clone());
+    let others: Vec<usize> = (0..shape.len()).filter(|&d| d != 1).collect();
+    let count: usize = others.iter().map(|&d| shape[d]).product();
+    if count < 2 {
+        return Err(Error::new(format!(
+            "{} has no variance: {count} values per channel",
+            types[0]
+        ))
+        .help("train with more than one value per channel, or evaluate"));
+    }
+    let attributes = vec![("momentum", number(momentum)), ("eps", number(eps))];
+    let spread = |b: &mut Builder, x: Value| b.broadcast(x, &shape, &[1]);
+    let own = Own {
+        names: ("batch_norm_train", "batch_norm_train_backward"),
+        forward: function("batch_norm_train_forward", attributes, types, |b, inputs| {
             let x = widen(b, inputs[0]);
             let batch_mean = mean(b, x, &others);
-            let centred = centre(b, x, batch_mean);
+            let shift = spread(b, batch_mean);
+            let centred = b.sub(x, shift);
             let square = b.mul(centred, centred);
             let variance = mean(b, square, &others);
             let padded = b.offset(variance, eps);
             let rstd = b.rsqrt(padded);
-            let factor = b.broadcast(rstd, shape, &[1]);
-            let normal = b.mul(centred, factor);
-            let y = affine_per_channel(b, normal, inputs[1], inputs[2]);
+            let y = normalised(b, x, [batch_mean, rstd, inputs[1], inputs[2]]);
             let unbiased = b.scale(variance, count as f64 / (count as f64 - 1.0));
             let running = |b: &mut Builder, old: Value, new: Value| {
                 let dtype = b.ty(old).dtype;
+                let (old, new) = (b.stop_gradient(old), b.stop_gradient(new));
                 let old = widen(b, old);
                 let old = b.scale(old, 1.0 - momentum);
                 let new = b.scale(new, momentum);
                 let sum = b.add(old, new);
-                let sum = b.stop_gradient(sum);
                 b.cast(sum, dtype)
             };
             let new_mean = running(b, inputs[3], batch_mean);
             let new_variance = running(b, inputs[4], unbiased);
-            vec![b.cast(y, types[0].dtype), new_mean, new_variance, batch_mean, rstd]
-        })?;
-        let own = Own {
-            names: ("batch_norm_train", "batch_norm_train_backward"),
-            forward,
-            results: 3,
-            keep: &[Keep::Input(0), Keep::Input(1), Keep::Result(3), Keep::Result(4)],
-        };
-        with_own(own, |b, kept, dy| {
-            let (x, dy) = (widen(b, kept[0]), widen(b, dy[0]));
-            let centred = centre(b, x, kept[2]);
-            let factor = b.broadcast(kept[3], shape, &[1]);
-            let normal = b.mul(centred, factor);
-            let terms = b.mul(dy, normal);
-            let (dweight, dbias) = (b.sum(terms, &others), b.sum(dy, &others));
-            // What the means and the scale take away, per channel.
-            let share = |b: &mut Builder, sum: Value| {
-                let mean = b.scale(sum, 1.0 / count as f64);
-                b.broadcast(mean, shape, &[1])
-            };
-            let along = share(b, dweight);
-            let along = b.mul(normal, along);
-            let level = share(b, dbias);
-            let rest = b.sub(dy, level);
-            let rest = b.sub(rest, along);
-            let gain = widen(b, kept[1]);
-            let gain = b.mul(gain, kept[3]);
-            let gain = b.broadcast(gain, shape, &[1]);
-            let dx = b.mul(rest, gain);
-            let mut results = vec![b.cast(dx, types[0].dtype)];
-            for (sum, ty) in [(dweight, &types[1]), (dbias, &types[2])] {
-                results.push(b.cast(sum, ty.dtype));
-            }
-            results.extend(types[3..].iter().map(|ty| b.full(ty.clone(), 0.0)));
-            results
-        })
-    });
-    BatchNorm { y: results[0], running_mean: results[1], running_variance: results[2] }
+            vec![b.cast(y, dtype), new_mean, new_variance, batch_mean, rstd]
+        })?,
+        results: 3,
+        keep: &[Keep::Input(0), Keep::Input(1), Keep::Result(3), Keep::Result(4)],
+    };
+    with_own(own, |b, kept, dy| {
+        let (x, dy) = (widen(b, kept[0]), widen(b, dy[0]));
+        let (weight, mean, rstd) = (widen(b, kept[1]), kept[2], kept[3]);
+        let shift = spread(b, mean);
+        let centred = b.sub(x, shift);
+        let along = b.mul(dy, centred);
+        let (along, dbias) = (b.sum(along, &others), b.sum(dy, &others));
+        let dweight = b.mul(along, rstd);
+        // What mean and variance take away: dy's means over the channel, alone and along x.
+        let off = b.scale(dbias, 1.0 / count as f64);
+        let off = spread(b, off);
+        let slope = b.mul(dweight, rstd);
+        let slope = b.scale(slope, 1.0 / count as f64);
+        let slope = spread(b, slope);
+        let slope = b.mul(centred, slope);
+        let rest = b.sub(dy, off);
+        let rest = b.sub(rest, slope);
+        let factor = b.mul(rstd, weight);
+        let factor = spread(b, factor);
+        let dx = b.mul(rest, factor);
+        let none = types[3..].iter().map(|ty| b.full(ty.clone(), 0.0)).collect::<Vec<_>>();
+        let some = [dx, dweight, dbias].into_iter().zip(types);
+        let some = some.map(|(d, ty)| b.cast(d, ty.dtype)).collect::<Vec<_>>();
+        [some, none].concat()
+    })
 }
 
 /// `batch_norm`: `(x - mean) / sqrt(variance + eps) * weight + bias` with given statistics, one
@@ -360,22 +363,17 @@ pub fn batch_norm(b: &mut Builder, x: Value, parameters: [Value; 4], eps: f64) -
         let attributes: AttributeList = vec![("eps", number(eps))];
         function("batch_norm", attributes, types, |b, inputs| {
             let x = widen(b, inputs[0]);
-            let shape = types[0].shape.clone();
-            let shift = widen(b, inputs[3]);
-            let shift = b.broadcast(shift, &shape, &[1]);
-            let centred = b.sub(x, shift);
-            let variance = widen(b, inputs[4]);
+            let [mean, variance] = [inputs[3], inputs[4]].map(|v| widen(b, v));
             let variance = b.offset(variance, eps);
-            let factor = b.rsqrt(variance);
-            let factor = b.broadcast(factor, &shape, &[1]);
-            let normal = b.mul(centred, factor);
-            let y = affine_per_channel(b, normal, inputs[1], inputs[2]);
+            let rstd = b.rsqrt(variance);
+            let y = normalised(b, x, [mean, rstd, inputs[1], inputs[2]]);
             vec![b.cast(y, types[0].dtype)]
         })
     })[0]
 }
 
-/// Checks a value with channels and the parameters of the channels; gives their number.
+/// Checks a value with channels and the parameters of the channels, which have its dtype or the
+/// one that its sums are accumulated in; gives the number of channels.
 fn check_channels(x: &Type, parameters: &[Type]) -> Result<usize> {
     expect_float("the operand", x)?;
     if x.rank() < 2 {
@@ -389,6 +387,16 @@ fn check_channels(x: &Type, parameters: &[Type]) -> Result<usize> {
         expect_shape("a parameter of the channels", p, &x.shape[1..2])?;
     }
     Ok(x.shape[1])
+}
+
+/// `(x - mean) rstd weight + bias` as one product and one sum per element. All but `x` have one
+/// number per channel.
+fn normalised(b: &mut Builder, x: Value, [mean, rstd, weight, bias]: [Value; 4]) -> Value {
+    let (weight, bias) = (widen(b, weight), widen(b, bias));
+    let factor = b.mul(rstd, weight);
+    let shift = b.mul(mean, factor);
+    let shift = b.sub(bias, shift);
+    affine_per_channel(b, x, factor, shift)
 }
 
 fn affine_per_channel(b: &mut Builder, x: Value, weight: Value, bias: Value) -> Value {

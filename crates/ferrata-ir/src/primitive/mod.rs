@@ -39,7 +39,7 @@ pub use reduce::{Reduce, ReduceKind};
 pub use scan::{Save, Scan};
 pub use sort::{Sort, TopK};
 pub use view::{Broadcast, Concatenate, Pad, Reshape, Reverse, Slice, Transpose};
-pub use windows::Windows;
+pub use windows::{Windows, window_count};
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;

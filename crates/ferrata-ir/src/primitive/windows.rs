@@ -66,7 +66,7 @@ impl Windows {
     }
 
     /// The sum of what all windows say of each of `length` elements.
-    fn fold(&self, b: &mut Builder, dy: Value, length: usize) -> Value {
+    pub(crate) fn fold(&self, b: &mut Builder, dy: Value, length: usize) -> Value {
         let shape = b.ty(dy).shape.clone();
         let count = shape[self.dim];
         if count == 0 {

@@ -4,4 +4,5 @@
 mod attention;
 mod check;
 mod families;
+mod images;
 mod losses;

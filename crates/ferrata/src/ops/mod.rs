@@ -2,6 +2,7 @@
 
 mod activation;
 mod attention;
+mod conv;
 mod create;
 mod einsum;
 mod elementwise;
@@ -9,6 +10,7 @@ mod index;
 mod loss;
 mod matmul;
 mod norm;
+mod pool;
 mod reduce;
 mod shape;
 mod sort;

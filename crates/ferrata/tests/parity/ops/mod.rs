@@ -2,6 +2,7 @@
 
 mod attributes;
 mod elementwise;
+mod images;
 mod layers;
 mod shapes;
 
@@ -9,20 +10,6 @@ use crate::pack::{Pack, difference, dtypes, tensor};
 use attributes::Attributes;
 use ferrata::{DType, Tensor, vjp};
 use serde_json::Value;
-
-/// Operators that are not there yet: they come with vision models.
-const LATER: [&str; 10] = [
-    "adaptive_avg_pool2d",
-    "adaptive_max_pool2d",
-    "avg_pool",
-    "conv",
-    "conv_transpose",
-    "grid_sample",
-    "interpolate",
-    "max_pool",
-    "unfold2d",
-    "linalg",
-];
 
 /// Limits for f64; two functions have no better reference.
 fn f64_tolerance(op: &str) -> f64 {
@@ -33,7 +20,8 @@ fn f64_tolerance(op: &str) -> f64 {
 fn apply(op: &str, a: &Attributes, x: &[Tensor]) -> Vec<Tensor> {
     let found = elementwise::apply(op, a, x)
         .or_else(|| shapes::apply(op, a, x))
-        .or_else(|| layers::apply(op, a, x));
+        .or_else(|| layers::apply(op, a, x))
+        .or_else(|| images::apply(op, a, x));
     found.unwrap_or_else(|| panic!("no operator `{op}`"))
 }
 
@@ -108,8 +96,7 @@ fn check(groups: &[&str]) {
     let mut failures = Vec::new();
     let mut count = 0;
     for case in list(&all, "cases") {
-        let op = text(case, "op");
-        if !groups.contains(&text(case, "group")) || LATER.contains(&op) {
+        if !groups.contains(&text(case, "group")) {
             continue;
         }
         for dtype in dtypes() {
@@ -123,71 +110,34 @@ fn check(groups: &[&str]) {
     assert!(failures.is_empty(), "{}\n{} of {count}", failures.join("\n"), failures.len());
 }
 
-#[test]
-fn elementwise() {
-    check(&["elementwise", "broadcast"]);
+/// Every group, with the test that runs it.
+macro_rules! groups {
+    ($($test:ident: $($group:literal),+;)*) => {
+        $(#[test]
+        fn $test() {
+            check(&[$($group),+]);
+        })*
+
+        #[test]
+        fn nothing_is_left_out() {
+            let tested = [$($($group),+),*];
+            for case in list(&Pack::open("ops").json("cases.json"), "cases") {
+                assert!(tested.contains(&text(case, "group")), "{}", text(case, "name"));
+            }
+        }
+    };
 }
 
-#[test]
-fn reduction() {
-    check(&["reduction", "scan_sort"]);
-}
-
-#[test]
-fn softmax_and_norms() {
-    check(&["softmax_norm"]);
-}
-
-#[test]
-fn matmul() {
-    check(&["matmul"]);
-}
-
-#[test]
-fn index() {
-    check(&["index"]);
-}
-
-#[test]
-fn loss() {
-    check(&["loss"]);
-}
-
-#[test]
-fn attention() {
-    check(&["attention"]);
-}
-
-#[test]
-fn shape() {
-    check(&["resize_pad", "shape"]);
-}
-
-#[test]
-fn edge() {
-    check(&["edge"]);
-}
-
-/// Only whole groups of vision operators, and the ones listed above, are left out.
-#[test]
-fn nothing_else_is_left_out() {
-    let all = Pack::open("ops").json("cases.json");
-    let tested = [
-        "elementwise",
-        "broadcast",
-        "reduction",
-        "scan_sort",
-        "softmax_norm",
-        "matmul",
-        "index",
-        "loss",
-        "attention",
-        "resize_pad",
-        "shape",
-        "edge",
-    ];
-    for case in list(&all, "cases") {
-        let (group, op) = (text(case, "group"), text(case, "op"));
-        assert!(tested.contains(&group) || LATER.contains(&op), "{group} {op}");
-    }
+groups! {
+    elementwise: "elementwise", "broadcast";
+    reduction: "reduction", "scan_sort";
+    softmax_and_norms: "softmax_norm";
+    matmul: "matmul";
+    convolution: "conv";
+    pooling: "pool";
+    index: "index";
+    loss: "loss";
+    attention: "attention";
+    shape: "resize_pad", "shape";
+    edge: "edge";
 }
