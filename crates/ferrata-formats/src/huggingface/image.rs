@@ -32,8 +32,97 @@ pub struct ImageConfig {
 /// The networks that classify images.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Architecture {
+    /// Residual network.
+    ResNet(ResNetConfig),
+    /// Inverted residual blocks of depthwise convolutions.
+    MobileNetV2(MobileNetV2Config),
     /// Vision transformer.
     Vit(VitConfig),
+}
+
+/// ResNet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResNetConfig {
+    /// Which one.
+    pub depth: ResNetDepth,
+    /// Channels behind the first convolution: 64 in published models.
+    pub width: usize,
+    /// What images it begins for.
+    pub stem: Stem,
+}
+
+/// MobileNetV2.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MobileNetV2Config {
+    /// What images it begins for.
+    pub stem: Stem,
+    /// Dropout before the classifier.
+    pub dropout: f64,
+}
+
+/// The published depths of ResNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResNetDepth {
+    /// `resnet18`
+    D18,
+    /// `resnet34`
+    D34,
+    /// `resnet50`
+    D50,
+}
+
+/// How a network of convolutions begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stem {
+    /// For images of some hundred pixels: the size is soon divided by four. `imagenet`
+    #[default]
+    Imagenet,
+    /// For images of some dozen pixels: it stays. `cifar`
+    Cifar,
+}
+
+impl ResNetDepth {
+    const ALL: [ResNetDepth; 3] = [ResNetDepth::D18, ResNetDepth::D34, ResNetDepth::D50];
+
+    /// `resnet18`, `resnet34` or `resnet50`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ResNetDepth::D18 => "resnet18",
+            ResNetDepth::D34 => "resnet34",
+            ResNetDepth::D50 => "resnet50",
+        }
+    }
+
+    /// Number of blocks at each of the four sizes.
+    pub fn blocks(self) -> [usize; 4] {
+        match self {
+            ResNetDepth::D18 => [2, 2, 2, 2],
+            ResNetDepth::D34 | ResNetDepth::D50 => [3, 4, 6, 3],
+        }
+    }
+
+    /// Whether a block is narrow inside: three convolutions rather than two.
+    pub fn is_bottleneck(self) -> bool {
+        self == ResNetDepth::D50
+    }
+}
+
+impl Stem {
+    /// `imagenet` or `cifar`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stem::Imagenet => "imagenet",
+            Stem::Cifar => "cifar",
+        }
+    }
+
+    fn read(fields: &Fields<'_>) -> Result<Stem> {
+        match fields.text("stem")? {
+            None | Some("imagenet") => Ok(Stem::Imagenet),
+            Some("cifar") => Ok(Stem::Cifar),
+            Some(_) => Err(fields.unsupported("stem", "imagenet or cifar")),
+        }
+    }
 }
 
 /// ViT: patches as tokens, pre-norm encoder, classes from the first token. Field names are those of
@@ -77,10 +166,7 @@ impl ImageConfig {
         let map: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
         let fields = Fields { path, map: &map };
-        let architecture = match fields.text("model_type")? {
-            Some("vit") => Architecture::Vit(VitConfig::read(&fields)?),
-            _ => return Ok(None),
-        };
+        let Some(architecture) = Architecture::read(&fields)? else { return Ok(None) };
         let names = fields.object("id2label")?;
         let labels = names.map(|names| labels(&fields, names)).transpose()?.unwrap_or_default();
         let classes = match labels.len() {
@@ -100,6 +186,16 @@ impl ImageConfig {
     /// The text of a `config.json`.
     pub fn to_json(&self) -> String {
         let mut value = match &self.architecture {
+            Architecture::ResNet(config) => json!({
+                "architecture": config.depth.name(),
+                "width": config.width,
+                "stem": config.stem.name(),
+            }),
+            Architecture::MobileNetV2(config) => json!({
+                "architecture": MOBILENET,
+                "stem": config.stem.name(),
+                "dropout": config.dropout,
+            }),
             Architecture::Vit(config) => config.to_value(),
         };
         if let Value::Object(map) = &mut value {
@@ -120,9 +216,11 @@ impl ImageConfig {
         format!("{value:#}\n")
     }
 
-    /// The name of the architecture: `vit`.
+    /// The name of the architecture: `resnet18`, `vit` …
     pub fn kind(&self) -> &'static str {
         match &self.architecture {
+            Architecture::ResNet(config) => config.depth.name(),
+            Architecture::MobileNetV2(_) => MOBILENET,
             Architecture::Vit(_) => "vit",
         }
     }
@@ -130,6 +228,8 @@ impl ImageConfig {
     /// Number of repeated blocks.
     pub fn layers(&self) -> usize {
         match &self.architecture {
+            Architecture::ResNet(config) => config.depth.blocks().iter().sum(),
+            Architecture::MobileNetV2(_) => 17,
             Architecture::Vit(config) => config.num_hidden_layers,
         }
     }
@@ -150,10 +250,33 @@ impl ImageConfig {
             Some(format!("{names} names of classes for {} classes", self.classes))
         } else {
             match &self.architecture {
+                Architecture::ResNet(_) | Architecture::MobileNetV2(_) => None,
                 Architecture::Vit(config) => config.problem(),
             }
         };
         problem.map_or(Ok(()), |what| Err(Error::config(path, what)))
+    }
+}
+
+const MOBILENET: &str = "mobilenet_v2";
+
+impl Architecture {
+    /// `None` if it is not the configuration of an image classifier.
+    fn read(fields: &Fields<'_>) -> Result<Option<Architecture>> {
+        if fields.text("model_type")? == Some("vit") {
+            return Ok(Some(Architecture::Vit(VitConfig::read(fields)?)));
+        }
+        let Some(name) = fields.text("architecture")? else { return Ok(None) };
+        if name == MOBILENET {
+            let (stem, dropout) = (Stem::read(fields)?, fields.probability("dropout", 0.2)?);
+            return Ok(Some(Architecture::MobileNetV2(MobileNetV2Config { stem, dropout })));
+        }
+        let Some(depth) = ResNetDepth::ALL.into_iter().find(|depth| depth.name() == name) else {
+            let known = "resnet18, resnet34, resnet50 or mobilenet_v2";
+            return Err(fields.unsupported("architecture", known));
+        };
+        let width = fields.optional_size("width")?.unwrap_or(64);
+        Ok(Some(Architecture::ResNet(ResNetConfig { depth, width, stem: Stem::read(fields)? })))
     }
 }
 

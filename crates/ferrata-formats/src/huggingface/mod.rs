@@ -10,4 +10,6 @@ mod tests;
 
 pub use config::{Activation, Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens};
 pub use directory::{ImageDirectory, ModelDirectory, write_directory, write_image_directory};
-pub use image::{Architecture, ImageConfig, VitConfig};
+pub use image::{
+    Architecture, ImageConfig, MobileNetV2Config, ResNetConfig, ResNetDepth, Stem, VitConfig,
+};

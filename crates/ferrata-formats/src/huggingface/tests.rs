@@ -369,9 +369,37 @@ fn directories_of_image_classifiers_read_back() {
     let names: Vec<&str> = opened.weights().map(|(name, _)| name).collect();
     assert_eq!(names, ["a.weight", "b", "c"]);
     let mut config = config;
-    let Architecture::Vit(vit) = &mut config.architecture;
+    let Architecture::Vit(vit) = &mut config.architecture else { panic!("no vit") };
     vit.num_hidden_layers = 4;
     fs::write(folder.join("config.json"), config.to_json()).unwrap();
     let message = ImageDirectory::open(&folder).unwrap_err().to_string();
     assert!(message.contains("4 layers and the weights are 3 tensors"), "{message}");
+}
+
+#[test]
+fn reads_the_configurations_of_convolutional_networks() {
+    let path = Path::new("dir/config.json");
+    let read = |text: &str| ImageConfig::from_json(text.as_bytes(), path);
+    // As timm writes it.
+    let text = r#"{"architecture": "resnet50", "num_classes": 1000, "num_features": 2048}"#;
+    let config = read(text).unwrap().unwrap();
+    assert_eq!((config.kind(), config.classes, config.layers()), ("resnet50", 1000, 16));
+    let Architecture::ResNet(resnet) = &config.architecture else { panic!("no resnet") };
+    assert_eq!((resnet.width, resnet.stem), (64, Stem::Imagenet));
+    for text in [
+        text,
+        r#"{"architecture": "resnet18", "num_classes": 10, "stem": "cifar", "width": 8}"#,
+        r#"{"architecture": "mobilenet_v2", "id2label": {"0": "a"}, "stem": "cifar"}"#,
+    ] {
+        let config = read(text).unwrap().unwrap();
+        assert_eq!(read(&config.to_json()).unwrap().unwrap(), config);
+    }
+    for (text, part) in [
+        (r#"{"architecture": "resnet19"}"#, "use resnet18, resnet34"),
+        (r#"{"architecture": "resnet18"}"#, "`num_labels` is missing"),
+        (r#"{"architecture": "resnet18", "stem": "oak"}"#, "use imagenet or cifar"),
+    ] {
+        let message = read(text).unwrap_err().to_string();
+        assert!(message.contains(part), "{message}");
+    }
 }

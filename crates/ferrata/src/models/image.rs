@@ -1,6 +1,6 @@
 //! An image classifier of any architecture, and its directory.
 
-use super::Vit;
+use super::{MobileNetV2, ResNet, Vit};
 use crate::module::Module;
 use crate::nn::Context;
 use crate::random::Key;
@@ -40,6 +40,10 @@ pub struct ImageModel {
 /// The networks that classify images.
 #[derive(Clone, Debug)]
 pub enum Network {
+    /// Residual network.
+    ResNet(ResNet),
+    /// Inverted residual blocks of depthwise convolutions.
+    MobileNetV2(MobileNetV2),
     /// Vision transformer.
     Vit(Vit),
 }
@@ -48,12 +52,16 @@ impl Tree for ImageModel {
     fn visit(&self, visitor: &mut Visitor<'_>) {
         visitor.setting(&self.config);
         match &self.network {
+            Network::ResNet(model) => model.visit(visitor),
+            Network::MobileNetV2(model) => model.visit(visitor),
             Network::Vit(model) => model.visit(visitor),
         }
     }
 
     fn rebuild(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
         let network = match &self.network {
+            Network::ResNet(model) => Network::ResNet(model.rebuild(f)),
+            Network::MobileNetV2(model) => Network::MobileNetV2(model.rebuild(f)),
             Network::Vit(model) => Network::Vit(model.rebuild(f)),
         };
         ImageModel { config: self.config.clone(), network }
@@ -74,6 +82,10 @@ impl ImageModel {
     pub fn new(config: &ImageConfig, key: &Key) -> Result<ImageModel> {
         config.validate("config.json".as_ref()).map_err(failed)?;
         let network = match &config.architecture {
+            Architecture::ResNet(net) => Network::ResNet(ResNet::new(config, net, key)),
+            Architecture::MobileNetV2(net) => {
+                Network::MobileNetV2(MobileNetV2::new(config, net, key))
+            }
             Architecture::Vit(vit) => Network::Vit(Vit::new(config, vit, key)),
         };
         Ok(ImageModel { config: config.clone(), network })
@@ -142,22 +154,14 @@ impl ImageModel {
         tree::map(self, |parameter| parameter.cast(dtype))
     }
 
-    /// The same model whose derivative computes the inside of each repeated block again instead
-    /// of keeping it.
-    #[must_use]
-    pub fn with_recompute(mut self, recompute: bool) -> Self {
-        match &mut self.network {
-            Network::Vit(model) => model.layers.recompute = recompute,
-        }
-        self
-    }
-
     /// Scores `[batch, classes]` of float images `[batch, channels, height, width]`, in the compute
     /// dtype. In training, running statistics are noted in the context: see
     /// [`Context::updates`].
     #[track_caller]
     pub fn forward(&self, images: &Tensor, cx: &mut Context) -> Tensor {
         match &self.network {
+            Network::ResNet(model) => model.forward(images, cx),
+            Network::MobileNetV2(model) => model.forward(images, cx),
             Network::Vit(model) => model.forward(images, cx),
         }
     }

@@ -23,7 +23,7 @@
 //! | `model.rs` | [`Model`]: forward, hidden states, loss, one step with a cache |
 //! | `gpt2.rs`, `llama.rs` | the architectures |
 //! | `image.rs` | [`ImageModel`]: scores of classes; its directory |
-//! | `vit.rs` | the architectures |
+//! | `resnet.rs`, `mobilenet.rs`, `vit.rs` | the architectures |
 //! | `attention.rs` | attention with cache and dropout, which both have |
 //! | `files.rs` | initial weights; Hugging Face directories |
 //! | `generate.rs` | tokens one by one, with a key/value cache |
@@ -36,21 +36,25 @@ mod generate;
 pub mod gpt2;
 mod image;
 pub mod llama;
+pub mod mobilenet;
 mod model;
+pub mod resnet;
 mod run;
 mod sample;
 pub mod vit;
 
 pub use ferrata_formats::huggingface::{
-    Architecture, Gpt2Config, ImageConfig, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens,
-    VitConfig,
+    Architecture, Gpt2Config, ImageConfig, LlamaConfig, MobileNetV2Config, ModelConfig,
+    ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, VitConfig,
 };
 pub use generate::{GenerateOptions, Generation};
 pub use gpt2::Gpt2;
 pub use image::{ImageModel, Network};
 pub use llama::Llama;
+pub use mobilenet::MobileNetV2;
 pub use model::{Cache, Model, check_ids};
-pub use run::{run, run_file};
+pub use resnet::ResNet;
+pub use run::{run, run_file, run_images};
 pub use vit::Vit;
 
 use crate::nn::{Activation, CacheIndex};

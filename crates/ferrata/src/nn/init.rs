@@ -29,7 +29,9 @@ pub enum Init {
     KaimingUniform,
     /// Normal, variance 2 / fan-in.
     KaimingNormal,
-    /// Uniform between ±1/√fan-in: what PyTorch's linear layers start with.
+    /// Normal, variance 2 / fan-out: what torchvision's convolutions start with.
+    KaimingNormalFanOut,
+    /// Uniform between ±1/√fan-in: what PyTorch's linear layers and convolutions start with.
     FanIn,
 }
 
@@ -60,6 +62,7 @@ impl Init {
             Init::XavierNormal => normal((2.0 / (fan_in + fan_out)).sqrt()),
             Init::KaimingUniform => uniform((6.0 / fan_in).sqrt()),
             Init::KaimingNormal => normal((2.0 / fan_in).sqrt()),
+            Init::KaimingNormalFanOut => normal((2.0 / fan_out).sqrt()),
             Init::FanIn => uniform(1.0 / fan_in.sqrt()),
         }
     }

@@ -238,3 +238,29 @@ fn initial_values_have_their_spread() {
     close(cut.std(.., 0.0).item::<f32>().unwrap(), 0.8796);
     assert_eq!(Linear::new(2, 3, &key).weight.shape(), [3, 2]);
 }
+
+#[test]
+fn layers_of_convolutions_and_channels() {
+    use ferrata::Conv;
+    use ferrata::nn::{Conv3d, ConvTranspose2d, GroupNorm, InstanceNorm};
+    let (key, cx) = (&Key::new(0), &mut Context::eval());
+    let layer = Conv3d::new(4, 6, [1, 3, 3], Conv::new(3).groups(2), key);
+    assert_eq!(layer.weight.shape(), [6, 2, 1, 3, 3]);
+    // Uniform within 1 / sqrt(fan-in), as in PyTorch.
+    let largest = layer.weight.abs().max(..).item::<f32>().unwrap();
+    assert!((0.2..=1.0 / 18f32.sqrt()).contains(&largest), "{largest}");
+    let x = Tensor::randn([2, 4, 2, 5, 5], DType::F32, key);
+    assert_eq!(layer.forward(&x, cx).shape(), [2, 6, 2, 3, 3]);
+    let layer = ConvTranspose2d::new(4, 6, [2, 2], Conv::new(2).stride(2), key);
+    let x = Tensor::randn([2, 4, 5, 5], DType::F32, key);
+    let y = layer.forward(&x, cx);
+    assert_eq!(y.shape(), [2, 6, 10, 10]);
+    for (y, dims) in [
+        (GroupNorm::new(2, 6).forward(&y, cx).unflatten(1, (2, 3)), vec![2, 3, 4]),
+        (InstanceNorm::new(6).forward(&y, cx), vec![2, 3]),
+    ] {
+        let (mean, var) = (y.mean(&dims), y.var(&dims, 0.0));
+        assert!(mean.abs().max(..).item::<f32>().unwrap() < 1e-5);
+        assert!((var - 1.0).abs().max(..).item::<f32>().unwrap() < 1e-3);
+    }
+}

@@ -1,6 +1,8 @@
-//! Language models against runs of PyTorch in float64, and generation. `data/README.md` says where
-//! the recorded values come from.
+//! Language models and image classifiers against runs of PyTorch in float64, and generation.
+//! `data/README.md` says where the recorded values come from.
 
 mod behaviour;
+mod image_parity;
+mod images;
 mod pack;
 mod parity;

@@ -1,6 +1,6 @@
 //! Recorded values and how to compare with them.
 
-use ferrata::models::Model;
+use ferrata::models::{ImageModel, Model};
 use ferrata::{DType, Tensor, Type};
 use ferrata_formats::safetensors::TensorFile;
 use std::path::PathBuf;
@@ -20,6 +20,17 @@ impl Pack {
 
     pub fn model(&self) -> Model {
         Model::load(&self.folder).unwrap()
+    }
+
+    pub fn image_model(&self) -> ImageModel {
+        ImageModel::load(&self.folder).unwrap()
+    }
+
+    /// Images or labels of every step.
+    pub fn image_batches(&self, name: &str) -> Tensor {
+        let file = TensorFile::open(self.folder.join("batches.safetensors")).unwrap();
+        let view = file.get(name).unwrap();
+        Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
     }
 
     /// A recorded tensor, as f64.

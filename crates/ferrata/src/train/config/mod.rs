@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data::{CropKind, DataSection, ImageSection, TextSection};
 pub use load::{Override, Source};
-pub use model::{ModelKind, ModelSection};
+pub use model::{ModelKind, ModelSection, StemKind};
 pub use size::Size;
 
 /// A whole configuration; see the module's documentation for the form of the file.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use ferrata_formats::huggingface::{
-    Activation, Architecture, Gpt2Config, ImageConfig, LlamaConfig, ModelConfig, RopeScaling,
-    SpecialTokens, VitConfig,
+    Activation, Architecture, Gpt2Config, ImageConfig, LlamaConfig, MobileNetV2Config, ModelConfig,
+    ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, VitConfig,
 };
 use ferrata_ir::DType;
 use serde::{Deserialize, Serialize};
@@ -14,15 +14,34 @@ use crate::train::{Error, Result};
 
 /// The kinds of model that can be trained from scratch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum ModelKind {
     /// Pre-norm decoder with learned positions.
     #[default]
     Gpt2,
     /// Decoder with rotary positions, RMS normalisation and a gated MLP.
     Llama,
+    /// Image classifier: residual blocks of convolutions.
+    Resnet18,
+    /// The same, deeper.
+    Resnet34,
+    /// The same with bottlenecks.
+    Resnet50,
+    /// Image classifier: inverted residual blocks of depthwise convolutions.
+    #[serde(rename = "mobilenet_v2")]
+    MobileNetV2,
     /// Image classifier: an encoder of patches.
     Vit,
+}
+
+/// How a network of convolutions begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StemKind {
+    /// For images of some hundred pixels: the size is soon divided by four.
+    Imagenet,
+    /// For images of some dozen pixels: it stays.
+    Cifar,
 }
 
 /// `[model]`. Keys that the kind has no use for are errors.
@@ -70,6 +89,13 @@ pub struct ModelSection {
     /// Height and width of a patch in pixels (ViT); 4 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<usize>,
+    /// How it begins (ResNet, MobileNetV2): by default `cifar` for images of up to 64 pixels, else
+    /// `imagenet`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stem: Option<StemKind>,
+    /// Channels behind the first convolution (ResNet); 64 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
 }
 
 /// As [`LARGEST`], for layers, of which each takes some memory before anything is computed.
@@ -78,15 +104,29 @@ const MOST_LAYERS: usize = 1 << 10;
 const MOST_PARAMETERS: u128 = 1 << 50;
 /// As [`LARGEST`], for the widths of image classifiers.
 const WIDEST: usize = 1 << 16;
+/// Height and width in pixels up to which images are small.
+const SMALL: usize = 64;
 
 impl ModelKind {
-    const ALL: [ModelKind; 3] = [ModelKind::Gpt2, ModelKind::Llama, ModelKind::Vit];
+    const ALL: [ModelKind; 7] = [
+        ModelKind::Gpt2,
+        ModelKind::Llama,
+        ModelKind::Resnet18,
+        ModelKind::Resnet34,
+        ModelKind::Resnet50,
+        ModelKind::MobileNetV2,
+        ModelKind::Vit,
+    ];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
         match self {
             ModelKind::Gpt2 => "gpt2",
             ModelKind::Llama => "llama",
+            ModelKind::Resnet18 => "resnet18",
+            ModelKind::Resnet34 => "resnet34",
+            ModelKind::Resnet50 => "resnet50",
+            ModelKind::MobileNetV2 => "mobilenet_v2",
             ModelKind::Vit => "vit",
         }
     }
@@ -113,6 +153,10 @@ impl ModelKind {
                 "rope_theta",
                 "vocab",
             ],
+            ModelKind::Resnet18 | ModelKind::Resnet34 | ModelKind::Resnet50 => {
+                &["classes", "stem", "width"]
+            }
+            ModelKind::MobileNetV2 => &["classes", "stem"],
             ModelKind::Vit => &["layers", "heads", "dim", "hidden", "dropout", "classes", "patch"],
         }
     }
@@ -155,6 +199,8 @@ impl ModelSection {
             ("vocab", self.vocab.is_some()),
             ("classes", self.classes.is_some()),
             ("patch", self.patch.is_some()),
+            ("stem", self.stem.is_some()),
+            ("width", self.width.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(key, _)| key)
     }
@@ -179,6 +225,7 @@ impl ModelSection {
             ("model.vocab", self.vocab, LARGEST),
             ("model.classes", self.classes, WIDEST),
             ("model.patch", self.patch, WIDEST),
+            ("model.width", self.width, WIDEST),
         ] {
             value.map_or(Ok(()), |value| size(key, value, largest))?;
         }
@@ -196,7 +243,7 @@ impl ModelSection {
         in_range("model.dropout", self.dropout(), 0.0, 1.0)?;
         match self.kind {
             ModelKind::Llama => self.check_llama(),
-            ModelKind::Gpt2 | ModelKind::Vit => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -237,7 +284,7 @@ impl ModelSection {
         let config = match self.kind {
             ModelKind::Gpt2 => ModelConfig::Gpt2(self.gpt2(vocab_size)),
             ModelKind::Llama => ModelConfig::Llama(self.llama(vocab_size)),
-            ModelKind::Vit => {
+            _ => {
                 return Err(Error::new(
                     format!("model.kind = \"{}\" does not read text", self.kind.name()),
                     "give it images, or set model.kind to gpt2 or llama",
@@ -263,7 +310,23 @@ impl ModelSection {
     /// together.
     pub fn to_image_config(&self, labels: &[String], side: usize) -> Result<ImageConfig> {
         self.check()?;
+        let stem = match self.stem {
+            Some(StemKind::Cifar) => Stem::Cifar,
+            Some(StemKind::Imagenet) => Stem::Imagenet,
+            None if side <= SMALL => Stem::Cifar,
+            None => Stem::Imagenet,
+        };
+        let resnet = |depth| {
+            let width = self.width.unwrap_or(64);
+            Architecture::ResNet(ResNetConfig { depth, width, stem })
+        };
         let architecture = match self.kind {
+            ModelKind::Resnet18 => resnet(ResNetDepth::D18),
+            ModelKind::Resnet34 => resnet(ResNetDepth::D34),
+            ModelKind::Resnet50 => resnet(ResNetDepth::D50),
+            ModelKind::MobileNetV2 => {
+                Architecture::MobileNetV2(MobileNetV2Config { stem, dropout: 0.2 })
+            }
             ModelKind::Vit => Architecture::Vit(self.vit(side)),
             ModelKind::Gpt2 | ModelKind::Llama => {
                 return Err(Error::new(

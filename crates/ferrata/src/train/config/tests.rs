@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use ferrata_formats::huggingface::{Architecture, Stem};
 use ferrata_ir::testing::fuzz;
 
 use super::*;
@@ -160,6 +161,16 @@ fn sections_become_model_configurations() {
     let labels = ["cat".to_owned(), "dog".to_owned()];
     let config = vit.to_image_config(&labels, 8).unwrap();
     assert_eq!((config.classes, config.label(1)), (2, "dog".to_owned()));
+    let stem = |side: usize, set: &[&str]| {
+        let set = [&["model.kind=resnet18", "model.width=8"], set].concat();
+        let section = load("", &set).unwrap().model.unwrap();
+        match section.to_image_config(&labels, side).unwrap().architecture {
+            Architecture::ResNet(resnet) if resnet.width == 8 => resnet.stem,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((stem(32, &[]), stem(224, &[])), (Stem::Cifar, Stem::Imagenet));
+    assert_eq!(stem(32, &["model.stem=imagenet"]), Stem::Imagenet);
     for (section, side, part) in [
         (vit.clone(), 9, "`patch_size` = 2 does not divide `image_size` = 9"),
         (ModelSection { classes: Some(3), ..vit }, 8, "`model.classes` = 3 and the data has 2"),
