@@ -77,7 +77,8 @@ pub struct Train {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub profile: Option<u64>,
     /// Train on recorded batches: a safetensors file with input_ids and targets, I64 [steps,
-    /// batch, sequence]; one step per entry, in order; no data, evaluation or checkpoints
+    /// batch, sequence], or images, F32 [steps, batch, channels, height, width], and labels, I64
+    /// [steps, batch]; one step per entry, in order; no data, evaluation or checkpoints
     #[arg(long, value_name = "FILE", requires = "init", conflicts_with_all = ["text", "images", "resume"])]
     pub replay: Option<PathBuf>,
 }
@@ -241,7 +242,8 @@ pub struct Eval {
 
 /// Evaluate a model on given tensors
 ///
-/// Language models take input_ids, I64 [batch, sequence], and give logits.
+/// Language models take input_ids, I64 [batch, sequence], image classifiers images, F32 [batch,
+/// channels, height, width], and both give logits; with targets or labels, also their loss.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

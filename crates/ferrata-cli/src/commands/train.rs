@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use ferrata::Device;
 use ferrata::train::config::{Override, Source};
 use ferrata::train::{
-    self, Config, DataFacts, Facts, Language, Result, StepPlan, Summary, Task, Trainer, in_bytes,
+    self, Config, DataFacts, Facts, Result, StepPlan, Summary, Task, Trainer, in_bytes,
 };
 
 use crate::args::{Recipe, Train};
@@ -25,7 +25,7 @@ pub fn run(args: Train) -> Result<()> {
     let out = output_folder(&args)?;
     ferrata::set_default_device(&Device::cpu_with_threads(config.train.threads)?);
     let mut learner: Box<dyn Task> = match &args.replay {
-        Some(file) => Box::new(Language::replay(&mut config, file)?),
+        Some(file) => train::replay(&mut config, file)?,
         None => train::open(&config)?,
     };
     let facts = learner.facts().clone();
@@ -117,9 +117,10 @@ fn introduce(facts: &Facts, steps: u64) {
             (format!("{vocabulary} tokens in the vocabulary"), data, batch)
         }
         DataFacts::Images { classes, size, images_per_step, training, validation } => {
-            let data = format!("images: {training} to learn from, {validation} for validation");
+            let data = (training > 0)
+                .then(|| format!("images: {training} to learn from, {validation} for validation"));
             let batch = format!("{images_per_step} images of {size} x {size} pixels");
-            (format!("{classes} classes"), Some(data), batch)
+            (format!("{classes} classes"), data, batch)
         }
     };
     say!("model: {model}, {parameters} parameters, {knows}");

@@ -5,5 +5,6 @@ mod devices;
 mod images;
 mod instruments;
 mod killed;
+mod recorded;
 mod training;
 mod wrong_input;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
-use ferrata_formats::huggingface::ImageConfig;
+use ferrata_formats::huggingface::{ImageConfig, ImageDirectory};
 use ferrata_ir::DType;
 use serde_json::{Value, json};
 
@@ -20,10 +20,10 @@ use super::preprocessing::{self, PREPROCESSING};
 use super::scores::Scores;
 use super::{Config, Error, Learner, Progress, Result, folder};
 use crate::data::images::{
-    IMAGES, ImageBatches, ImageData, ImageSplit, ImagesInOrder, LABELS, Picture, Reader,
-    Transforms, WEIGHTS as ROW_WEIGHTS,
+    IMAGES, ImageBatches, ImageData, ImageReplay, ImageSplit, ImagesInOrder, LABELS, Picture,
+    Reader, Transforms, WEIGHTS as ROW_WEIGHTS,
 };
-use crate::data::{Loader, LoaderState};
+use crate::data::{BatchSource, Loader, LoaderState};
 use crate::models::ImageModel;
 use crate::nn::Context;
 use crate::optim::Schedule;
@@ -34,8 +34,8 @@ use crate::{Classes, Key, Module, Reduction, Tensor};
 pub struct Classifier {
     engine: Engine<ImageModel>,
     feed: Feed,
-    reader: Arc<Reader>,
-    transforms: Transforms,
+    /// How pictures are read and changed; recorded batches are taken as they are.
+    pictures: Option<(Arc<Reader>, Transforms)>,
     validation: Option<Validation>,
     schedule: Schedule,
     facts: Facts,
@@ -175,8 +175,7 @@ impl Classifier {
         Ok(Classifier {
             engine: Engine::new(model, loss(config.train.label_smoothing), STEP, config),
             feed: Feed::new(source, config.train.accumulate, threads),
-            reader,
-            transforms,
+            pictures: Some((reader, transforms)),
             validation: validation.transpose()?,
             schedule: config.learning_rate(),
             facts,
@@ -184,6 +183,47 @@ impl Classifier {
             seed,
             watch: config.train.watch_nan,
             data_identity: data.identity,
+        })
+    }
+
+    /// Takes the batches of `file` in order, one per step, and the model `directory`. Sets
+    /// `train.steps` and turns off evaluation, samples and accumulation.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, the file or the model, or does not fit together.
+    pub fn replay(
+        config: &mut Config,
+        directory: &ImageDirectory,
+        file: &Path,
+    ) -> Result<Classifier> {
+        let model = ImageModel::from_directory(directory)?;
+        let recorded = ImageReplay::open(file, model.classes())?;
+        let [batch, _, size, _] = recorded.batch_shape();
+        config.replays(recorded.steps().unwrap_or_default(), batch)?;
+        let facts = Facts {
+            model: model.config.kind().to_owned(),
+            parameters: model.parameter_count(),
+            data: DataFacts::Images {
+                classes: model.classes(),
+                size,
+                images_per_step: batch,
+                training: 0,
+                validation: 0,
+            },
+            device: learner::device(),
+            notes: Vec::new(),
+        };
+        Ok(Classifier {
+            engine: Engine::new(model, loss(config.train.label_smoothing), STEP, config),
+            feed: Feed::new(Arc::new(recorded), 1, 1),
+            pictures: None,
+            validation: None,
+            schedule: config.learning_rate(),
+            facts,
+            batch,
+            seed: config.train.seed,
+            watch: config.train.watch_nan,
+            data_identity: String::new(),
         })
     }
 
@@ -254,24 +294,29 @@ impl Learner for Classifier {
         let scores = validation.scores(self.engine.best_model()?, stop)?;
         Ok(scores.map(|scores| {
             let mut evaluated = scores.evaluated();
-            evaluated.scores.insert("damaged", self.reader.damaged() as f64);
+            if let Some((reader, _)) = &self.pictures {
+                evaluated.scores.insert("damaged", reader.damaged() as f64);
+            }
             evaluated
         }))
     }
 
     fn sample(&mut self, step: u64) -> Result<Option<Sample>> {
+        let Some((_, transforms)) = &self.pictures else { return Ok(None) };
         let batch = self.feed.source.batch(step)?;
         let values = batch.get(IMAGES)?.as_f32().unwrap_or_default();
         let rows = values.chunks_exact((values.len() / self.batch).max(1));
         let (count, columns) = GRID;
         let pictures: Vec<Picture> =
-            rows.take(count).map(|values| self.transforms.restored(values)).collect();
+            rows.take(count).map(|values| transforms.restored(values)).collect();
         Ok(Some(Sample::Picture(Picture::grid(&pictures, columns)?)))
     }
 
     fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
         writer.bytes(CONFIG_FILE, self.config()?.to_json().as_bytes())?;
-        writer.bytes(PREPROCESSING, preprocessing::to_json(&self.transforms).as_bytes())?;
+        if let Some((_, transforms)) = &self.pictures {
+            writer.bytes(PREPROCESSING, preprocessing::to_json(transforms).as_bytes())?;
+        }
         self.engine.save(writer)?;
         // The position in the data and all random numbers follow from the seed and the step.
         Ok(json!({ "data": self.data_identity, "seed": self.seed }))
@@ -292,7 +337,8 @@ impl Learner for Classifier {
 
     fn export(&self, path: &Path) -> Result<()> {
         self.engine.best_model()?.save(path)?;
-        let text = preprocessing::to_json(&self.transforms);
+        let Some((_, transforms)) = &self.pictures else { return Ok(()) };
+        let text = preprocessing::to_json(transforms);
         Ok(atomic::write_bytes(&path.join(PREPROCESSING), text.as_bytes())?)
     }
 
@@ -303,7 +349,7 @@ impl Learner for Classifier {
     }
 
     fn news(&mut self) -> Vec<String> {
-        self.reader.news()
+        self.pictures.as_ref().map(|(reader, _)| reader.news()).unwrap_or_default()
     }
 
     fn unit(&self) -> &'static str {

@@ -150,15 +150,7 @@ impl Language {
                 "record shorter sequences or start from a model with a longer context",
             ));
         }
-        let train = &mut config.train;
-        train.steps = recorded.steps().unwrap_or_default();
-        train.batch = batch;
-        train.accumulate = 1;
-        train.log_every = 1;
-        train.eval_every = 0;
-        train.sample_every = 0;
-        train.checkpoint_every = 0;
-        config.check_run()?;
+        config.replays(recorded.steps().unwrap_or_default(), batch)?;
         let model = initial(&model_config, Some(&directory), config.train.seed)?;
         let data = DataFacts::Text {
             vocabulary: model_config.vocab_size(),

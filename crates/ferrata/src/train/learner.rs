@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::huggingface::ImageDirectory;
 use serde_json::Value;
 
 use super::config::{Config, DataSection};
 use super::engine::{Arrays, Engine};
 use super::memory::check_memory;
-use super::{Classifier, Language, Result};
+use super::{Classifier, Error, Language, Result, folder};
 use crate::data::images::Picture;
 use crate::device::Device;
 use crate::inspect::Inspection;
@@ -216,6 +217,20 @@ pub fn open(config: &Config) -> Result<Box<dyn Task>> {
     match &config.data {
         DataSection::Text(_) => Ok(Box::new(Language::from_text(config)?)),
         DataSection::Images(_) => Ok(Box::new(Classifier::from_images(config)?)),
+    }
+}
+
+/// A run over recorded batches, one per step, with the model of `train.init`. Sets `train.steps` and
+/// turns off evaluation, samples and accumulation.
+///
+/// # Errors
+/// Whatever is wrong with the configuration, the file or the model, or does not fit together.
+pub fn replay(config: &mut Config, file: &Path) -> Result<Box<dyn Task>> {
+    let open = |init| ImageDirectory::open(folder::model_directory(init)?).map_err(Error::from);
+    let images = config.train.init.as_deref().map(open).transpose()?.flatten();
+    match images {
+        Some(directory) => Ok(Box::new(Classifier::replay(config, &directory, file)?)),
+        None => Ok(Box::new(Language::replay(config, file)?)),
     }
 }
 

@@ -48,7 +48,9 @@ pub use error::{Error, Result};
 
 pub use folder::{CONFIG, FINAL, check_writable, holds_a_run, last_used, model_directory, unused};
 pub use language::Language;
-pub use learner::{DataFacts, Evaluated, Facts, Learner, Progress, Sample, StepPlan, Task, open};
+pub use learner::{
+    DataFacts, Evaluated, Facts, Learner, Progress, Sample, StepPlan, Task, open, replay,
+};
 pub use memory::process_memory;
 pub use metrics::{EvaluationRecord, METRICS, StepRecord};
 pub use scores::Scores;

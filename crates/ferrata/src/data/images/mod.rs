@@ -42,6 +42,7 @@
 //! | `resample.rs`, `colour.rs`, `augment.rs` | resizing, changes of colour, RandAugment |
 //! | `draws.rs` | the random numbers of an example |
 //! | `batches.rs` | batches for training and evaluation |
+//! | `replay.rs` | recorded batches |
 
 mod augment;
 mod batches;
@@ -53,6 +54,7 @@ mod folders;
 mod open;
 mod parquet;
 mod picture;
+mod replay;
 mod resample;
 mod set;
 #[cfg(test)]
@@ -64,6 +66,7 @@ pub use batches::{IMAGES, ImageBatches, ImagesInOrder, LABELS, WEIGHTS};
 pub(in crate::data) use draws::Draws;
 pub use open::{ImageData, ImageSplit};
 pub use picture::Picture;
+pub use replay::ImageReplay;
 pub use resample::Region;
 pub use set::{Example, ImageSet, OnDamaged, Pictures, Reader};
 pub use transform::{Crop, Jitter, Transforms};

@@ -17,8 +17,21 @@ impl Config {
         self.check_run()
     }
 
+    /// Sets what a replay of so many batches of a size determines, and checks the rest.
+    pub(crate) fn replays(&mut self, steps: u64, batch: usize) -> Result<()> {
+        let train = &mut self.train;
+        train.steps = steps;
+        train.batch = batch;
+        train.accumulate = 1;
+        train.log_every = 1;
+        train.eval_every = 0;
+        train.sample_every = 0;
+        train.checkpoint_every = 0;
+        self.check_run()
+    }
+
     /// Checks what a replay needs: no data, and the model of a directory.
-    pub(crate) fn check_run(&self) -> Result<()> {
+    fn check_run(&self) -> Result<()> {
         self.train.check()?;
         self.optimizer.check()?;
         self.schedule.check(self.train.steps)
