@@ -72,6 +72,54 @@ def training(gpt, dtype):
     return step
 
 
+NETS = {"resnet18": 32, "resnet50": 224, "mobilenet-v2": 224}
+
+
+def net(name):
+    """A network of convolutions and a maker of its images, channels last, which is its fastest."""
+    import torchvision
+
+    torch.manual_seed(0)
+    if name == "resnet18":
+        model = torchvision.models.resnet18(num_classes=10)
+        model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    else:
+        model = getattr(torchvision.models, name.replace("-", "_"))()
+    side = NETS[name]
+    last = torch.channels_last
+    images = lambda batch: torch.randn(batch, 3, side, side).to(memory_format=last)
+    return model.to(memory_format=last), images
+
+
+def net_training(name, batch, dtype):
+    """A function that takes a step: forward, backward, SGD with momentum."""
+    model, images = net(name)
+    optimizer = torch.optim.SGD(model.parameters(), lr=3e-4, momentum=0.9)
+    x, labels = images(batch), torch.randint(0, 10, (batch,))
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = F.cross_entropy(model(x).float(), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def net_inference(name, dtype):
+    """A function that runs one image."""
+    model, images = net(name)
+    model, x = model.eval().to(dtype), images(1).to(dtype)
+
+    def run():
+        with torch.inference_mode():
+            return model(x)
+
+    return run
+
+
 def product(dtype, sizes):
     m, n, k = map(int, sizes.split("x"))
     if dtype == torch.int8:
@@ -145,8 +193,13 @@ def prepare(name):
     if parts[0] == "attention":
         return attention(DTYPES[parts[-1]], "gradient" in parts)
     if "step" in parts:
-        gpt, _, dtype = name.partition("-step-")
-        return training(gpt, DTYPES[dtype])
+        model, _, dtype = name.partition("-step-")
+        if model in GPTS:
+            return training(model, DTYPES[dtype])
+        return net_training(model, 32 if model == "resnet18" else 8, DTYPES[dtype])
+    if "inference" in parts:
+        model, _, dtype = name.partition("-inference-")
+        return net_inference(model, DTYPES[dtype])
     if parts[0] == "adamw":
         return adamw(int(parts[1]))
     if name.startswith("cross-entropy"):

@@ -5,12 +5,12 @@ use std::path::Path;
 use ferrata_compiler::Argument;
 use ferrata_ir::DType;
 
-use super::{Case, Run, Work};
+use super::{Case, Run, Work, images};
 use crate::models::{Model, ModelConfig};
 use crate::nn::Context;
 use crate::optim::{Adam, Optimizer};
 use crate::train::Result;
-use crate::{Attention, Device, Key, Tensor, Tree, compile, tree, value_and_grad, vjp};
+use crate::{Attention, Device, Key, Module, Tensor, Tree, compile, tree, value_and_grad, vjp};
 
 /// Every case, in the order in which they are measured.
 pub fn all() -> Vec<Case> {
@@ -27,6 +27,7 @@ pub fn all() -> Vec<Case> {
     for compute in [DType::F32, DType::BF16] {
         cases.extend([step(&GPT, compute, false), step(&GPT2, compute, true)]);
     }
+    cases.extend(images::all());
     cases
 }
 
@@ -48,8 +49,18 @@ fn program<A: Tree + Clone + 'static, B: Tree + 'static>(
     argument: impl Fn() -> A + 'static,
     f: impl Fn(A) -> B + Clone + 'static,
 ) -> Case {
-    case(name.into(), work, move || {
-        let argument = argument();
+    made(name.into(), work, move || Ok(argument()), f)
+}
+
+/// As [`program`], with tensors that could be had or not.
+pub(super) fn made<A: Tree + Clone + 'static, B: Tree + 'static>(
+    name: String,
+    work: Work,
+    argument: impl Fn() -> Result<A> + 'static,
+    f: impl Fn(A) -> B + Clone + 'static,
+) -> Case {
+    case(name, work, move || {
+        let argument = argument()?;
         let executable = compile(f.clone()).planned(&argument, false)?.executable;
         let device = Device::default();
         let buffers = tree::leaves(&argument).into_iter().map(|t| Ok(t.buffer_on(&device)?));
@@ -61,7 +72,7 @@ fn program<A: Tree + Clone + 'static, B: Tree + 'static>(
     })
 }
 
-fn uniform(shape: &[usize], dtype: DType) -> Tensor {
+pub(super) fn uniform(shape: &[usize], dtype: DType) -> Tensor {
     Tensor::rand(shape, DType::F32, &Key::new(1)).cast(dtype)
 }
 
@@ -255,41 +266,70 @@ impl Gpt {
     }
 }
 
-/// A training step: forward, backward and AdamW.
+/// A training step of a GPT: forward, backward and AdamW.
 fn step(gpt: &'static Gpt, compute: DType, long: bool) -> Case {
-    let name = format!("{}-step-{compute}", gpt.name);
-    let prepare = move || -> Result<Run> {
-        let optimizer = Optimizer::new(Adam { decoupled: true, ..Adam::default() });
-        let optimizer = optimizer.weight_decay(0.01);
-        let mut model = Some(Model::new(&gpt.config()?, &Key::new(1))?);
-        let mut state = model.as_ref().map(|model| optimizer.init(model)).unwrap_or_default();
-        let ids = |seed| {
-            let shape = [gpt.batch, gpt.context];
-            Tensor::randint(shape, 0, gpt.vocabulary as i64, &Key::new(seed))
-        };
-        let (ids, targets) = (ids(2), ids(3));
-        tree::eval(&(ids.clone(), targets.clone()))?;
-        let all_rates = optimizer.clone();
-        let step = compile(move |(model, state, ids, targets, rates)| {
-            let loss = |model: &Model| {
-                let mut cx = Context::train(Key::new(0)).with_compute(compute);
-                model.loss(&ids, &targets, &mut cx)
-            };
-            let (loss, gradient) = value_and_grad(loss)(&model);
-            let (model, state) = optimizer.update(&model, &gradient, &state, &rates);
-            (model, state, loss)
-        });
-        let mut count = 0;
-        Ok(Box::new(move || {
-            let rates = all_rates.rates(count, 3e-4);
-            count += 1;
-            let Some(old) = model.take() else { return Ok(()) };
-            let old = (old, std::mem::take(&mut state), ids.clone(), targets.clone(), rates);
-            let (new, next, loss) = step.call(old)?;
-            (model, state) = (Some(new), next);
-            loss.item::<f32>()?;
-            Ok(())
-        }))
+    let optimizer = Optimizer::new(Adam { decoupled: true, ..Adam::default() });
+    let ids = |seed| {
+        let shape = [gpt.batch, gpt.context];
+        Tensor::randint(shape, 0, gpt.vocabulary as i64, &Key::new(seed))
     };
-    Case { long, ..case(name, gpt.work(compute), prepare) }
+    let training = Training {
+        optimizer: optimizer.weight_decay(0.01),
+        model: move || Ok(Model::new(&gpt.config()?, &Key::new(1))?),
+        batch: move || (ids(2), ids(3)),
+        loss: |model: &Model, ids: &Tensor, targets: &Tensor, cx: &mut Context| {
+            model.loss(ids, targets, cx)
+        },
+    };
+    let name = format!("{}-step-{compute}", gpt.name);
+    Case { long, ..training.case(name, gpt.work(compute), compute) }
+}
+
+/// What a training step is made of: an optimizer, a model, a batch of two arrays, and the loss.
+pub(super) struct Training<N, B, L> {
+    pub optimizer: Optimizer,
+    pub model: N,
+    pub batch: B,
+    pub loss: L,
+}
+
+impl<N: 'static, B: 'static, L: 'static> Training<N, B, L> {
+    /// The step as a case: forward, backward, the state of the model, and the optimizer.
+    pub fn case<M>(self, name: String, work: Work, compute: DType) -> Case
+    where
+        M: Module + Clone + Send + Sync + 'static,
+        N: Fn() -> Result<M>,
+        B: Fn() -> (Tensor, Tensor),
+        L: Fn(&M, &Tensor, &Tensor, &mut Context) -> Tensor + Copy + Send + Sync,
+    {
+        case(name, work, move || {
+            let (optimizer, loss) = (self.optimizer.clone(), self.loss);
+            let mut model = Some((self.model)()?);
+            let mut state = model.as_ref().map(|model| optimizer.init(model)).unwrap_or_default();
+            let batch = (self.batch)();
+            tree::eval(&batch)?;
+            let all_rates = optimizer.clone();
+            let step = compile(move |(model, state, batch, rates)| {
+                let (model, batch): (M, (Tensor, Tensor)) = (model, batch);
+                let ((loss, updates), gradient) = value_and_grad(|model: &M| {
+                    let mut cx = Context::train(Key::new(0)).with_compute(compute);
+                    let loss = loss(model, &batch.0, &batch.1, &mut cx);
+                    (loss, cx.updates(model))
+                })(&model);
+                let (model, state) = optimizer.update(&model, &gradient, &state, &rates);
+                (model.updated(&updates), state, loss)
+            });
+            let mut count = 0;
+            Ok(Box::new(move || {
+                let rates = all_rates.rates(count, 3e-4);
+                count += 1;
+                let Some(old) = model.take() else { return Ok(()) };
+                let old = (old, std::mem::take(&mut state), batch.clone(), rates);
+                let (new, next, loss) = step.call(old)?;
+                (model, state) = (Some(new), next);
+                loss.item::<f32>()?;
+                Ok(())
+            }))
+        })
+    }
 }

@@ -7,9 +7,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `cases` | the kernels and steps that are measured |
+//! | `cases` | the kernels and steps of language models that are measured |
+//! | `images` | networks of convolutions, training and inference |
 
 mod cases;
+mod images;
 
 use std::time::{Duration, Instant};
 
