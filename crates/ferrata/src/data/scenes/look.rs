@@ -40,8 +40,6 @@ const UNLIKE: f64 = 0.12;
 const CONTRAST: f64 = 0.2;
 /// A texture has to leave less unexplained than none, by this factor.
 const BETTER: f64 = 0.7;
-/// Noise that is not to be explained: the mean square of a channel.
-const NOISE: f64 = 60.0;
 /// So many pixels around an object are to be explained too.
 const RING: usize = 2;
 /// So many of the likeliest shapes are tried with textures.
@@ -86,6 +84,8 @@ struct Canvas<'a> {
     paper: [f64; 3],
     /// The distance of every pixel from the background, row by row.
     distance: Vec<f64>,
+    /// The square of the distance that is usual within the background.
+    noise: f64,
 }
 
 /// A pixel.
@@ -97,7 +97,10 @@ impl<'a> Canvas<'a> {
             let square = |c: usize| (f64::from(pixel[c]) - paper[c]).powi(2);
             (square(0) + square(1) + square(2)).sqrt()
         });
-        Canvas { picture, paper, distance: distance.collect() }
+        let distance: Vec<f64> = distance.collect();
+        let behind = distance.iter().filter(|distance| **distance <= DIFFERENT);
+        let noise = median(behind.map(|distance| distance * distance).collect());
+        Canvas { picture, paper, distance, noise }
     }
 
     /// A pixel and those at most `reach` rows and columns away.
@@ -153,9 +156,11 @@ impl<'a> Canvas<'a> {
         let textured = textured.filter(|fit| fit.contrast > CONTRAST);
         let textured = textured.min_by(|a, b| a.rest.total_cmp(&b.rest));
         let plain = *plain.first()?;
-        let best = textured.filter(|fit| fit.rest < BETTER * plain.rest).unwrap_or(plain);
+        let clear = |fit: &Fit| fit.rest - target.noise;
+        let better = |fit: &Fit| clear(fit) < BETTER * clear(&plain);
+        let best = textured.filter(better).unwrap_or(plain);
         Some(SeenObject {
-            shape: (best.rest - target.noise < UNLIKE).then_some(best.model.shape),
+            shape: (clear(&best) < UNLIKE).then_some(best.model.shape),
             colour: nearest_colour(best.model.paint),
             size: Size::of(best.model.scale),
             texture: best.model.texture,
@@ -200,7 +205,7 @@ impl Target {
         };
         let more: Vec<[f64; 3]> = spots.iter().map(more).collect();
         let all = more.iter().flatten().map(|value| value * value).sum::<f64>().max(1.0);
-        let noise = 3.0 * NOISE * spots.len() as f64 / all;
+        let noise = canvas.noise * spots.len() as f64 / all;
         Target { spots, more, all, noise, paper, side }
     }
 
