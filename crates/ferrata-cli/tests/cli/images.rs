@@ -90,6 +90,22 @@ fn a_folder_of_pictures_becomes_a_classifier() {
 }
 
 #[test]
+fn a_trained_classifier_learns_other_classes() {
+    let folder = scratch("images_init");
+    pictures(&folder);
+    succeed(&folder, &["train", "small.toml", "--images", "shapes", "--out", "colours"]);
+    let make = ["data", "scenes", "--out", "others", "--count", "42", "--size", "16"];
+    succeed(&folder, &[&make[..], &["--classes", "shape"]].concat());
+    let tune = ["train", "small.toml", "--images", "others", "--init", "colours", "--out", "tuned"];
+    let text = succeed(&folder, &tune);
+    let note = "note: classifier.weight, classifier.bias start anew, for 6 classes instead of 7";
+    assert!(text.contains(note), "{text}");
+    let first = |run: &str| losses(&folder.join(run))[0].clone();
+    assert_ne!(first("tuned"), first("colours"));
+    assert!(succeed(&folder, &["eval", "tuned"]).contains("over 42 images"));
+}
+
+#[test]
 fn wrong_images_are_refused() {
     let folder = scratch("wrong_images");
     pictures(&folder);

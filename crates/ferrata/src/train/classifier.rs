@@ -1,5 +1,6 @@
 //! Image classifiers as learners: images, the model, its engine.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,7 @@ use crate::models::ImageModel;
 use crate::nn::Context;
 use crate::optim::Schedule;
 use crate::profile;
-use crate::{Classes, Key, Module, Reduction, Tensor};
+use crate::{Classes, Key, Module, Reduction, Tensor, tree};
 
 /// An image classifier that learns from images in classes.
 pub struct Classifier {
@@ -147,7 +148,7 @@ impl Classifier {
         let (batch, seed) = (config.train.batch, config.train.seed);
         let data = open_images(section, seed)?;
         let classes = data.train.classes.to_vec();
-        let model = initial(config, &classes, section.size)?;
+        let (model, note) = initial(config, &classes, section.size)?;
         let transforms = section.transforms()?;
         let reader = Arc::new(Reader::new(section.on_damaged, section.max_pixels));
         let facts = Facts {
@@ -161,7 +162,7 @@ impl Classifier {
                 validation: data.validation.as_ref().map_or(0, |set| set.len()),
             },
             device: learner::device(),
-            notes: data.notes,
+            notes: data.notes.into_iter().chain(note).collect(),
         };
         let source =
             ImageBatches::new(data.train, reader.clone(), transforms.clone(), batch, seed)?;
@@ -232,31 +233,51 @@ impl Classifier {
     }
 }
 
-fn initial(config: &Config, classes: &[String], size: usize) -> Result<ImageModel> {
+/// The model to begin with, and what there is to say about it.
+fn initial(
+    config: &Config,
+    classes: &[String],
+    size: usize,
+) -> Result<(ImageModel, Option<String>)> {
     let key = Key::new(config.train.seed).fold(WEIGHTS);
     match (&config.train.init, &config.model) {
         (Some(path), _) => {
-            let mut model = ImageModel::load(folder::model_directory(path)?)?;
-            if model.classes() != classes.len() {
-                let (known, given) = (model.classes(), classes.len());
-                return Err(Error::new(
-                    format!(
-                        "the model `{}` knows {known} classes and the images have {given}",
-                        path.display()
-                    ),
-                    "start from a model with as many classes, or from none",
-                ));
-            }
-            model.config.labels = classes.to_vec();
-            Ok(model)
+            let model = ImageModel::load(folder::model_directory(path)?)?;
+            adapted(&model, classes, &key)
         }
         (None, Some(section)) => {
-            Ok(ImageModel::new(&section.to_image_config(classes, size)?, &key)?)
+            Ok((ImageModel::new(&section.to_image_config(classes, size)?, &key)?, None))
         }
         (None, None) => {
             Err(Error::new("no model is given", "add a [model] section or pass --init MODEL_DIR"))
         }
     }
+}
+
+/// The model for these classes: parameters whose sizes depend on the classes start anew.
+fn adapted(
+    model: &ImageModel,
+    classes: &[String],
+    key: &Key,
+) -> Result<(ImageModel, Option<String>)> {
+    let labels = classes.to_vec();
+    let config = ImageConfig { classes: classes.len(), labels, ..model.config.clone() };
+    let known: BTreeMap<String, Tensor> = model.named_parameters().into_iter().collect();
+    let mut anew = Vec::new();
+    let adapted = tree::map_named(&ImageModel::new(&config, key)?, |name, fresh| {
+        match known.get(name).filter(|old| old.shape() == fresh.shape()) {
+            Some(old) => old.clone(),
+            None => {
+                anew.push(name.to_owned());
+                fresh.clone()
+            }
+        }
+    });
+    let note = (!anew.is_empty()).then(|| {
+        let (names, before, now) = (anew.join(", "), model.classes(), classes.len());
+        format!("{names} start anew, for {now} classes instead of {before}")
+    });
+    Ok((adapted, note))
 }
 
 /// Compiles the training step with AdamW for `batch` images of `size` x `size` pixels.
