@@ -1,6 +1,6 @@
 //! Resizing the last dimensions, and reading at places that are given.
 
-use super::{call, dims_attribute, expect_dtype, expect_float, function, widen};
+use super::{call, dims_attribute, expect_dtype, expect_float, first_of_last, function, widen};
 use crate::DType;
 use crate::error::{Error, Result};
 use crate::literal::{Literal, Scalar};
@@ -115,9 +115,7 @@ pub fn interpolate(b: &mut Builder, x: Value, sizes: &[usize], mode: Interpolati
     call(b, "interpolate", &[x], 1, |types| {
         let ty = &types[0];
         expect_float("the operand", ty)?;
-        let k = sizes.len();
-        let first = ty.rank().checked_sub(k).filter(|_| k > 0);
-        let first = first.ok_or_else(|| Error::new(format!("{ty} has no {k} last dimensions")))?;
+        let first = first_of_last(ty, sizes.len())?;
         if sizes.contains(&0) || ty.shape[first..].contains(&0) {
             return Err(Error::new(format!("cannot resize {ty} to {sizes:?}"))
                 .help("all sizes must be at least 1"));
@@ -138,7 +136,7 @@ pub fn interpolate(b: &mut Builder, x: Value, sizes: &[usize], mode: Interpolati
             };
             let wide = widen(b, inputs[0]);
             // The last dimension first, while the others are small.
-            let y = (0..k).rev().fold(wide, |x, d| resized(b, x, d));
+            let y = (0..sizes.len()).rev().fold(wide, |x, d| resized(b, x, d));
             vec![b.cast(y, ty.dtype)]
         })
     })[0]

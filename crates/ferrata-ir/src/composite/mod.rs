@@ -163,6 +163,12 @@ pub(crate) fn call(
     }
 }
 
+/// The first of the last `count` dimensions.
+pub(crate) fn first_of_last(ty: &Type, count: usize) -> Result<usize> {
+    let first = ty.rank().checked_sub(count).filter(|_| count > 0);
+    first.ok_or_else(|| Error::new(format!("{ty} has no {count} last dimensions")))
+}
+
 /// Checks that `ty` has a float dtype.
 pub(crate) fn expect_float(what: &str, ty: &Type) -> Result<()> {
     if ty.dtype.is_float() {

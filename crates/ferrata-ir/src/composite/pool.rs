@@ -1,7 +1,9 @@
 //! Pooling: the largest element or the mean of sliding windows, and of as many windows as the
 //! result has elements.
 
-use super::{AttributeList, call, dims_attribute, expect_float, function, interpolate, widen};
+use super::{
+    AttributeList, call, dims_attribute, expect_float, first_of_last, function, interpolate, widen,
+};
 use crate::DType;
 use crate::error::{Error, Result};
 use crate::literal::{Literal, Scalar};
@@ -328,9 +330,7 @@ pub fn adaptive_max_pool(b: &mut Builder, x: Value, sizes: &[usize]) -> Value {
 /// Checks the cells of the last dimensions; gives the first of these.
 fn check_cells(ty: &Type, sizes: &[usize]) -> Result<usize> {
     expect_float("the operand", ty)?;
-    let n = sizes.len();
-    let first = ty.rank().checked_sub(n).filter(|_| n > 0);
-    let first = first.ok_or_else(|| Error::new(format!("{ty} has no {n} last dimensions")))?;
+    let first = first_of_last(ty, sizes.len())?;
     if sizes.contains(&0) || ty.shape[first..].contains(&0) {
         return Err(Error::new(format!("{sizes:?} cells do not cover {ty}"))
             .help("numbers of cells and sizes must be at least 1"));

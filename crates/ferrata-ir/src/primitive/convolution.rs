@@ -3,11 +3,14 @@
 
 use super::attribute::attributes;
 use super::windows::window_count;
-use super::{Dim, Factor, Loops, Operand, Rules, Tangents, expect_inputs, not_linear};
+use super::{
+    Dim, Factor, Loops, Operand, Rules, SumOfProducts, Tangents, bilinear, expect_inputs,
+    not_linear,
+};
 use crate::DType;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
-use crate::literal::{Literal, Scalar};
+use crate::literal::Literal;
 use crate::program::{Builder, Value};
 use crate::types::{Type, row_major_strides};
 
@@ -59,6 +62,13 @@ impl Convolution {
     pub fn padded(&self, d: usize, size: usize) -> Option<usize> {
         let outside = i128::from(self.low[d]) + i128::from(self.high[d]);
         usize::try_from(i128::from(spread_over(size, self.spread[d])) + outside).ok()
+    }
+
+    /// Positions along spatial dimension `d` for an input and a kernel of these sizes; `None` if
+    /// more is cropped than there is.
+    pub fn positions(&self, d: usize, size: usize, kernel: usize) -> Option<usize> {
+        let padded = self.padded(d, size)?;
+        Some(window_count(padded, kernel, self.stride[d], self.dilation[d]))
     }
 
     /// The input's index in dimension `d` that position `p` and element `k` of the kernel meet.
@@ -156,17 +166,16 @@ impl Rules for Convolution {
             if kernel == 0 {
                 return Err(Error::new(format!("the kernel {w} has no elements")));
             }
-            let padded = self.padded(d, size).ok_or_else(|| {
+            shape.push(self.positions(d, size, kernel).ok_or_else(|| {
                 let (low, high) = (self.low[d], self.high[d]);
                 Error::new(format!("{low} and {high} crop more than there is of {size}"))
-            })?;
-            shape.push(window_count(padded, kernel, self.stride[d], self.dilation[d]));
+            })?);
         }
         Ok(vec![x.with_shape(shape)])
     }
 
     fn loops(&self, inputs: &[&Type]) -> Option<Loops> {
-        let (x, w) = (inputs[0], inputs[1]);
+        let w = inputs[1];
         let y = self.infer(inputs).ok()?.remove(0);
         let reduced = std::iter::once(&w.shape[2]).chain(&w.shape[SPATIAL..]);
         let factor = |reduced: bool| move |&size: &usize| Factor { size, reduced };
@@ -186,7 +195,6 @@ impl Rules for Convolution {
                 spread: self.spread[d],
             });
         }
-        debug_assert_eq!(left.len(), x.rank());
         let results = vec![(0..y.rank()).map(Dim::Factor).collect()];
         Some(Loops { factors, operands: vec![left, right], results, operations: 2.0 })
     }
@@ -204,7 +212,7 @@ impl Rules for Convolution {
         let tap_strides = row_major_strides(&w.ty.shape[SPATIAL..]);
         Ok(vec![Literal::build(y.clone(), |i| {
             let index: Vec<usize> = (0..y.rank()).map(|d| i / to[d] % y.shape[d]).collect();
-            let (mut float, mut int) = (0.0, 0i64);
+            let mut sum = SumOfProducts::default();
             for tap in 0..taps {
                 let place: Option<usize> = (0..self.spatial())
                     .map(|d| {
@@ -217,13 +225,10 @@ impl Rules for Convolution {
                 for c in 0..w.ty.shape[2] {
                     let l = index[0] * from[0] + index[1] * from[1] + c * from[2] + place;
                     let r = index[1] * by[0] + index[2] * by[1] + c * by[2] + tap;
-                    match (x.get(l), w.get(r)) {
-                        (Scalar::Float(x), Scalar::Float(y)) => float += x * y,
-                        (x, y) => int = int.wrapping_add(x.as_i64().wrapping_mul(y.as_i64())),
-                    }
+                    sum.add(x.get(l), w.get(r));
                 }
             }
-            if y.dtype.is_float() { Scalar::Float(float) } else { Scalar::Int(int) }
+            sum.of_dtype(y.dtype)
         })])
     }
 
@@ -234,12 +239,7 @@ impl Rules for Convolution {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        if !b.ty(x[0]).dtype.is_float() {
-            return super::zero(1);
-        }
-        let left = dx[0].map(|d| b.emit1(self.clone(), &[d, x[1]]));
-        let right = dx[1].map(|d| b.emit1(self.clone(), &[x[0], d]));
-        Ok(vec![b.add_some(left, right)])
+        bilinear(self, b, x, dx)
     }
 
     fn transpose(
@@ -250,10 +250,13 @@ impl Rules for Convolution {
     ) -> Result<Tangents> {
         let Some(dy) = dy[0] else { return super::zero(2) };
         let (xt, wt, yt) = (inputs[0].ty(b), inputs[1].ty(b), b.ty(dy).clone());
-        let empty = yt.elements() == 0;
         match (&inputs[0], &inputs[1]) {
-            (Operand::Linear(_), Operand::Known(_)) if empty => Ok(vec![None, None]),
-            (Operand::Known(_), Operand::Linear(_)) if empty => Ok(vec![None, None]),
+            // A result without elements depends on nothing.
+            (Operand::Linear(_), Operand::Known(_)) | (Operand::Known(_), Operand::Linear(_))
+                if yt.elements() == 0 =>
+            {
+                super::zero(2)
+            }
             (Operand::Linear(_), Operand::Known(w)) => {
                 // [G, O, C, K] as [G, C, O, K], backwards.
                 let w = exchanged(b, *w, 1, 2);

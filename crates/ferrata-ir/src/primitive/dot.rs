@@ -1,11 +1,14 @@
 //! The general product: `(b m k), (b k n) -> (b m n)` with any number of dimensions of each kind.
 
 use super::attribute::attributes;
-use super::{Dim, Factor, Loops, Operand, Rules, Tangents, expect_dim, expect_inputs, not_linear};
+use super::{
+    Dim, Factor, Loops, Operand, Rules, SumOfProducts, Tangents, bilinear, expect_dim,
+    expect_inputs, not_linear,
+};
 use crate::DType;
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
-use crate::literal::{Literal, Scalar};
+use crate::literal::Literal;
 use crate::program::{Builder, Value};
 use crate::types::{Type, row_major_strides};
 
@@ -160,15 +163,11 @@ impl Rules for Dot {
                 offset(i, &outputs[0].shape, &out_strides, &ls),
                 offset(i, &outputs[0].shape, &out_strides, &rs),
             );
-            let mut float = 0.0;
-            let mut int = 0i64;
+            let mut sum = SumOfProducts::default();
             for &(dl, dr) in &steps {
-                match (inputs[0].get(l + dl), inputs[1].get(r + dr)) {
-                    (Scalar::Float(x), Scalar::Float(y)) => float += x * y,
-                    (x, y) => int = int.wrapping_add(x.as_i64().wrapping_mul(y.as_i64())),
-                }
+                sum.add(inputs[0].get(l + dl), inputs[1].get(r + dr));
             }
-            if outputs[0].dtype.is_float() { Scalar::Float(float) } else { Scalar::Int(int) }
+            sum.of_dtype(outputs[0].dtype)
         })])
     }
 
@@ -179,12 +178,7 @@ impl Rules for Dot {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        if !b.ty(x[0]).dtype.is_float() {
-            return super::zero(1);
-        }
-        let left = dx[0].map(|d| b.emit1(self.clone(), &[d, x[1]]));
-        let right = dx[1].map(|d| b.emit1(self.clone(), &[x[0], d]));
-        Ok(vec![b.add_some(left, right)])
+        bilinear(self, b, x, dx)
     }
 
     fn transpose(

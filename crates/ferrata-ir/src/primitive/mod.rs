@@ -43,7 +43,7 @@ pub use windows::{Windows, window_count};
 
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
-use crate::literal::Literal;
+use crate::literal::{Literal, Scalar};
 use crate::program::{Builder, Function, Value};
 use crate::types::Type;
 use std::sync::Arc;
@@ -136,6 +136,47 @@ pub trait Rules: Attributes {
         batched: &[bool],
         size: usize,
     ) -> Result<Vec<Value>>;
+}
+
+/// The rule of a product of two operands, linear in each: its tangent with either of them.
+fn bilinear(
+    op: &(impl Clone + Into<Primitive>),
+    b: &mut Builder,
+    x: &[Value],
+    dx: &[Option<Value>],
+) -> Result<Tangents> {
+    if !b.ty(x[0]).dtype.is_float() {
+        return zero(1);
+    }
+    let left = dx[0].map(|d| b.emit1(op.clone(), &[d, x[1]]));
+    let right = dx[1].map(|d| b.emit1(op.clone(), &[x[0], d]));
+    Ok(vec![b.add_some(left, right)])
+}
+
+/// A sum of products of one dtype: floats in f64, integers wrapping.
+#[derive(Default)]
+struct SumOfProducts {
+    float: f64,
+    int: i64,
+}
+
+impl SumOfProducts {
+    fn add(&mut self, x: Scalar, y: Scalar) {
+        match (x, y) {
+            (Scalar::Float(x), Scalar::Float(y)) => self.float += x * y,
+            (x, y) => self.int = self.int.wrapping_add(x.as_i64().wrapping_mul(y.as_i64())),
+        }
+    }
+
+    fn of_dtype(&self, dtype: crate::DType) -> Scalar {
+        if dtype.is_float() { Scalar::Float(self.float) } else { Scalar::Int(self.int) }
+    }
+}
+
+/// The rule of a linear primitive of one operand, and of its transpose: the result from what there
+/// is of it.
+fn linear(dx: &[Option<Value>], f: impl FnMut(Value) -> Value) -> Result<Tangents> {
+    Ok(vec![dx[0].map(f)])
 }
 
 /// The rule of a primitive whose results do not change when its inputs do.

@@ -2,7 +2,7 @@
 //! concatenate. All are linear.
 
 use super::attribute::attributes;
-use super::{Dim, Factor, Loops, Operand, Rules, Tangents, expect_inputs};
+use super::{Dim, Factor, Loops, Operand, Rules, Tangents, expect_inputs, linear};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
 use crate::literal::Literal;
@@ -101,13 +101,9 @@ fn parallel(shape: &[usize]) -> Vec<Factor> {
 }
 
 /// A nest over the result's dimensions that only moves elements.
-fn moving(shape: &[usize], operands: Vec<Vec<Dim>>) -> Loops {
+pub(super) fn moving(shape: &[usize], operands: Vec<Vec<Dim>>) -> Loops {
     let result = (0..shape.len()).map(Dim::Factor).collect();
     Loops { factors: parallel(shape), operands, results: vec![result], operations: 0.0 }
-}
-
-fn same(dx: &[Option<Value>], mut f: impl FnMut(Value) -> Value) -> Result<Tangents> {
-    Ok(vec![dx[0].map(&mut f)])
 }
 
 impl Rules for Broadcast {
@@ -164,7 +160,7 @@ impl Rules for Broadcast {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        same(dx, |d| b.emit1(self.clone(), &[d]))
+        linear(dx, |d| b.emit1(self.clone(), &[d]))
     }
 
     fn transpose(
@@ -178,7 +174,7 @@ impl Rules for Broadcast {
         let repeated: Vec<usize> = (0..self.shape.len())
             .filter(|&d| kept(d).is_none_or(|i| shape[i] != self.shape[d]))
             .collect();
-        same(dy, |d| {
+        linear(dy, |d| {
             let sum = b.sum(d, &repeated);
             b.reshape(sum, &shape)
         })
@@ -295,7 +291,7 @@ impl Rules for Reshape {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        same(dx, |d| b.reshape(d, &self.shape))
+        linear(dx, |d| b.reshape(d, &self.shape))
     }
 
     fn transpose(
@@ -305,7 +301,7 @@ impl Rules for Reshape {
         dy: &[Option<Value>],
     ) -> Result<Tangents> {
         let shape = inputs[0].ty(b).shape;
-        same(dy, |d| b.reshape(d, &shape))
+        linear(dy, |d| b.reshape(d, &shape))
     }
 
     fn batch(
@@ -362,12 +358,12 @@ impl Rules for Transpose {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        same(dx, |d| b.transpose(d, &self.permutation))
+        linear(dx, |d| b.transpose(d, &self.permutation))
     }
 
     fn transpose(&self, b: &mut Builder, _: &[Operand], dy: &[Option<Value>]) -> Result<Tangents> {
         let inverse = self.inverse();
-        same(dy, |d| b.transpose(d, &inverse))
+        linear(dy, |d| b.transpose(d, &inverse))
     }
 
     fn batch(&self, b: &mut Builder, inputs: &[Value], _: &[bool], _: usize) -> Result<Vec<Value>> {
@@ -444,7 +440,7 @@ impl Rules for Slice {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        same(dx, |d| b.emit1(self.clone(), &[d]))
+        linear(dx, |d| b.emit1(self.clone(), &[d]))
     }
 
     fn transpose(
@@ -461,7 +457,7 @@ impl Rules for Slice {
             pad.high.push((ty.shape[d] - self.start[d] - covered) as i64);
             pad.interior.push(self.stride[d] - 1);
         }
-        same(dy, |d| {
+        linear(dy, |d| {
             let zero = b.full(Type::scalar(ty.dtype), 0.0);
             b.emit1(pad.clone(), &[d, zero])
         })
@@ -528,11 +524,11 @@ impl Rules for Reverse {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        same(dx, |d| b.emit1(self.clone(), &[d]))
+        linear(dx, |d| b.emit1(self.clone(), &[d]))
     }
 
     fn transpose(&self, b: &mut Builder, _: &[Operand], dy: &[Option<Value>]) -> Result<Tangents> {
-        same(dy, |d| b.emit1(self.clone(), &[d]))
+        linear(dy, |d| b.emit1(self.clone(), &[d]))
     }
 
     fn batch(&self, b: &mut Builder, inputs: &[Value], _: &[bool], _: usize) -> Result<Vec<Value>> {

@@ -1,8 +1,8 @@
 //! Sliding windows of a dimension. Linear, and only a way to look at the operand.
 
 use super::attribute::attributes;
-use super::view::Pad;
-use super::{Dim, Factor, Loops, Operand, Rules, Tangents, expect_dim, expect_inputs};
+use super::view::{Pad, moving};
+use super::{Dim, Loops, Operand, Rules, Tangents, expect_dim, expect_inputs, linear};
 use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
 use crate::literal::Literal;
@@ -35,8 +35,12 @@ pub fn window_count(length: usize, size: usize, stride: usize, dilation: usize) 
 }
 
 impl Windows {
-    fn count(&self, length: usize) -> usize {
-        window_count(length, self.size, self.stride, self.dilation)
+    /// Shape of the windows of an operand.
+    pub fn shape(&self, of: &[usize]) -> Vec<usize> {
+        let mut shape = of.to_vec();
+        shape[self.dim] = window_count(shape[self.dim], self.size, self.stride, self.dilation);
+        shape.insert(self.dim + 1, self.size);
+        shape
     }
 
     /// What index `i` of dimension `dim` of `x`, put back every `step`-th element from `low` on,
@@ -112,16 +116,11 @@ impl Rules for Windows {
                 self.size, self.dilation, self.stride
             )));
         }
-        let mut shape = inputs[0].shape.clone();
-        shape[self.dim] = self.count(shape[self.dim]);
-        shape.insert(self.dim + 1, self.size);
-        Ok(vec![inputs[0].with_shape(shape)])
+        Ok(vec![inputs[0].with_shape(self.shape(&inputs[0].shape))])
     }
 
     fn loops(&self, inputs: &[&Type]) -> Option<Loops> {
-        let mut shape = inputs[0].shape.clone();
-        shape[self.dim] = self.count(shape[self.dim]);
-        shape.insert(self.dim + 1, self.size);
+        let shape = self.shape(&inputs[0].shape);
         let mut operand: Vec<Dim> =
             (0..shape.len()).filter(|&d| d != self.dim + 1).map(Dim::Factor).collect();
         operand[self.dim] = Dim::Window {
@@ -132,12 +131,7 @@ impl Rules for Windows {
             low: 0,
             spread: 1,
         };
-        Some(Loops {
-            results: vec![(0..shape.len()).map(Dim::Factor).collect()],
-            factors: shape.iter().map(|&size| Factor { size, reduced: false }).collect(),
-            operands: vec![operand],
-            operations: 0.0,
-        })
+        Some(moving(&shape, vec![operand]))
     }
 
     fn evaluate(
@@ -165,7 +159,7 @@ impl Rules for Windows {
         _: &mut Vec<Value>,
         dx: &[Option<Value>],
     ) -> Result<Tangents> {
-        Ok(vec![dx[0].map(|d| b.emit1(self.clone(), &[d]))])
+        linear(dx, |d| b.emit1(self.clone(), &[d]))
     }
 
     fn transpose(
@@ -175,7 +169,7 @@ impl Rules for Windows {
         dy: &[Option<Value>],
     ) -> Result<Tangents> {
         let length = inputs[0].ty(b).shape[self.dim];
-        Ok(vec![dy[0].map(|d| self.fold(b, d, length))])
+        linear(dy, |d| self.fold(b, d, length))
     }
 
     fn batch(&self, b: &mut Builder, inputs: &[Value], _: &[bool], _: usize) -> Result<Vec<Value>> {
