@@ -2,7 +2,6 @@
 //! arithmetic on the row-major element number of the value that is really stored.
 
 use ferrata_ir::Primitive;
-use ferrata_ir::primitive::windows::window_count;
 use ferrata_ir::primitive::{Broadcast, Reverse, Slice, Transpose, Windows};
 
 /// A window on a value: element `i` of the window is element `offset + Σ strides[d] i[d]` of the
@@ -152,8 +151,7 @@ impl Strided {
 
     fn windows(&self, op: &Windows) -> Strided {
         let (mut out, d) = (self.clone(), op.dim);
-        out.shape[d] = window_count(self.shape[d], op.size, op.stride, op.dilation);
-        out.shape.insert(d + 1, op.size);
+        out.shape = op.shape(&self.shape);
         out.strides[d] = self.strides[d] * op.stride as isize;
         out.strides.insert(d + 1, self.strides[d] * op.dilation as isize);
         out

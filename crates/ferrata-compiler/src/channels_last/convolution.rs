@@ -3,9 +3,9 @@
 
 use super::{Permuted, Walk, inverse, is_identity};
 use ferrata_ir::primitive::convolution::SPATIAL;
-use ferrata_ir::primitive::windows::window_count;
-use ferrata_ir::primitive::{Convolution, Dot, Pad, Reduce, ReduceKind, Slice, Windows};
+use ferrata_ir::primitive::{Convolution, Dot, Pad, Slice, Windows};
 use ferrata_ir::{Error, Result, Type, Value};
+use std::iter::once;
 
 /// A sum of more slices than this is not written out.
 const SLICES: usize = 64;
@@ -14,7 +14,13 @@ impl Walk {
     /// The result of a convolution.
     pub(super) fn convolution(&mut self, op: &Convolution, x: Value, w: Value) -> Result<Permuted> {
         let (x, w) = (self.value(x)?, self.value(w)?);
-        let x = if is_identity(&x.order) { self.channels_inside(&x) } else { x };
+        let x = if is_identity(&x.order) {
+            let sequence: Vec<usize> =
+                once(0).chain(SPATIAL..x.order.len()).chain([1, 2]).collect();
+            self.stored_as(&x, &sequence)
+        } else {
+            x
+        };
         let phased = |d: &usize| op.spread[*d] > 1 && op.stride[*d] == 1 && op.dilation[*d] == 1;
         let dims: Vec<usize> = (0..op.spatial()).filter(phased).collect();
         if dims.is_empty() {
@@ -34,10 +40,7 @@ impl Walk {
         dims: &[usize],
     ) -> Result<Permuted> {
         let (xs, ws) = (self.shape(x), self.shape(w));
-        let places = |d: usize| {
-            let padded = op.padded(d, xs[d + SPATIAL]).unwrap_or(0);
-            window_count(padded, ws[d + SPATIAL], 1, 1)
-        };
+        let places = |d: usize| op.positions(d, xs[d + SPATIAL], ws[d + SPATIAL]).unwrap_or(0);
         let steps: Vec<usize> = dims.iter().map(|&d| op.spread[d]).collect();
         let mut parts: Vec<Option<Permuted>> = Vec::new();
         for phase in indices(&steps) {
@@ -82,11 +85,7 @@ impl Walk {
         let mut values = Vec::new();
         for part in parts {
             let value = match part {
-                Some(x) => {
-                    let place: Vec<usize> =
-                        inverse(&like.order).iter().map(|&d| x.order[d]).collect();
-                    self.b.transpose(x.value, &place)
-                }
+                Some(x) => self.stored_as(x, &inverse(&like.order)).value,
                 None => self.b.full(ty.clone(), 0.0),
             };
             values.push(self.b.reshape(value, &side));
@@ -116,14 +115,10 @@ impl Walk {
     }
 
     fn convolved(&mut self, op: &Convolution, x: &Permuted, w: &Permuted) -> Permuted {
+        let (xs, ws) = (self.shape(x), self.shape(w));
+        let places = |d: usize| op.positions(d, xs[d + SPATIAL], ws[d + SPATIAL]).unwrap_or(0);
+        let counts: Vec<usize> = (0..op.spatial()).map(places).collect();
         let x = self.padded(op, x);
-        let (xs, ws) = (self.shape(&x), self.shape(w));
-        let counts: Vec<usize> = (0..op.spatial())
-            .map(|d| {
-                let (size, stride, dilation) = (ws[d + SPATIAL], op.stride[d], op.dilation[d]);
-                window_count(xs[d + SPATIAL], size, stride, dilation)
-            })
-            .collect();
         let places: usize = counts.iter().product();
         let taps: usize = ws[SPATIAL..].iter().product();
         if xs[1] > 1 && ws[1] == 1 && xs[2] == 1 && taps <= SLICES {
@@ -139,16 +134,6 @@ impl Walk {
     fn shape(&self, x: &Permuted) -> Vec<usize> {
         let stored = self.ty(x.value).shape;
         x.order.iter().map(|&d| stored[d]).collect()
-    }
-
-    /// An input `[N, G, C, S…]` as `[N, S…, G, C]`.
-    fn channels_inside(&mut self, x: &Permuted) -> Permuted {
-        let rank = x.order.len();
-        let mut place = vec![0];
-        place.extend(SPATIAL..rank);
-        place.extend([1, 2]);
-        let value = self.b.transpose(x.value, &place);
-        Permuted { value, order: inverse(&place), anchored: false }
     }
 
     /// The input with its gaps and its padding. What is only cropped is not copied.
@@ -201,13 +186,10 @@ impl Walk {
             inner.iter_mut().for_each(shift);
             inner.push(dim + 1);
         }
-        let contract = |channel: usize, rest: &[usize]| -> Vec<usize> {
-            std::iter::once(channel).chain(rest.iter().copied()).collect()
-        };
-        let windows = (value, vec![order[1]], contract(order[2], &inner));
-        let kernel = (w.value, vec![w.order[0]], contract(w.order[2], &w.order[SPATIAL..]));
+        let windows = (value, vec![order[1]], [&[order[2]][..], &inner].concat());
+        let kernel = (w.value, vec![w.order[0]], w.order[2..].to_vec());
         // The free dimensions of the windows as they are stored, by their number in the result.
-        let mut free: Vec<usize> = std::iter::once(0).chain(SPATIAL..order.len()).collect();
+        let mut free: Vec<usize> = once(0).chain(SPATIAL..order.len()).collect();
         free.sort_by_key(|&d| order[d]);
         let (left, right, place) = if kernel_first {
             (kernel, windows, [&[1, 2][..], &free].concat())
@@ -222,15 +204,11 @@ impl Walk {
         };
         let value = self.b.emit1(dot, &[left.0, right.0]);
         let made = Permuted { value, order: inverse(&place), anchored: false };
-        if self.ty(value).shape[0] == 1 { made } else { self.groups_inside(&made, &free) }
-    }
-
-    /// A result `[G, …]` with its groups beside their results, as further work wants them.
-    fn groups_inside(&mut self, made: &Permuted, free: &[usize]) -> Permuted {
-        let place: Vec<usize> = free.iter().copied().chain([1, 2]).collect();
-        let permutation: Vec<usize> = place.iter().map(|&d| made.order[d]).collect();
-        let value = self.b.transpose(made.value, &permutation);
-        Permuted { value, order: inverse(&place), anchored: false }
+        if self.ty(value).shape[0] == 1 {
+            return made;
+        }
+        // Further work wants the groups beside their results.
+        self.stored_as(&made, &[&free[..], &[1, 2]].concat())
     }
 
     /// One channel and one result in a group: each element of the kernel times a slice.
@@ -271,8 +249,7 @@ impl Walk {
         // The kernel in the order of the input, its only result where the only sample is.
         let mut order = x.order.clone();
         order.swap(0, 1);
-        let place: Vec<usize> = inverse(&order).iter().map(|&d| w.order[d]).collect();
-        let kernel = self.b.transpose(w.value, &place);
+        let kernel = self.stored_as(w, &inverse(&order)).value;
         let groups = x.order[1];
         let dims: Vec<usize> = (0..x.order.len()).filter(|&d| d != groups).collect();
         let mut parts = Vec::new();
@@ -280,8 +257,7 @@ impl Walk {
             let from: Vec<usize> = position.iter().zip(&op.stride).map(|(p, s)| p * s).collect();
             let part = self.slice(x, &from, &sizes, &op.dilation);
             let product = self.b.mul(part, kernel);
-            let sum =
-                self.b.emit1(Reduce { kind: ReduceKind::Sum, dims: dims.clone() }, &[product]);
+            let sum = self.b.sum(product, &dims);
             let size = self.ty(sum).shape[0];
             parts.push(self.b.reshape(sum, &[1, size]));
         }

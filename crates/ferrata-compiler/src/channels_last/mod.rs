@@ -12,7 +12,7 @@
 mod convolution;
 mod rules;
 
-use crate::callees::with_callees;
+use crate::callees::{Rebuilt, rebuild_functions};
 use ferrata_ir::primitive::{Broadcast, Constant, Iota};
 use ferrata_ir::{Builder, Error, Function, Node, Primitive, Result, Type, Value};
 use std::collections::HashMap;
@@ -30,22 +30,10 @@ pub fn channels_last(program: &Arc<Function>) -> Result<Arc<Function>> {
     if !convolves {
         return Ok(program.clone());
     }
-    let mut done: HashMap<*const Function, Arc<Function>> = HashMap::new();
-    let mut failed = None;
-    program.visit(&mut |f| match function(f, &done) {
-        Ok(new) => {
-            done.insert(Arc::as_ptr(f), Arc::new(new));
-        }
-        Err(e) => failed = Some(failed.take().unwrap_or(e)),
-    });
-    let new = done.remove(&Arc::as_ptr(program));
-    match failed {
-        Some(e) => Err(e),
-        None => new.ok_or_else(|| Error::new("the program was not visited")),
-    }
+    rebuild_functions(program, function)
 }
 
-fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Result<Function> {
+fn function(f: &Function, done: &Rebuilt) -> Result<Function> {
     let mut walk = Walk {
         b: Builder::new(f.name.clone()),
         map: vec![None; f.value_count()],
@@ -61,8 +49,7 @@ fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Res
     }
     for node in f.nodes() {
         walk.b.set_origin(node.origin.clone());
-        let op = with_callees(&node.op, |f| done.get(&Arc::as_ptr(f)).unwrap_or(f).clone());
-        let results = walk.node(&op, node)?;
+        let results = walk.node(&done.primitive(&node.op), node)?;
         walk.b.checked()?;
         for (&o, r) in node.outputs.iter().zip(results) {
             walk.map[o.index()] = Some(r);
@@ -156,14 +143,17 @@ impl Walk {
         }
     }
 
+    /// A value stored with the user's dimensions in this sequence.
+    fn stored_as(&mut self, x: &Permuted, sequence: &[usize]) -> Permuted {
+        let permutation: Vec<usize> = sequence.iter().map(|&d| x.order[d]).collect();
+        let value = self.b.transpose(x.value, &permutation);
+        Permuted { value, order: inverse(sequence), anchored: false }
+    }
+
     /// A value stored in this order.
     fn in_order(&mut self, v: Value, order: &[usize]) -> Result<Value> {
         match self.stored(v)?.clone() {
-            Stored::Value(x) if x.order == order => Ok(x.value),
-            Stored::Value(x) => {
-                let place: Vec<usize> = inverse(order).iter().map(|&d| x.order[d]).collect();
-                Ok(self.b.transpose(x.value, &place))
-            }
+            Stored::Value(x) => Ok(self.stored_as(&x, &inverse(order)).value),
             Stored::Free(x) => Ok(self.make(&x, order)),
         }
     }

@@ -40,8 +40,6 @@ impl Walk {
         let Some(order) = order else { return Ok(None) };
         let place = inverse(&order);
         let rank = order.len();
-        let pick = |list: &[usize]| -> Vec<usize> { place.iter().map(|&d| list[d]).collect() };
-        let pick_signed = |list: &[i64]| -> Vec<i64> { place.iter().map(|&d| list[d]).collect() };
         let all = |dims: &[usize]| -> Vec<usize> { dims.iter().map(|&d| order[d]).collect() };
         let rising = |dims: &[usize]| {
             let mut dims = all(dims);
@@ -70,8 +68,8 @@ impl Walk {
                 (Cumulative { dim: order[c.dim], ..c.clone() }.into(), order.clone())
             }
             Primitive::Slice(s) => {
-                let (start, limit) = (pick(&s.start), pick(&s.limit));
-                (Slice { start, limit, stride: pick(&s.stride) }.into(), order.clone())
+                let (start, limit) = (picked(&place, &s.start), picked(&place, &s.limit));
+                (Slice { start, limit, stride: picked(&place, &s.stride) }.into(), order.clone())
             }
             Primitive::Reverse(r) => (Reverse { dims: rising(&r.dims) }.into(), order.clone()),
             Primitive::Windows(w) => {
@@ -83,10 +81,10 @@ impl Walk {
                 (Windows { dim, ..w.clone() }.into(), new)
             }
             Primitive::Pad(p) => {
-                let (low, high) = (pick_signed(&p.low), pick_signed(&p.high));
+                let (low, high) = (picked(&place, &p.low), picked(&place, &p.high));
                 let x = self.in_order(node.inputs[0], &order)?;
                 let fill = self.plain(node.inputs[1])?;
-                let op = Pad { low, high, interior: pick(&p.interior) };
+                let op = Pad { low, high, interior: picked(&place, &p.interior) };
                 let value = self.b.emit1(op, &[x, fill]);
                 return one(Permuted { value, order, anchored: false });
             }
@@ -200,6 +198,11 @@ impl Walk {
         let value = self.b.emit1(op, &[x.value, y.value]);
         Ok(Permuted { value, order, anchored: false })
     }
+}
+
+/// What a list says of these dimensions, one after the other.
+fn picked<T: Copy>(dims: &[usize], list: &[T]) -> Vec<T> {
+    dims.iter().map(|&d| list[d]).collect()
 }
 
 /// The dimensions of two shapes of the same elements, in the smallest groups of equal size. `None`

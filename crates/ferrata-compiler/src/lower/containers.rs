@@ -1,8 +1,9 @@
 //! Concatenations and paddings are mostly free: what goes into a larger value is made in its
 //! place, and read there.
 
+use super::instructions::compute;
 use super::{Lowering, Operands, copy_loop};
-use crate::body::{Body, Id, Kind, Op, Scalarly};
+use crate::body::{Body, Id, Kind, Op, Operand, Scalarly};
 use crate::fuse::Group;
 use crate::kernel::{Access, Instruction, Kernel, Loop, Store};
 use crate::nest::Nest;
@@ -17,6 +18,15 @@ pub struct Part {
     pub whole: Id,
     /// Its window on the larger one, with dimensions in the order of the part's elements.
     pub window: Strided,
+}
+
+/// A map of a nest into a part with this window, as a map into the whole; loops are split where
+/// needed.
+fn through(window: &Strided, nest: &mut Nest, map: impl Fn(&Nest) -> &Map) -> Result<Map, Refusal> {
+    nest.splitting(|nest| {
+        let indices = map(nest).indices(&nest.loops, &window.shape)?;
+        Ok(Map::compose(window, &indices, nest.loops.len()))
+    })
 }
 
 /// Values that become parts of others, which kernels with strides make (a loop nest, a product or
@@ -42,8 +52,10 @@ pub fn parts_of_containers(body: &Body, groups: &[Group]) -> HashMap<Id, Part> {
             let Some(window) = x.window.in_order(elements, &window) else { continue };
             let fits = match nests[value] {
                 Some(nest) => {
-                    let stored = nest.outputs.iter().filter(|o| o.value == value);
-                    stored.map(|o| &o.map).all(|map| reaches(nest, map, &window))
+                    let stored = |i: &usize| nest.outputs[*i].value == value;
+                    (0..nest.outputs.len())
+                        .filter(stored)
+                        .all(|i| through(&window, &mut nest.clone(), |n| &n.outputs[i].map).is_ok())
                 }
                 None => body.layout(value).is_some_and(|l| window.compose(l).is_some()),
             };
@@ -65,29 +77,20 @@ pub fn parts_of_containers(body: &Body, groups: &[Group]) -> HashMap<Id, Part> {
 
 /// Whether a group that reads a value can read it through a window; `container` does not read it.
 fn is_found(body: &Body, group: &Group, container: usize, value: Id, window: &Strided) -> bool {
-    if let Group::Single(at) | Group::Product { op: at, .. } = group {
+    if let Group::Single(at) | Group::Product { op: at, .. } = group
+        && *at != container
+    {
         let op = &body.ops[*at];
-        let mut uses = op.inputs.iter().filter(|x| x.value == value);
+        let mut uses = op.inputs.iter().filter(|x| x.value == value).peekable();
         // Called functions take dense arguments.
-        let composes = |x: &crate::body::Operand| window.compose(&x.window).is_some();
-        if *at != container && uses.clone().count() > 0 {
-            return op.kind.callees().is_empty() && uses.all(composes);
+        let called = uses.peek().is_some() && !op.kind.callees().is_empty();
+        if called || !uses.all(|x| window.compose(&x.window).is_some()) {
+            return false;
         }
     }
     let (Group::Nest(nest) | Group::Product { nest, .. }) = group else { return true };
-    nest.demands.get(&value).into_iter().flatten().all(|map| reaches(nest, map, window))
-}
-
-/// Whether the loops of a nest, split where needed, reach what `map` says through a window.
-fn reaches(nest: &Nest, map: &Map, window: &Strided) -> bool {
-    // The map goes along with the loops as one more store would.
-    let mut nest = nest.clone();
-    nest.aliases.push(((0, map.clone()), (0, map.clone())));
-    nest.splitting(|n| match n.aliases.last() {
-        Some(((_, map), _)) => map.indices(&n.loops, &window.shape),
-        None => Err(Refusal::Never),
-    })
-    .is_ok()
+    let wanted = nest.demands.get(&value).map_or(0, Vec::len);
+    (0..wanted).all(|i| through(window, &mut nest.clone(), |n| &n.demands[&value][i]).is_ok())
 }
 
 /// A value that holds others.
@@ -127,7 +130,7 @@ impl<'a> Container<'a> {
         match self {
             Container::Concatenation(dim) => {
                 let mut start = 0;
-                let one = |x: &crate::body::Operand| {
+                let one = |x: &Operand| {
                     let offset = start * strides[*dim];
                     start += x.window.shape[*dim] as isize;
                     window(offset, &x.window.shape)
@@ -152,11 +155,8 @@ impl Lowering<'_> {
     pub(super) fn place_parts(&self, nest: &mut Nest, made: Option<Id>) -> Result<()> {
         for i in 0..nest.outputs.len() {
             let Some(part) = self.parts.get(&nest.outputs[i].value) else { continue };
-            let placed = nest.splitting(|nest| {
-                let indices = nest.outputs[i].map.indices(&nest.loops, &part.window.shape)?;
-                Ok(Map::compose(&part.window, &indices, nest.loops.len()))
-            });
-            nest.outputs[i].map = placed.map_err(|_| no_place())?;
+            nest.outputs[i].map =
+                through(&part.window, nest, |nest| &nest.outputs[i].map).map_err(|_| no_place())?;
         }
         let wanted: Vec<Id> =
             nest.demands.keys().copied().filter(|v| self.parts.contains_key(v)).collect();
@@ -164,12 +164,8 @@ impl Lowering<'_> {
         for value in wanted {
             let part = &self.parts[&value];
             for i in 0..nest.demands[&value].len() {
-                let placed = nest.splitting(|nest| {
-                    let indices =
-                        nest.demands[&value][i].indices(&nest.loops, &part.window.shape)?;
-                    Ok(Map::compose(&part.window, &indices, nest.loops.len()))
-                });
-                let placed = placed.map_err(|_| no_place())?;
+                let placed = through(&part.window, nest, |nest| &nest.demands[&value][i])
+                    .map_err(|_| no_place())?;
                 let map = nest.demands[&value][i].clone();
                 nest.demand(part.whole, placed.clone());
                 nest.aliases.push(((value, map), (part.whole, placed)));
@@ -235,7 +231,7 @@ impl Lowering<'_> {
                 let rows = columns.drain(..columns.len().saturating_sub(1)).collect();
                 let mut operands = Operands::default();
                 let operand = operands.store(self.source(whole)?);
-                let computed = super::instructions::compute(dtype);
+                let computed = compute(dtype);
                 let access = Access { operand, dtype, offset, strides };
                 let kernel = Loop {
                     rows,

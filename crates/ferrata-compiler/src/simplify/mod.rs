@@ -4,7 +4,7 @@
 mod constants;
 mod rules;
 
-use crate::callees::with_callees;
+use crate::callees::{Rebuilt, rebuild_functions};
 use ferrata_ir::transform::prune;
 use ferrata_ir::{Builder, Error, Function, Primitive, Result, Type, Value};
 use std::collections::HashMap;
@@ -23,22 +23,10 @@ enum Rewrite {
 /// # Errors
 /// When a function is ill-typed.
 pub fn simplify(program: &Arc<Function>) -> Result<Arc<Function>> {
-    let mut done: HashMap<*const Function, Arc<Function>> = HashMap::new();
-    let mut failed = None;
-    program.visit(&mut |f| match function(f, &done) {
-        Ok(simple) => {
-            done.insert(Arc::as_ptr(f), Arc::new(simple));
-        }
-        Err(e) => failed = Some(failed.take().unwrap_or(e)),
-    });
-    let simple = done.remove(&Arc::as_ptr(program));
-    match failed {
-        Some(e) => Err(e),
-        None => simple.ok_or_else(|| Error::new("the program was not visited")),
-    }
+    rebuild_functions(program, function)
 }
 
-fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Result<Function> {
+fn function(f: &Function, done: &Rebuilt) -> Result<Function> {
     let mut cx =
         Simplifier { b: Builder::new(f.name.clone()), makers: Vec::new(), known: HashMap::new() };
     let mut map: Vec<Option<Value>> = vec![None; f.value_count()];
@@ -54,8 +42,7 @@ fn function(f: &Function, done: &HashMap<*const Function, Arc<Function>>) -> Res
             })
             .collect::<Result<Vec<_>>>()?;
         cx.b.set_origin(node.origin.clone());
-        let simple = |f: &Arc<Function>| done.get(&Arc::as_ptr(f)).unwrap_or(f).clone();
-        let results = cx.emit(with_callees(&node.op, simple), args);
+        let results = cx.emit(done.primitive(&node.op), args);
         for (&o, r) in node.outputs.iter().zip(results) {
             map[o.index()] = Some(r);
         }
