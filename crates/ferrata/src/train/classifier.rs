@@ -344,15 +344,8 @@ impl Learner for Classifier {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
-        if state.get("data").and_then(Value::as_str) != Some(&self.data_identity) {
-            return Err(Error::new(
-                format!(
-                    "the images are not the ones that `{}` learned from",
-                    checkpoint.path().display()
-                ),
-                "give the same images, or start a new run with --init",
-            ));
-        }
+        let words = ["the images are not the ones", "the same images"];
+        learner::check_data(checkpoint, state, &self.data_identity, words)?;
         self.engine.restore_from(checkpoint)
     }
 

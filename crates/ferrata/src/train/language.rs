@@ -312,15 +312,8 @@ impl Learner for Language {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
-        if state.get("data").and_then(Value::as_str) != Some(&self.data_identity) {
-            return Err(Error::new(
-                format!(
-                    "the text is not the one that `{}` learned from",
-                    checkpoint.path().display()
-                ),
-                "give the same text and tokenizer, or start a new run with --init",
-            ));
-        }
+        let words = ["the text is not the one", "the same text and tokenizer"];
+        learner::check_data(checkpoint, state, &self.data_identity, words)?;
         self.engine.restore_from(checkpoint)
     }
 
