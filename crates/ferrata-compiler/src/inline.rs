@@ -1,9 +1,10 @@
 //! Which functions stay functions: those called several times, which are compiled once, and the
-//! composites that the device claims. All others are inlined.
+//! composites that the device claims. All others are inlined, and those that convolve, too: what
+//! they take and give would have to be in the user's order, not channels last.
 
 use ferrata_ir::primitive::{Call, Cond, Scan};
 use ferrata_ir::{Builder, Composite, Function, Primitive, Result, Type, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Functions with fewer nodes than this are inlined however often they are called.
@@ -18,17 +19,26 @@ pub fn inline(
     claims: &dyn Fn(&Composite, &[&Type]) -> bool,
 ) -> Result<Arc<Function>> {
     let mut calls: HashMap<*const Function, usize> = HashMap::new();
+    let mut convolving: HashSet<*const Function> = HashSet::new();
     program.visit(&mut |f| {
+        let convolves = |op: &Primitive| {
+            matches!(op, Primitive::Convolution(_))
+                || op.functions().into_iter().any(|f| convolving.contains(&Arc::as_ptr(f)))
+        };
+        if f.nodes().iter().any(|n| convolves(&n.op)) {
+            convolving.insert(Arc::as_ptr(f));
+        }
         for callee in f.nodes().iter().flat_map(|n| n.op.functions()) {
             *calls.entry(Arc::as_ptr(callee)).or_default() += 1;
         }
     });
-    Inliner { claims, calls, done: HashMap::new() }.function(program)
+    Inliner { claims, calls, convolving, done: HashMap::new() }.function(program)
 }
 
 struct Inliner<'a> {
     claims: &'a dyn Fn(&Composite, &[&Type]) -> bool,
     calls: HashMap<*const Function, usize>,
+    convolving: HashSet<*const Function>,
     done: HashMap<*const Function, Arc<Function>>,
 }
 
@@ -65,8 +75,9 @@ impl Inliner<'_> {
                 }
                 Primitive::Call(call) => {
                     let callee = self.function(&call.function)?;
-                    let often = self.calls[&Arc::as_ptr(&call.function)] > 1;
-                    if often && call.function.composite.is_none() && callee.nodes().len() >= SMALL {
+                    let known = Arc::as_ptr(&call.function);
+                    let kept = self.calls[&known] > 1 && !self.convolving.contains(&known);
+                    if kept && call.function.composite.is_none() && callee.nodes().len() >= SMALL {
                         b.emit(Call { function: callee, recompute: false }, &args)
                     } else {
                         b.inline(&callee, &args)

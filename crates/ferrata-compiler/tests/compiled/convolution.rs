@@ -4,6 +4,7 @@ use crate::gpt::f32s;
 use crate::support::check;
 use ferrata_compiler::kernel::Instruction;
 use ferrata_compiler::{Kernel, Plan};
+use ferrata_ir::composite::{batch_norm_train, relu};
 use ferrata_ir::primitive::{Convolution, Pad, ReduceKind, Windows};
 use ferrata_ir::transform::{value_and_grad, vjp};
 use ferrata_ir::{Builder, Function, Type, Value};
@@ -131,4 +132,57 @@ fn activations_stay_channels_last() {
     // Only the image is brought into another order, and nothing is copied to be multiplied.
     let plan = check(&residual_net());
     assert_eq!(copies(&plan), 1, "{plan}");
+}
+
+/// Three convolutions with batch normalisation and rectifiers, the last two by one function.
+fn repeated_net() -> Arc<Function> {
+    let block = |b: &mut Builder, x: Value, w: Value, channel: &[Value]| {
+        let y = layer(b, same(3, 1), x, w, 1);
+        let parameters = [channel[0], channel[1], channel[2], channel[3]];
+        let y = batch_norm_train(b, y, parameters, 0.1, 1e-5).y;
+        relu(b, y)
+    };
+    let mut b = Builder::new("block");
+    let (x, w) = (b.parameter(f32s(&[2, 4, 6, 6])), b.parameter(f32s(&[4, 4, 3, 3])));
+    let channel = [0; 4].map(|_| b.parameter(f32s(&[4])));
+    let y = block(&mut b, x, w, &channel);
+    let y = b.add(x, y);
+    let repeated = Arc::new(b.finish(&[y]).unwrap());
+    let mut b = Builder::new("net");
+    let x = b.parameter(f32s(&[2, 3, 6, 6]));
+    let stem = b.parameter(f32s(&[4, 3, 3, 3]));
+    let w = [0; 2].map(|_| b.parameter(f32s(&[4, 4, 3, 3])));
+    let channel = [0; 4].map(|_| b.parameter(f32s(&[4])));
+    let mut y = block(&mut b, x, stem, &channel);
+    for w in w {
+        y = b.call(&repeated, &[&[y, w][..], &channel].concat())[0];
+    }
+    let y = b.mul(y, y);
+    let loss = b.sum(y, &[0, 1, 2, 3]);
+    Arc::new(b.finish(&[loss]).unwrap())
+}
+
+#[test]
+fn repeated_blocks_stay_channels_last() {
+    let plan = check(&repeated_net());
+    assert_eq!(copies(&plan), 1, "{plan}");
+}
+
+#[test]
+fn no_row_steps_across_channels() {
+    let f = repeated_net();
+    let marks: Vec<bool> = (0..f.parameters().len()).map(|i| i > 0).collect();
+    let plan = check(&Arc::new(value_and_grad(&f, &marks).unwrap()));
+    for kernel in &plan.kernels {
+        let Kernel::Loop(l) = &**kernel else { continue };
+        if l.columns.iter().product::<usize>() <= 16 {
+            continue;
+        }
+        let least = |strides: &[isize]| strides.iter().map(|s| s.abs()).filter(|s| *s > 0).min();
+        for access in l.loads.iter().chain(l.stores.iter().map(|s| &s.access)) {
+            let (rows, columns) = access.strides.split_at(l.rows.len());
+            let (Some(rows), Some(columns)) = (least(rows), least(columns)) else { continue };
+            assert!(columns <= rows, "{kernel}");
+        }
+    }
 }
