@@ -247,6 +247,12 @@ impl Nest {
         Ok(vec![Map::compose(&op.inputs[0].window, &indices, self.loops.len())])
     }
 
+    /// Whether rows with these columns would step across what the nest reads or writes.
+    pub fn steps_across(&self, column: &[bool]) -> bool {
+        let maps = self.outputs.iter().map(|o| &o.map).chain(self.demands.values().flatten());
+        maps.into_iter().any(|map| columns_across(&self.loops, &map.strides, column))
+    }
+
     /// The row-major number of the column.
     pub fn column_map(&self) -> Map {
         let mut map = Map::zero(self.loops.len());
@@ -310,13 +316,18 @@ impl Nest {
 /// Whether a long reduction steps over elements that lie between those it combines. As columns of
 /// a row they would be read one by one; a kernel of its own combines whole rows.
 fn across_memory(op: &Op, reduced: &[usize]) -> bool {
-    let window = &op.inputs[0].window;
-    let step = |gone: bool| {
-        let dims = (0..op.space.len()).filter(|d| reduced.contains(d) == gone && op.space[*d] > 1);
-        dims.map(|d| window.strides[d].unsigned_abs()).filter(|&s| s > 0).min()
+    let column: Vec<bool> = (0..op.space.len()).map(|d| reduced.contains(&d)).collect();
+    columns_across(&op.space, &op.inputs[0].window.strides, &column)
+}
+
+/// Whether many columns step over elements that lie between rows.
+fn columns_across(loops: &[usize], strides: &[isize], column: &[bool]) -> bool {
+    let step = |of: bool| {
+        let moving = (0..loops.len()).filter(|&l| column[l] == of && loops[l] > 1);
+        moving.map(|l| strides[l].unsigned_abs()).filter(|&s| s > 0).min()
     };
-    let length: usize = reduced.iter().map(|&d| op.space[d]).product();
-    length > SHORT_COLUMN && step(false).is_some_and(|kept| step(true).is_some_and(|s| s > kept))
+    let count: usize = loops.iter().zip(column).filter(|(_, c)| **c).map(|(n, _)| n).product();
+    count > SHORT_COLUMN && step(false).is_some_and(|row| step(true).is_some_and(|s| s > row))
 }
 
 impl Output {

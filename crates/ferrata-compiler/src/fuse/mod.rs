@@ -334,7 +334,10 @@ impl Nest {
         if !still.contains(&true) {
             return true;
         }
-        if self.columns.is_none() && self.outputs.iter().all(|o| o.allows(&still)) {
+        if self.columns.is_none()
+            && self.outputs.iter().all(|o| o.allows(&still))
+            && !self.steps_across(&still)
+        {
             self.columns = Some(still);
             return true;
         }
