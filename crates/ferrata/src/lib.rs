@@ -13,6 +13,7 @@
 //! | `optim/` | optimisers, learning-rate schedules, clipping |
 //! | `data/` | text, tokens, batches |
 //! | `train/` | configuration, the training loop, run folders |
+//! | `flow/` | flow matching: paths, samplers, likelihood |
 //! | `nn/` | layers, their context, initial values, repeated blocks |
 //! | `models/` | GPT-2 and Llama: forward, loss, generation, files |
 //! | `inspect` | what a compiled program costs and how it runs |
@@ -26,6 +27,7 @@ extern crate self as ferrata;
 pub mod bench;
 pub mod data;
 pub mod device;
+pub mod flow;
 pub mod inspect;
 pub mod models;
 pub mod module;

@@ -1,0 +1,81 @@
+//! What a network learns from: times, points between noise and data, velocities.
+
+use crate::random::Key;
+use crate::tensor::Tensor;
+use ferrata_ir::DType;
+use serde::{Deserialize, Serialize};
+
+/// How times to learn at are distributed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Times {
+    /// All times alike.
+    Uniform,
+    /// `sigmoid(mean + std n)` with a standard normal `n`: most of them near the middle, where the
+    /// velocity is hardest to tell (Esser et al. 2024). In that paper time 1 is noise, so a mean
+    /// of theirs is `-mean` here.
+    LogitNormal {
+        /// Above 0: later, nearer to the data.
+        mean: f64,
+        /// Spread.
+        std: f64,
+    },
+}
+
+impl Default for Times {
+    /// Logit-normal with mean 0 and standard deviation 1.
+    fn default() -> Self {
+        Times::LogitNormal { mean: 0.0, std: 1.0 }
+    }
+}
+
+impl Times {
+    /// Random times, f32 `[count]`.
+    ///
+    /// ```
+    /// use ferrata::{Key, flow::Times};
+    /// let late = Times::LogitNormal { mean: 2.0, std: 0.1 }.draw(1000, &Key::new(1));
+    /// let median = late.sort(0, false).0.at(500).item::<f32>()?;
+    /// assert!((median - 1.0 / (1.0 + (-2f32).exp())).abs() < 1e-2);
+    /// # Ok::<(), ferrata::Error>(())
+    /// ```
+    #[track_caller]
+    pub fn draw(&self, count: usize, key: &Key) -> Tensor {
+        match *self {
+            Times::Uniform => Tensor::rand([count], DType::F32, key),
+            Times::LogitNormal { mean, std } => {
+                (Tensor::randn([count], DType::F32, key) * std + mean).sigmoid()
+            }
+        }
+    }
+}
+
+/// The points `(1 - t) noise + t data` for noise and data `[batch, ..]` and times `[batch]`.
+#[track_caller]
+pub fn between(noise: &Tensor, data: &Tensor, t: &Tensor) -> Tensor {
+    Tensor::op("between", &[noise, data, t], || {
+        let mut shape = vec![1; data.rank()];
+        if let Some(batch) = shape.first_mut() {
+            *batch = t.elements();
+        }
+        Ok(noise.lerp(data, t.cast(data.dtype()).reshape(shape)))
+    })
+}
+
+/// The mean square distance of predicted velocities from `data - noise`, all of one shape: a
+/// scalar, in f32 for half precision.
+#[track_caller]
+pub fn loss(predicted: &Tensor, noise: &Tensor, data: &Tensor) -> Tensor {
+    Tensor::op("flow loss", &[predicted, noise, data], || {
+        let wide = |x: &Tensor| x.cast(x.dtype().accumulator());
+        let target = wide(data) - wide(noise);
+        Ok(wide(predicted).mse(&target, crate::Reduction::Mean))
+    })
+}
+
+/// Classifier-free guidance (Ho & Salimans 2022): from the unconditional velocity through the
+/// conditional one; a `scale` of 1 gives the conditional one, more of it exaggerates the condition.
+#[track_caller]
+pub fn guided(conditional: &Tensor, unconditional: &Tensor, scale: f64) -> Tensor {
+    unconditional.lerp(conditional, scale)
+}
