@@ -6,7 +6,7 @@ use crate::primitive::elementwise as ops;
 use crate::primitive::{
     ArgReduce, BadIndex, Broadcast, Cast, Concatenate, Constant, Dot, DynamicSlice, DynamicUpdate,
     Elementwise, ElementwiseOp, Extremum, FoldKey, Gather, Iota, RandomBits, Reduce, ReduceKind,
-    Reshape, Reverse, Scatter, ScatterKind, Slice, StopGradient, Transpose,
+    Reshape, Reverse, Scatter, ScatterKind, Slice, StopGradient, Transpose, TriangularSolve,
 };
 use crate::program::{Builder, Value};
 use crate::types::Type;
@@ -374,6 +374,61 @@ impl Builder {
         let batch = self.ty(x).rank().saturating_sub(2);
         let dims: Vec<usize> = (0..batch).collect();
         self.dot(x, y, (&dims, &dims), (&[batch + 1], &[batch]))
+    }
+
+    /// The last two dimensions exchanged.
+    pub fn matrix_transpose(&mut self, x: Value) -> Value {
+        let rank = self.ty(x).rank();
+        let mut order: Vec<usize> = (0..rank).collect();
+        if rank > 1 {
+            order.swap(rank - 2, rank - 1);
+        }
+        self.transpose(x, &order)
+    }
+
+    /// Matrices with zeros above the diagonal, and on it if `strict`.
+    pub fn lower_triangle(&mut self, x: Value, strict: bool) -> Value {
+        self.part_of_matrix(x, if strict { &ops::GT } else { &ops::GE })
+    }
+
+    /// Matrices with zeros below the diagonal.
+    pub fn upper_triangle(&mut self, x: Value) -> Value {
+        self.part_of_matrix(x, &ops::LE)
+    }
+
+    /// The diagonals `[.., k]` of matrices `[.., m, n]`, `k` being the smaller size.
+    pub fn matrix_diagonal(&mut self, x: Value) -> Value {
+        let shape = self.ty(x).shape.clone();
+        let last = shape.len().saturating_sub(1);
+        let on = self.part_of_matrix(x, &ops::EQ);
+        if last > 0 && shape[last - 1] < shape[last] {
+            self.sum(on, &[last])
+        } else {
+            self.sum(on, &[last.saturating_sub(1)])
+        }
+    }
+
+    /// Elements of matrices whose row and column compare so, else 0.
+    fn part_of_matrix(&mut self, x: Value, compare: &'static ElementwiseOp) -> Value {
+        let ty = self.ty(x).with_dtype(DType::I64);
+        let last = ty.rank().saturating_sub(1);
+        let (row, column) =
+            (self.iota(ty.clone(), last.saturating_sub(1)), self.iota(ty.clone(), last));
+        let keep = self.apply(compare, &[row, column]);
+        let zero = self.zeros_like(x);
+        self.select(keep, x, zero)
+    }
+
+    /// `T⁻¹ x`, `T` being the lower or upper triangle of `t`, with ones on its diagonal if `unit`.
+    pub fn solve_triangular(&mut self, t: Value, x: Value, lower: bool, unit: bool) -> Value {
+        self.emit1(TriangularSolve { lower, unit }, &[t, x])
+    }
+
+    /// `x T⁻¹`, `T` being the lower or upper triangle of `t`.
+    pub fn divide_triangular(&mut self, x: Value, t: Value, lower: bool) -> Value {
+        let (t, x) = (self.matrix_transpose(t), self.matrix_transpose(x));
+        let y = self.solve_triangular(t, x, !lower, false);
+        self.matrix_transpose(y)
     }
 
     /// General product: `batch` and `contract` pair dimensions of `x` with dimensions of `y`. The

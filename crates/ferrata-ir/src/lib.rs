@@ -13,6 +13,7 @@
 //! | `text/` | the text form: printing and parsing |
 //! | `verify` | the rules that every finished program keeps |
 //! | `evaluate` | the reference evaluator |
+//! | `matrix/` | algorithms of linear algebra, which the evaluator and devices share |
 //! | `testing` | random programs, and checks of derivatives and batching, for tests everywhere |
 //! | `error` | errors that name operation, shapes, scope and user line |
 
@@ -22,6 +23,7 @@ mod dtype;
 mod error;
 mod evaluate;
 mod literal;
+pub mod matrix;
 pub mod primitive;
 mod program;
 pub mod testing;

@@ -1,9 +1,10 @@
 //! Primitives that are no loop nest of scalar operations.
 //!
 //! Map: `moves` (windows, padding, concatenation), `index` (gather, scatter), `order` (sort, top-k,
-//! arg-reduce, running reductions), `random` (bits and keys).
+//! arg-reduce, running reductions), `matrix` (factorisations), `random` (bits and keys).
 
 mod index;
+mod matrix;
 mod moves;
 mod order;
 pub(super) mod random;
@@ -41,6 +42,8 @@ impl PrimitiveKernel {
                 | TopK(_)
                 | ArgReduce(_)
                 | Cumulative(_)
+                | Factorize(_)
+                | TriangularSolve(_)
                 | RandomBits(_)
                 | FoldKey(_)
                 | DebugPrint(_)
@@ -110,6 +113,8 @@ impl PrimitiveKernel {
                 }
                 Primitive::ArgReduce(op) => order::extreme(op, cx, x, y, operands),
                 Primitive::Cumulative(op) => order::running(op, cx, x, y, operands)?,
+                Primitive::Factorize(op) => matrix::factors(op.kind, cx, x, outputs, operands),
+                Primitive::TriangularSolve(op) => matrix::solution(op, cx, inputs, y, operands),
                 Primitive::RandomBits(_) => random::bits(cx, x, y, operands),
                 Primitive::FoldKey(_) => random::fold(inputs, y, operands),
                 Primitive::DebugPrint(op) => {

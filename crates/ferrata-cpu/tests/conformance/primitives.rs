@@ -5,8 +5,9 @@ use ferrata_ir::composite::random_normal;
 use ferrata_ir::primitive::arg_reduce::Extremum;
 use ferrata_ir::primitive::index::{BadIndex, ScatterKind};
 use ferrata_ir::primitive::{
-    ArgReduce, Concatenate, Cumulative, DynamicSlice, DynamicUpdate, FoldKey, Gather, Pad,
-    Primitive, RandomBits, ReduceKind, Scatter, Slice, Sort, TopK,
+    ArgReduce, Concatenate, Cumulative, DynamicSlice, DynamicUpdate, Factorization, Factorize,
+    FoldKey, Gather, Pad, Primitive, RandomBits, ReduceKind, Scatter, Slice, Sort, TopK,
+    TriangularSolve,
 };
 use ferrata_ir::testing::Random;
 use ferrata_ir::{DType, Literal, Scalar, Type};
@@ -156,6 +157,63 @@ fn running_reductions() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn factorisations_and_triangular_systems() {
+    let shapes: [&[usize]; 9] = [
+        &[3, 3],
+        &[1, 1],
+        &[0, 0],
+        &[40, 40],
+        &[2, 3, 5, 5],
+        &[0, 4, 4],
+        &[3, 20, 7],
+        &[7, 20],
+        &[2, 0, 3],
+    ];
+    for dtype in [DType::F32, DType::F64] {
+        for shape in shapes {
+            let [.., m, n] = *shape else { continue };
+            let x = [ty(dtype, shape)];
+            for kind in [Factorization::Qr, Factorization::Svd] {
+                case(Factorize { kind }, &x, &[], 0, &format!("{kind:?}"));
+            }
+            if m != n {
+                continue;
+            }
+            for kind in [Factorization::Cholesky, Factorization::Lu, Factorization::Eigh] {
+                case(Factorize { kind }, &x, &[], 0, &format!("{kind:?}"));
+            }
+            for (lower, unit) in [(true, false), (false, false), (true, true), (false, true)] {
+                for columns in [1, 5, 0] {
+                    let right = [&shape[..shape.len() - 1], &[columns]].concat();
+                    let types = [x[0].clone(), ty(dtype, &right)];
+                    case(TriangularSolve { lower, unit }, &types, &[], 0, "triangular_solve");
+                }
+            }
+        }
+    }
+}
+
+/// Positive definite and transposed matrices, and factors of factors.
+#[test]
+fn factors_of_views() {
+    for dtype in [DType::F32, DType::F64] {
+        let f = program(&[ty(dtype, &[3, 6, 5])], |b, x| {
+            let xt = b.matrix_transpose(x[0]);
+            let square = b.matmul(xt, x[0]);
+            let l = b.emit1(Factorize { kind: Factorization::Cholesky }, &[square]);
+            let upper = b.matrix_transpose(l);
+            let rest = b.slice_dim(xt, 2, 1, 4);
+            let solved = b.solve_triangular(upper, rest, false, false);
+            let svd = b.emit(Factorize { kind: Factorization::Svd }, &[xt]);
+            [vec![l, solved], svd].concat()
+        });
+        let x = literal(&mut Random::new(3), &ty(dtype, &[3, 6, 5]), false);
+        // Products of another order of sums lie below.
+        check(&f, &[x], 64.0, 64.0, &format!("{dtype}"));
     }
 }
 

@@ -11,6 +11,7 @@ pub mod cumulative;
 pub mod dot;
 pub mod dynamic;
 pub mod elementwise;
+pub mod factorize;
 pub mod identity;
 pub mod index;
 mod loops;
@@ -18,6 +19,7 @@ pub mod random;
 pub mod reduce;
 pub mod scan;
 pub mod sort;
+pub mod triangular_solve;
 pub mod view;
 pub mod windows;
 
@@ -31,6 +33,7 @@ pub use cumulative::Cumulative;
 pub use dot::Dot;
 pub use dynamic::{DynamicSlice, DynamicUpdate};
 pub use elementwise::{Cast, Elementwise, ElementwiseOp, ScalarOp};
+pub use factorize::{Factorization, Factorize};
 pub use identity::{Barrier, DebugPrint, StopGradient};
 pub use index::{BadIndex, Gather, Scatter, ScatterKind};
 pub use loops::{Dim, Factor, Loops};
@@ -38,6 +41,7 @@ pub use random::{FoldKey, RandomBits};
 pub use reduce::{Reduce, ReduceKind};
 pub use scan::{Save, Scan};
 pub use sort::{Sort, TopK};
+pub use triangular_solve::TriangularSolve;
 pub use view::{Broadcast, Concatenate, Pad, Reshape, Reverse, Slice, Transpose};
 pub use windows::{Windows, window_count};
 
@@ -261,7 +265,8 @@ primitives! {
     Gather => "gather", Scatter => "scatter", DynamicSlice => "dynamic_slice",
     DynamicUpdate => "dynamic_update", Reduce => "reduce", ArgReduce => "arg_reduce",
     Sort => "sort", TopK => "top_k", Cumulative => "cumulative", Dot => "dot",
-    Convolution => "convolution", RandomBits => "random_bits", FoldKey => "fold_key",
+    Convolution => "convolution", Factorize => "factorize", TriangularSolve => "triangular_solve",
+    RandomBits => "random_bits", FoldKey => "fold_key",
     StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
     Scan => "scan", Cond => "cond", CustomLinear => "custom_linear",
 }
@@ -292,6 +297,7 @@ impl Primitive {
             Primitive::Cond(c) => c.branches[0].results().len(),
             Primitive::CustomLinear(c) => c.outputs.len(),
             Primitive::Sort(_) | Primitive::TopK(_) => 2,
+            Primitive::Factorize(f) => f.kind.results(),
             _ => 1,
         }
     }

@@ -21,6 +21,15 @@ pub enum Domain {
     Apart(f64),
     /// Integers from the first to the second, both included.
     Ints(i64, i64),
+    /// Matrices with about 2, 3, 4, … on their diagonals and about 0 elsewhere.
+    Diagonal,
+}
+
+/// Element `i` of the matrices that are `Diagonal`.
+pub(super) fn on_diagonal(ty: &Type, i: usize) -> Scalar {
+    let [rows, columns] = ty.shape[..].last_chunk::<2>().copied().unwrap_or([1, 1]);
+    let (row, column) = (i / columns % rows, i % columns);
+    Scalar::Float(if row == column { 2.0 + row as f64 } else { 0.0 })
 }
 
 /// A primitive with operands that suit it.
@@ -61,6 +70,9 @@ impl Domain {
             }
             Domain::Ints(low, high) => Literal::build(ty.clone(), |_| {
                 Scalar::Int(low + random.below((high - low + 1) as usize) as i64)
+            }),
+            Domain::Diagonal => Literal::build(ty.clone(), |i| {
+                Scalar::Float(on_diagonal(ty, i).as_f64() + random.float(-0.1, 0.1))
             }),
         };
         x.rounded()
@@ -125,6 +137,7 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
         }
         "dot" => dot(random, options),
         "convolution" => convolution(random, options),
+        "factorize" | "triangular_solve" => matrices(name, random, options),
         "random_bits" => {
             let mut keys = shape(random, options, 1);
             keys.push(2);
@@ -387,6 +400,31 @@ fn dot(random: &mut Random, options: &Options) -> Option<Case> {
     let (left_batch, left_contract, left) = side(random);
     let (right_batch, right_contract, right) = side(random);
     Case::new(Dot { left_batch, right_batch, left_contract, right_contract }, vec![left, right])
+}
+
+fn matrices(name: &str, random: &mut Random, options: &Options) -> Option<Case> {
+    let dtypes = options.dtypes.iter().filter(|d| matches!(d, DType::F32 | DType::F64));
+    let dtypes: Vec<DType> = dtypes.copied().collect();
+    let dtype = if dtypes.is_empty() { return None } else { *random.pick(&dtypes) };
+    let batch = shape(random, options, 1);
+    let (m, n) = (size(random, options), size(random, options));
+    let operand =
+        |rows, columns, domain| (Type::new(dtype, [&batch[..], &[rows, columns]].concat()), domain);
+    if name == "triangular_solve" {
+        let op = TriangularSolve { lower: random.one_in(2), unit: random.one_in(2) };
+        let right = operand(m, n, Domain::Range(-1.0, 1.0));
+        return Case::new(op, vec![operand(m, m, Domain::Diagonal), right]);
+    }
+    let kinds = [
+        Factorization::Cholesky,
+        Factorization::Lu,
+        Factorization::Qr,
+        Factorization::Eigh,
+        Factorization::Svd,
+    ];
+    let kind = *random.pick(&kinds);
+    let columns = if matches!(kind, Factorization::Qr | Factorization::Svd) { n } else { m };
+    Case::new(Factorize { kind }, vec![operand(m, columns, Domain::Diagonal)])
 }
 
 fn convolution(random: &mut Random, options: &Options) -> Option<Case> {

@@ -2,7 +2,7 @@
 //! the shape and range that the next node needs, so that values stay finite and smooth.
 
 use super::Random;
-use super::case::{Domain, case};
+use super::case::{Domain, case, on_diagonal};
 use crate::DType;
 use crate::literal::{Literal, Scalar};
 use crate::primitive::{Dense, Primitive};
@@ -202,6 +202,13 @@ impl Maker<'_> {
                 let wave = self.b.sin(v);
                 let wave = self.b.scale(wave, 0.1);
                 self.b.add(steps, wave)
+            }
+            Domain::Diagonal => {
+                let diagonal = Literal::build(ty.clone(), |i| on_diagonal(&ty, i));
+                let diagonal = self.dense(diagonal);
+                let wave = self.b.sin(v);
+                let wave = self.b.scale(wave, 0.1);
+                self.b.add(diagonal, wave)
             }
             Domain::Ints(low, high) => {
                 let count = self.b.full(ty.clone(), high - low + 1);
