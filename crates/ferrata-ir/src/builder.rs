@@ -409,7 +409,7 @@ impl Builder {
     }
 
     /// Elements of matrices whose row and column compare so, else 0.
-    fn part_of_matrix(&mut self, x: Value, compare: &'static ElementwiseOp) -> Value {
+    pub(crate) fn part_of_matrix(&mut self, x: Value, compare: &'static ElementwiseOp) -> Value {
         let ty = self.ty(x).with_dtype(DType::I64);
         let last = ty.rank().saturating_sub(1);
         let (row, column) =

@@ -21,6 +21,7 @@
 //! | `statistics` | `mean`, `var`, `std`, `norm`, `l2_normalize` |
 //! | `cross_entropy` | `cross_entropy`, `nll` |
 //! | `loss` | `mse`, `l1`, `huber`, `smooth_l1`, `bce`, `bce_with_logits`, `kl_div` |
+//! | `linalg` | `solve`, `cholesky_solve`, `det`, `slogdet`, `lstsq`, `pinv`, `matrix_rank` |
 //! | `lookup` | `embedding`, `dropout` |
 //! | `rope` | `rope`, `rope_table` |
 //! | `random` | `random_normal` |
@@ -31,6 +32,7 @@ pub mod attention;
 mod conv;
 mod cross_entropy;
 mod interpolate;
+mod linalg;
 mod lookup;
 mod loss;
 mod math;
@@ -49,6 +51,7 @@ pub use attention::{Attention, attention};
 pub use conv::{Conv, conv, conv_transpose, fold, unfold};
 pub use cross_entropy::{CrossEntropy, cross_entropy, nll};
 pub use interpolate::{GridSample, Interpolation, Outside, grid_sample, interpolate};
+pub use linalg::{cholesky_solve, det, lstsq, matrix_rank, pinv, slogdet, solve};
 pub use lookup::{dropout, embedding};
 pub use loss::{Reduction, bce, bce_with_logits, huber, kl_div, l1, mse, smooth_l1};
 pub use math::{cumulative_extreme, floor_div, hypot, logaddexp, logcumsumexp, remainder};

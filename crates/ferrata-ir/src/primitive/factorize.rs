@@ -50,8 +50,9 @@ impl Factorization {
 
 /// The factors of matrices in the last two dimensions, of dtype f32 or f64. All is computed in f64.
 ///
-/// Eigenvectors and singular vectors that belong to equal values are not determined, nor are those
-/// of singular values that are 0; derivatives take them as turning into no others of their kind.
+/// Eigenvectors and singular vectors that belong to equal values are not determined, and have no
+/// derivatives: those are infinite or NaN there, and also for the longer singular vectors of
+/// matrices that are not square where a singular value is 0. Derivatives of the values are fine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Factorize {
     /// Which factors.
@@ -62,7 +63,7 @@ attributes!(Factorize { kind });
 
 /// The sizes of the matrices in the last two dimensions of `ty`, which has a dtype that linear
 /// algebra is done in.
-pub(super) fn expect_matrices(ty: &Type) -> Result<[usize; 2]> {
+pub(crate) fn expect_matrices(ty: &Type) -> Result<[usize; 2]> {
     if !matches!(ty.dtype, DType::F32 | DType::F64) {
         return Err(Error::new(format!(
             "linear algebra is done in f32 or f64, not in {}",
@@ -77,7 +78,7 @@ pub(super) fn expect_matrices(ty: &Type) -> Result<[usize; 2]> {
 }
 
 /// As [`expect_matrices`], for square ones.
-pub(super) fn expect_square(ty: &Type) -> Result<usize> {
+pub(crate) fn expect_square(ty: &Type) -> Result<usize> {
     match expect_matrices(ty)? {
         [n, m] if n == m => Ok(n),
         [m, n] => Err(Error::new(format!("needs square matrices, but they are {m} × {n}"))),

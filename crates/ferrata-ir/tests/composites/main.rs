@@ -5,4 +5,5 @@ mod attention;
 mod check;
 mod families;
 mod images;
+mod linalg;
 mod losses;

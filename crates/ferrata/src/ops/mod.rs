@@ -7,6 +7,7 @@ mod create;
 mod einsum;
 mod elementwise;
 mod index;
+mod linalg;
 mod loss;
 mod matmul;
 mod norm;
@@ -15,5 +16,6 @@ mod reduce;
 mod shape;
 mod sort;
 
+pub use linalg::{MatrixNorm, Triangular};
 pub use loss::{Classes, Reduction};
 pub use shape::Padding;

@@ -15,8 +15,15 @@ pub struct Pack {
 impl Pack {
     /// The pack called `name`.
     pub fn open(name: &str) -> Pack {
-        let own = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/parity/data");
-        let root = std::env::var_os("FERRATA_PARITY").map_or_else(own, PathBuf::from);
+        match std::env::var_os("FERRATA_PARITY") {
+            Some(root) => Pack { folder: PathBuf::from(root).join(name), files: HashMap::new() },
+            None => Pack::own(name),
+        }
+    }
+
+    /// The pack called `name` of this repository.
+    pub fn own(name: &str) -> Pack {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/parity/data");
         Pack { folder: root.join(name), files: HashMap::new() }
     }
 

@@ -1,6 +1,7 @@
 //! Tangents of factors, from the factors and the tangent of the matrix.
 
 use super::Factorization;
+use crate::primitive::elementwise as ops;
 use crate::primitive::{BadIndex, Tangents};
 use crate::program::{Builder, Value};
 
@@ -108,9 +109,8 @@ fn svd(b: &mut Builder, [u, s, vt]: [Value; 3], da: Value) -> [Value; 3] {
         }
         let seen = b.matmul(own, p);
         let outside = b.sub(moved, seen);
-        let inverse = reciprocal(b, s);
-        let inverse = b.broadcast(inverse, &size, &[&leading[..], &[rank - 1]].concat());
-        let outside = b.mul(outside, inverse);
+        let lengths = b.broadcast(s, &size, &[&leading[..], &[rank - 1]].concat());
+        let outside = b.div(outside, lengths);
         b.add(within, outside)
     };
     let du = side(b, u, p, pt, right);
@@ -127,11 +127,11 @@ fn gaps(b: &mut Builder, x: Value, shape: &[usize], sum: bool) -> Value {
     if sum { b.add(columns, rows) } else { b.sub(columns, rows) }
 }
 
-/// `1 / x`, 0 where `x` is 0.
+/// `1 / x` elementwise outside of the diagonals, which are 0.
 fn reciprocal(b: &mut Builder, x: Value) -> Value {
-    let (zero, one) = (b.zeros_like(x), b.full_like(x, 1.0));
-    let none = b.eq(x, zero);
-    let x = b.select(none, one, x);
+    let one = b.full_like(x, 1.0);
+    let on = b.part_of_matrix(one, &ops::EQ);
+    let x = b.add(x, on);
     let inverse = b.div(one, x);
-    b.select(none, zero, inverse)
+    b.part_of_matrix(inverse, &ops::NE)
 }

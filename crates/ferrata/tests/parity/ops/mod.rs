@@ -4,6 +4,7 @@ mod attributes;
 mod elementwise;
 mod images;
 mod layers;
+mod numerics;
 mod shapes;
 
 use crate::pack::{Pack, difference, dtypes, tensor};
@@ -21,7 +22,8 @@ fn apply(op: &str, a: &Attributes, x: &[Tensor]) -> Vec<Tensor> {
     let found = elementwise::apply(op, a, x)
         .or_else(|| shapes::apply(op, a, x))
         .or_else(|| layers::apply(op, a, x))
-        .or_else(|| images::apply(op, a, x));
+        .or_else(|| images::apply(op, a, x))
+        .or_else(|| numerics::apply(op, a, x));
     found.unwrap_or_else(|| panic!("no operator `{op}`"))
 }
 
@@ -90,8 +92,8 @@ fn run(pack: &mut Pack, case: &Value, dtype: DType) -> Vec<String> {
     wrong
 }
 
-fn check(groups: &[&str]) {
-    let mut pack = Pack::open("ops");
+fn check(pack: &str, groups: &[&str]) {
+    let mut pack = open(pack);
     let all = pack.json("cases.json");
     let mut failures = Vec::new();
     let mut count = 0;
@@ -110,18 +112,23 @@ fn check(groups: &[&str]) {
     assert!(failures.is_empty(), "{}\n{} of {count}", failures.join("\n"), failures.len());
 }
 
-/// Every group, with the test that runs it.
+/// The pack that may be read from elsewhere, or one of ours.
+fn open(pack: &str) -> Pack {
+    if pack == "ops" { Pack::open(pack) } else { Pack::own(pack) }
+}
+
+/// Every group of a pack, with the test that runs it.
 macro_rules! groups {
-    ($($test:ident: $($group:literal),+;)*) => {
+    ($pack:literal, $all:ident, $($test:ident: $($group:literal),+;)*) => {
         $(#[test]
         fn $test() {
-            check(&[$($group),+]);
+            check($pack, &[$($group),+]);
         })*
 
         #[test]
-        fn nothing_is_left_out() {
+        fn $all() {
             let tested = [$($($group),+),*];
-            for case in list(&Pack::open("ops").json("cases.json"), "cases") {
+            for case in list(&open($pack).json("cases.json"), "cases") {
                 assert!(tested.contains(&text(case, "group")), "{}", text(case, "name"));
             }
         }
@@ -129,6 +136,12 @@ macro_rules! groups {
 }
 
 groups! {
+    "numerics", nothing_of_numerics_is_left_out,
+    linear_algebra: "linalg";
+}
+
+groups! {
+    "ops", nothing_is_left_out,
     elementwise: "elementwise", "broadcast";
     reduction: "reduction", "scan_sort";
     softmax_and_norms: "softmax_norm";
