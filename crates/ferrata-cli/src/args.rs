@@ -18,6 +18,7 @@ Examples:
   ferrata train --text notes/ --out runs/notes   learn from your own files
   ferrata train --images flowers/                learn the classes of your own pictures
   ferrata classify runs/images rose.jpg
+  ferrata paint runs/scenes 'a red circle'      paint what a text describes
   ferrata generate runs/quickstart --prompt 'fn main'
   ferrata eval runs/quickstart --text book.txt
   ferrata inspect runs/quickstart
@@ -32,6 +33,7 @@ pub enum Command {
     Train(Train),
     Generate(Generate),
     Classify(Classify),
+    Paint(Paint),
     Eval(Eval),
     Run(Run),
     Inspect(Inspect),
@@ -160,6 +162,69 @@ pub struct Classify {
     pub top: usize,
 }
 
+/// Paint pictures of what texts describe
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata paint runs/scenes 'a green star left of a yellow triangle' --out a.png
+  ferrata paint runs/scenes 'two red circles on white' 'a blue cross' --count 4 --guidance 4")]
+pub struct Paint {
+    /// Model directory, run folder or checkpoint of a text-to-image model
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+    /// What the pictures show
+    #[arg(required = true, value_name = "PROMPT")]
+    pub prompts: Vec<String>,
+    /// PNG file to be written; several pictures make a grid
+    #[arg(long, default_value = "painted.png", value_name = "FILE",
+          value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// Pictures for each prompt
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub count: usize,
+    #[command(flatten)]
+    pub painting: Painting,
+}
+
+/// How pictures are painted
+#[derive(Args, Debug)]
+pub struct Painting {
+    /// Seed of the noise that the pictures begin as
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Steps from noise to picture [default: 20]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// How much what the text adds is exaggerated; at 1 not at all [default: 3]
+    #[arg(long, value_name = "SCALE")]
+    pub guidance: Option<f64>,
+    /// How a step is made [default: dpm++]
+    #[arg(long, value_enum)]
+    pub solver: Option<PaintSolver>,
+}
+
+/// How a step from noise to picture is made
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum PaintSolver {
+    /// Of order 1
+    Euler,
+    /// Of order 2, with two evaluations of the model
+    Heun,
+    /// DPM-Solver++, of order 2 with one evaluation
+    #[value(name = "dpm++")]
+    DpmSolver,
+}
+
+impl From<PaintSolver> for ferrata::flow::Solver {
+    fn from(solver: PaintSolver) -> Self {
+        match solver {
+            PaintSolver::Euler => ferrata::flow::Solver::Euler,
+            PaintSolver::Heun => ferrata::flow::Solver::Heun,
+            PaintSolver::DpmSolver => ferrata::flow::Solver::DpmSolver,
+        }
+    }
+}
+
 /// Make or look at data
 #[derive(Subcommand, Debug)]
 pub enum Data {
@@ -213,13 +278,14 @@ pub enum SceneClasses {
     Colour,
 }
 
-/// Measure how good a model is on text or images
+/// Measure how good a model is on text or images, or at painting scenes
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   ferrata eval runs/shakespeare                      on the run's own validation part
   ferrata eval runs/shakespeare --text other.txt
-  ferrata eval runs/images --images flowers/")]
+  ferrata eval runs/images --images flowers/
+  ferrata eval runs/scenes --prompts 500 --out scenes.png")]
 pub struct Eval {
     /// Model directory, run folder or checkpoint
     #[arg(value_hint = ValueHint::DirPath)]
@@ -238,6 +304,15 @@ pub struct Eval {
     /// Windows or images per batch
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub batch: usize,
+    /// For text-to-image models: so many scenes with one object and so many with two are painted
+    /// from captions with pairs of words that no training scene has, and checked
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub prompts: usize,
+    /// For text-to-image models: PNG file for the first of these pictures
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub painting: Painting,
 }
 
 /// Evaluate a model on given tensors

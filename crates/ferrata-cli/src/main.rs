@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Classify(args) => commands::classify::run(args),
+        Command::Paint(args) => commands::paint::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Run(args) => commands::run::run(args),
         Command::Inspect(args) => commands::inspect::run(args),

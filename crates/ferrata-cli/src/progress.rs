@@ -155,9 +155,9 @@ fn status(record: &StepRecord, steps: u64, remaining: Duration) -> String {
     )
 }
 
-/// A measure with its name: `top1 98.50 %`, `damaged 3`.
+/// A measure with its name: `top1 98.50 %`, `accepted_one 80.00 %`, `damaged 3`.
 pub fn score(name: &str, value: f64) -> String {
-    match name.starts_with("top") {
+    match name.starts_with("top") || name.starts_with("accepted") {
         true => format!("{name} {:.2} %", 100.0 * value),
         false => format!("{name} {}", count(value)),
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ferrata_formats::RawTensor;
 use ferrata_formats::checkpoint::{self, CheckpointWriter, MANIFEST};
-use ferrata_formats::huggingface::{ImageConfig, ModelConfig, ModelDirectory, write_directory};
+use ferrata_formats::huggingface::{
+    DirectoryConfig, FlowConfig, ImageConfig, ModelConfig, ModelDirectory, write_directory,
+};
 use ferrata_formats::safetensors::{self, TensorFile};
 use ferrata_ir::testing::fuzz;
 

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ferrata::train::{Error, Result, Trained, TrainedClassifier};
+use ferrata::data::images::Picture;
+use ferrata::data::scenes::Scenes;
+use ferrata::train::{Error, Result, Trained, TrainedClassifier, TrainedPainter};
 
 use crate::args::Eval;
+use crate::commands::paint;
 use crate::interrupt;
 use crate::progress::say;
 
@@ -19,6 +22,10 @@ pub fn run(args: Eval) -> Result<()> {
         interrupt::on_signal(&stop)?;
         return images(&classifier, &args, &stop);
     }
+    if let Some(painter) = TrainedPainter::open(&args.model)? {
+        interrupt::on_signal(&stop)?;
+        return scenes(&painter, &args, &stop);
+    }
     let trained = Trained::open(&args.model)?;
     let tokens = trained.evaluation_text(&args.text)?;
     interrupt::on_signal(&stop)?;
@@ -28,6 +35,31 @@ pub fn run(args: Eval) -> Result<()> {
             say!("perplexity: {:.3}", found.perplexity());
         }
         None => say!("stopped"),
+    }
+    Ok(())
+}
+
+/// Pictures of each kind in the file, and how many are side by side.
+const GRID: (usize, usize) = (32, 8);
+
+fn scenes(painter: &TrainedPainter, args: &Eval, stop: &AtomicBool) -> Result<()> {
+    let section = paint::section(&args.painting)?;
+    let seed = args.painting.seed;
+    let mut pictures = Vec::new();
+    for (objects, name) in [(1, "one object"), (2, "two objects")] {
+        let scenes: Vec<_> = Scenes::new(seed).of_objects(objects).take(args.prompts).collect();
+        let Some(checked) = painter.check(&scenes, &section, seed, stop)? else {
+            say!("stopped");
+            return Ok(());
+        };
+        let (right, all) = (scenes.len() - checked.refused.len(), scenes.len());
+        say!("{name}: {:.1} % as described, {right} of {all}", 100.0 * checked.share());
+        checked.refused.iter().for_each(|(prompt, what)| say!("  {prompt}: {what}"));
+        pictures.extend(checked.painted.into_iter().take(GRID.0));
+    }
+    if let Some(out) = &args.out {
+        Picture::grid(&pictures, GRID.1)?.write_png(out)?;
+        say!("{}", out.display());
     }
     Ok(())
 }

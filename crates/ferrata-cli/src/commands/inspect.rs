@@ -2,7 +2,10 @@
 
 use ferrata::Module;
 use ferrata::inspect::Inspection;
-use ferrata::train::{Error, Result, StepPlan, Trained, TrainedClassifier, in_bytes};
+use ferrata::models::DirectoryConfig;
+use ferrata::train::{
+    Error, Result, StepPlan, Trained, TrainedClassifier, TrainedPainter, in_bytes,
+};
 
 use crate::args::Inspect;
 use crate::progress::{count, say, show_recomputation};
@@ -31,7 +34,10 @@ pub fn run(args: Inspect) -> Result<()> {
         true => language(&Trained::from_config(&args.model)?, &args)?,
         false => match TrainedClassifier::open(&args.model)? {
             Some(trained) => classifier(&trained, &args)?,
-            None => language(&Trained::open(&args.model)?, &args)?,
+            None => match TrainedPainter::open(&args.model)? {
+                Some(trained) => painter(&trained, &args)?,
+                None => language(&Trained::open(&args.model)?, &args)?,
+            },
         },
     };
     let inspection = &subject.plan.inspection;
@@ -93,6 +99,26 @@ fn classifier(trained: &TrainedClassifier, args: &Inspect) -> Result<Subject> {
         batch: format!("{} images of {size} x {size} pixels", args.batch),
         count: args.batch as f64,
         unit: "image",
+        plan: trained.inspect(args.training, args.batch)?,
+    })
+}
+
+fn painter(trained: &TrainedPainter, args: &Inspect) -> Result<Subject> {
+    let config = &trained.model.config;
+    let size = config.image_size;
+    Ok(Subject {
+        about: format!(
+            "{}, {} parameters, {} layers, vocabulary {}, captions of {} tokens",
+            config.kind(),
+            trained.model.parameter_count(),
+            config.layers(),
+            config.vocab_size,
+            config.text_length
+        ),
+        parameters: parameters(&trained.model),
+        batch: format!("{} pictures of {size} x {size} pixels", args.batch),
+        count: args.batch as f64,
+        unit: "picture",
         plan: trained.inspect(args.training, args.batch)?,
     })
 }

@@ -6,6 +6,7 @@ pub mod devices;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+pub mod paint;
 pub mod profile;
 pub mod run;
 pub mod scenes;

@@ -116,6 +116,11 @@ fn introduce(facts: &Facts, steps: u64) {
             let batch = format!("{sequences_per_step} sequences of {sequence} tokens");
             (format!("{vocabulary} tokens in the vocabulary"), data, batch)
         }
+        DataFacts::Captions { vocabulary, length, size, images_per_step, training, validation } => {
+            let data = format!("images: {training} to learn from, {validation} for validation");
+            let batch = format!("{images_per_step} images of {size} x {size} pixels");
+            (format!("captions of {length} tokens out of {vocabulary}"), Some(data), batch)
+        }
         DataFacts::Images { classes, size, images_per_step, training, validation } => {
             let data = (training > 0)
                 .then(|| format!("images: {training} to learn from, {validation} for validation"));
@@ -182,6 +187,7 @@ fn conclude(summary: &Summary, facts: &Facts, out: &Path) {
     match facts.data {
         DataFacts::Text { .. } => say!("  ferrata generate {shown} --prompt 'fn main'"),
         DataFacts::Images { .. } => say!("  ferrata classify {shown} PICTURE…"),
+        DataFacts::Captions { .. } => say!("  ferrata paint {shown} 'PROMPT' --out painted.png"),
     }
     if summary.validation_loss.is_some() {
         say!("  ferrata eval {shown}");

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::config::{ModelConfig, SpecialTokens};
 use super::fields::Fields;
+use super::flow::FlowConfig;
 use super::image::ImageConfig;
 use crate::atomic::{StagedFolder, names_in};
 use crate::error::shown;
@@ -153,34 +154,81 @@ impl ModelDirectory {
     }
 }
 
-/// An opened directory of an image classifier.
+/// What the `config.json` of a directory of weights says.
+pub trait DirectoryConfig: Sized {
+    /// Reads the text of the file; `path` is for messages. `None` if it is that of another kind of
+    /// model.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if it is not a JSON object; [`Error::Config`] that names the key if a
+    /// value is missing, of the wrong type, impossible or not supported.
+    fn from_json(text: &[u8], path: &Path) -> Result<Option<Self>>;
+
+    /// The text of the file.
+    fn to_json(&self) -> String;
+
+    /// Number of repeated blocks.
+    fn layers(&self) -> usize;
+
+    /// Checks that the sizes fit together; `path` is for messages. Configurations that were read
+    /// from a file have passed.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the keys and their values.
+    fn validate(&self, path: &Path) -> Result<()>;
+}
+
+/// An opened directory of a model that is no language model: a configuration, and weights whose
+/// names and shapes the model knows.
 #[derive(Debug)]
-pub struct ImageDirectory {
+pub struct WeightDirectory<C> {
     /// The directory.
     pub path: PathBuf,
     /// What `config.json` says.
-    pub config: ImageConfig,
+    pub config: C,
     files: Vec<TensorFile>,
 }
 
-impl ImageDirectory {
+/// The directory of an image classifier.
+pub type ImageDirectory = WeightDirectory<ImageConfig>;
+/// The directory of a text-to-image model.
+pub type FlowDirectory = WeightDirectory<FlowConfig>;
+
+impl<C: DirectoryConfig> WeightDirectory<C> {
     /// Reads the configuration and maps the weights, `model.safetensors` or shards; `None` if it
     /// is the directory of another kind of model.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Config`], [`Error::Damaged`] for the files.
-    pub fn open(path: impl AsRef<Path>) -> Result<Option<ImageDirectory>> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Option<Self>> {
         let path = path.as_ref();
         let config_path = path.join(CONFIG);
-        let Some(config) = ImageConfig::from_json(&read(&config_path)?, &config_path)? else {
+        let Some(config) = C::from_json(&read(&config_path)?, &config_path)? else {
             return Ok(None);
         };
         let files = open_weights(path)?;
         let stored: usize = files.iter().map(|file| file.names().len()).sum();
         check_layers(config.layers(), stored, &config_path)?;
-        Ok(Some(ImageDirectory { path: path.to_path_buf(), config, files }))
+        Ok(Some(WeightDirectory { path: path.to_path_buf(), config, files }))
     }
 
+    /// Writes `config.json` and `model.safetensors` into `path`, as [`write_directory`] does.
+    ///
+    /// # Errors
+    /// As [`write_directory`]; the weights are not compared with the configuration.
+    pub fn write<'a, N: Into<String>>(
+        path: impl AsRef<Path>,
+        config: &C,
+        weights: impl IntoIterator<Item = (N, TensorView<'a>)>,
+    ) -> Result<()> {
+        let path = path.as_ref();
+        config.validate(&path.join(CONFIG))?;
+        let layout = Layout::new(&path.join(WEIGHTS), weights, &metadata())?;
+        write_files(path, &layout, &[], &[(CONFIG, config.to_json())])
+    }
+}
+
+impl<C> WeightDirectory<C> {
     /// All tensors of the files with their names.
     pub fn weights(&self) -> impl Iterator<Item = (&str, TensorView<'_>)> {
         self.files.iter().flat_map(TensorFile::iter)
@@ -214,22 +262,6 @@ pub fn write_directory<'a, N: Into<String>>(
 
     let tokenizer = tokenizer_from.map(tokenizer_files).unwrap_or_default();
     write_files(path, &layout, &tokenizer, &[(GENERATION, generation_text), (CONFIG, config_text)])
-}
-
-/// Writes a directory of an image classifier: `config.json` and `model.safetensors`, as
-/// [`write_directory`] does.
-///
-/// # Errors
-/// As [`write_directory`]; the weights are not compared with the configuration.
-pub fn write_image_directory<'a, N: Into<String>>(
-    path: impl AsRef<Path>,
-    config: &ImageConfig,
-    weights: impl IntoIterator<Item = (N, TensorView<'a>)>,
-) -> Result<()> {
-    let path = path.as_ref();
-    config.validate(&path.join(CONFIG))?;
-    let layout = Layout::new(&path.join(WEIGHTS), weights, &metadata())?;
-    write_files(path, &layout, &[], &[(CONFIG, config.to_json())])
 }
 
 fn metadata() -> BTreeMap<String, String> {

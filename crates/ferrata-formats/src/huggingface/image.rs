@@ -11,6 +11,7 @@ use ferrata_ir::DType;
 use serde_json::{Map, Value, json};
 
 use super::config::{Activation, dtype_name, indivisible, read_dtype};
+use super::directory::DirectoryConfig;
 use super::fields::Fields;
 use crate::{Error, Result};
 
@@ -155,14 +156,8 @@ pub struct VitConfig {
     pub initializer_range: f64,
 }
 
-impl ImageConfig {
-    /// Reads the text of a `config.json`; `path` is for messages. `None` if it is not that of an
-    /// image classifier.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if it is not a JSON object; [`Error::Config`] that names the key if a
-    /// value is missing, of the wrong type, impossible or not supported.
-    pub fn from_json(text: &[u8], path: &Path) -> Result<Option<ImageConfig>> {
+impl DirectoryConfig for ImageConfig {
+    fn from_json(text: &[u8], path: &Path) -> Result<Option<ImageConfig>> {
         let map: Map<String, Value> = serde_json::from_slice(text)
             .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
         let fields = Fields { path, map: &map };
@@ -183,8 +178,7 @@ impl ImageConfig {
         Ok(Some(config))
     }
 
-    /// The text of a `config.json`.
-    pub fn to_json(&self) -> String {
+    fn to_json(&self) -> String {
         let mut value = match &self.architecture {
             Architecture::ResNet(config) => json!({
                 "architecture": config.depth.name(),
@@ -216,17 +210,7 @@ impl ImageConfig {
         format!("{value:#}\n")
     }
 
-    /// The name of the architecture: `resnet18`, `vit` …
-    pub fn kind(&self) -> &'static str {
-        match &self.architecture {
-            Architecture::ResNet(config) => config.depth.name(),
-            Architecture::MobileNetV2(_) => MOBILENET,
-            Architecture::Vit(_) => "vit",
-        }
-    }
-
-    /// Number of repeated blocks.
-    pub fn layers(&self) -> usize {
+    fn layers(&self) -> usize {
         match &self.architecture {
             Architecture::ResNet(config) => config.depth.blocks().iter().sum(),
             Architecture::MobileNetV2(_) => 17,
@@ -234,17 +218,7 @@ impl ImageConfig {
         }
     }
 
-    /// What class `i` is called: its name, or its number.
-    pub fn label(&self, i: usize) -> String {
-        self.labels.get(i).cloned().unwrap_or_else(|| i.to_string())
-    }
-
-    /// Checks that the sizes fit together; `path` is for messages. Configurations that were read
-    /// from a file have passed.
-    ///
-    /// # Errors
-    /// [`Error::Config`] that names the keys and their values.
-    pub fn validate(&self, path: &Path) -> Result<()> {
+    fn validate(&self, path: &Path) -> Result<()> {
         let names = self.labels.len();
         let problem = if names > 0 && names != self.classes {
             Some(format!("{names} names of classes for {} classes", self.classes))
@@ -255,6 +229,22 @@ impl ImageConfig {
             }
         };
         problem.map_or(Ok(()), |what| Err(Error::config(path, what)))
+    }
+}
+
+impl ImageConfig {
+    /// The name of the architecture: `resnet18`, `vit` …
+    pub fn kind(&self) -> &'static str {
+        match &self.architecture {
+            Architecture::ResNet(config) => config.depth.name(),
+            Architecture::MobileNetV2(_) => MOBILENET,
+            Architecture::Vit(_) => "vit",
+        }
+    }
+
+    /// What class `i` is called: its name, or its number.
+    pub fn label(&self, i: usize) -> String {
+        self.labels.get(i).cloned().unwrap_or_else(|| i.to_string())
     }
 }
 

@@ -3,13 +3,18 @@
 mod config;
 mod directory;
 mod fields;
+mod flow;
 mod image;
 mod layout;
 #[cfg(test)]
 mod tests;
 
 pub use config::{Activation, Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens};
-pub use directory::{ImageDirectory, ModelDirectory, write_directory, write_image_directory};
+pub use directory::{
+    DirectoryConfig, FlowDirectory, ImageDirectory, ModelDirectory, WeightDirectory,
+    write_directory,
+};
+pub use flow::{FlowConfig, FlowNetwork, MmditConfig};
 pub use image::{
     Architecture, ImageConfig, MobileNetV2Config, ResNetConfig, ResNetDepth, Stem, VitConfig,
 };

@@ -363,7 +363,7 @@ fn directories_of_image_classifiers_read_back() {
         ("c", RawTensor::from_f32(&[1], &[2.0])),
     ];
     let views = weights.iter().map(|(name, tensor)| (*name, tensor.view()));
-    write_image_directory(&folder, &config, views).unwrap();
+    ImageDirectory::write(&folder, &config, views).unwrap();
     let opened = ImageDirectory::open(&folder).unwrap().unwrap();
     assert_eq!(opened.config, config);
     let names: Vec<&str> = opened.weights().map(|(name, _)| name).collect();

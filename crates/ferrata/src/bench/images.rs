@@ -6,7 +6,7 @@ use ferrata_ir::DType;
 
 use super::cases::{Training, made, uniform};
 use super::{Case, Work};
-use crate::models::{ImageConfig, ImageModel};
+use crate::models::{DirectoryConfig, ImageConfig, ImageModel};
 use crate::nn::Context;
 use crate::optim::{Optimizer, Sgd};
 use crate::train::Result;

@@ -6,14 +6,42 @@ use crate::nn::Init;
 use crate::random::Key;
 use crate::tensor::Tensor;
 use crate::tree;
-use ferrata_formats::RawTensor;
 use ferrata_formats::huggingface::{ModelConfig, ModelDirectory, write_directory};
+use ferrata_formats::{RawTensor, TensorView};
 use ferrata_ir::{DType, Error, Result, Type};
 use std::collections::HashMap;
 use std::path::Path;
 
-fn failed(error: ferrata_formats::Error) -> Error {
+/// An error of a file as one of a model.
+pub(super) fn failed(error: ferrata_formats::Error) -> Error {
     Error::new(error.to_string())
+}
+
+/// `empty` with the parameters of a file.
+///
+/// # Errors
+/// Lists all names of weights that are missing, unexpected, or have another shape.
+pub(super) fn with_weights<'a, M: Module>(
+    empty: &M,
+    weights: impl Iterator<Item = (&'a str, TensorView<'a>)>,
+) -> Result<M> {
+    let tensor =
+        |view: TensorView<'_>| Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes);
+    let weights: HashMap<String, Tensor> =
+        weights.map(|(name, view)| (name.to_owned(), tensor(view))).collect();
+    let model = Module::load(empty, weights)?;
+    tree::eval(&model)?;
+    Ok(model)
+}
+
+/// The parameters with their names, for a file.
+pub(super) fn raw_weights(module: &impl Module) -> Result<Vec<(String, RawTensor)>> {
+    tree::eval(module)?;
+    let raw = |(name, tensor): (String, Tensor)| -> Result<(String, RawTensor)> {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
+        Ok((name, RawTensor { dtype, shape, bytes: tensor.to_bytes()? }))
+    };
+    module.named_parameters().into_iter().map(raw).collect()
 }
 
 impl Model {
@@ -64,14 +92,7 @@ impl Model {
             ModelConfig::Gpt2(config) => config.tokens = directory.tokens.clone(),
             ModelConfig::Llama(config) => config.tokens = directory.tokens.clone(),
         }
-        let tensor = |view: ferrata_formats::TensorView<'_>| {
-            Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
-        };
-        let weights: HashMap<String, Tensor> =
-            directory.weights().map(|(name, view)| (name.to_owned(), tensor(view))).collect();
-        let model = Module::load(&Model::zeros(&config), weights)?;
-        tree::eval(&model)?;
-        Ok(model)
+        with_weights(&Model::zeros(&config), directory.weights())
     }
 
     /// Writes a Hugging Face directory that transformers loads, in the dtype of the parameters;
@@ -80,13 +101,8 @@ impl Model {
     /// # Errors
     /// Names the file that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>, tokenizer_from: Option<&Path>) -> Result<()> {
-        tree::eval(self)?;
         let mut config = self.config();
-        let mut weights = Vec::new();
-        for (name, parameter) in self.named_parameters() {
-            let (dtype, shape) = (parameter.dtype(), parameter.shape().to_vec());
-            weights.push((name, RawTensor { dtype, shape, bytes: parameter.to_bytes()? }));
-        }
+        let weights = raw_weights(self)?;
         let dtype = weights.first().map_or(DType::F32, |(_, weight)| weight.dtype);
         match &mut config {
             ModelConfig::Gpt2(config) => config.dtype = dtype,

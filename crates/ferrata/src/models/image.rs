@@ -1,23 +1,20 @@
 //! An image classifier of any architecture, and its directory.
 
+use super::files::{failed, raw_weights, with_weights};
 use super::{MobileNetV2, ResNet, Vit};
 use crate::module::Module;
 use crate::nn::Context;
 use crate::random::Key;
 use crate::tensor::Tensor;
 use crate::tree::{self, Tree, Visitor};
-use ferrata_formats::huggingface::{
-    Architecture, ImageConfig, ImageDirectory, write_image_directory,
-};
-use ferrata_formats::{RawTensor, TensorView};
-use ferrata_ir::{DType, Error, Result, Type};
-use std::collections::HashMap;
+use ferrata_formats::huggingface::{Architecture, DirectoryConfig, ImageConfig, ImageDirectory};
+use ferrata_ir::{DType, Error, Result};
 use std::path::Path;
 
 /// An image classifier.
 ///
 /// ```
-/// use ferrata::models::{ImageConfig, ImageModel};
+/// use ferrata::models::{DirectoryConfig, ImageConfig, ImageModel};
 /// use ferrata::{DType, Key, Tensor, nn::Context};
 /// # let config = r#"{"model_type": "vit", "image_size": 8, "patch_size": 4, "hidden_size": 4,
 /// #   "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8,
@@ -70,10 +67,6 @@ impl Tree for ImageModel {
 
 impl Module for ImageModel {}
 
-fn failed(error: ferrata_formats::Error) -> Error {
-    Error::new(error.to_string())
-}
-
 impl ImageModel {
     /// A model with random f32 weights.
     ///
@@ -110,19 +103,12 @@ impl ImageModel {
     /// # Errors
     /// Lists all names of weights that are missing, unexpected, or have another shape.
     pub fn from_directory(directory: &ImageDirectory) -> Result<ImageModel> {
-        let tensor = |view: TensorView<'_>| {
-            Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
-        };
         // Only PyTorch counts batches, for averages that nobody uses by default.
         let weights =
             directory.weights().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
-        let weights: HashMap<String, Tensor> =
-            weights.map(|(name, view)| (name.to_owned(), tensor(view))).collect();
         // The random weights are lazy: they are never computed.
         let empty = ImageModel::new(&directory.config, &Key::new(0))?;
-        let model = Module::load(&empty, weights)?;
-        tree::eval(&model)?;
-        Ok(model)
+        with_weights(&empty, weights)
     }
 
     /// Writes a directory that [`ImageModel::load`] reads, in the dtype of the parameters.
@@ -130,16 +116,11 @@ impl ImageModel {
     /// # Errors
     /// Names the file that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let raw = |(name, tensor): (String, Tensor)| -> Result<(String, RawTensor)> {
-            let ty = tensor.ty();
-            let (dtype, shape) = (ty.dtype, ty.shape.clone());
-            Ok((name, RawTensor { dtype, shape, bytes: tensor.to_bytes()? }))
-        };
-        let weights = self.named_parameters().into_iter().map(raw).collect::<Result<Vec<_>>>()?;
+        let weights = raw_weights(self)?;
         let dtype = weights.first().map_or(DType::F32, |(_, weight)| weight.dtype);
         let config = ImageConfig { dtype, ..self.config.clone() };
         let views = weights.iter().map(|(name, weight)| (name.as_str(), weight.view()));
-        write_image_directory(path, &config, views).map_err(failed)
+        ImageDirectory::write(path, &config, views).map_err(failed)
     }
 
     /// Number of classes.

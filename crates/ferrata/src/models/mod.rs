@@ -1,6 +1,7 @@
-//! Language models: GPT-2 and Llama, from their files to generated tokens; image classifiers.
+//! Language models: GPT-2 and Llama, from their files to generated tokens; image classifiers;
+//! models that paint pictures.
 //!
-//! A [`Model`] or an [`ImageModel`] is a module whose parameter paths are the names in published weights, so that
+//! A [`Model`], an [`ImageModel`] or a [`FlowModel`] is a module whose parameter paths are the names in published weights, so that
 //! loading and saving need no table of names.
 //!
 //! ```
@@ -23,6 +24,8 @@
 //! | `model.rs` | [`Model`]: forward, hidden states, loss, one step with a cache |
 //! | `gpt2.rs`, `llama.rs` | the architectures |
 //! | `image.rs` | [`ImageModel`]: scores of classes; its directory |
+//! | `flow.rs` | [`FlowModel`]: velocities of pictures; its directory |
+//! | `mmdit.rs` | the architecture |
 //! | `resnet.rs`, `mobilenet.rs`, `vit.rs` | the architectures |
 //! | `attention.rs` | attention with cache and dropout, which both have |
 //! | `files.rs` | initial weights; Hugging Face directories |
@@ -32,10 +35,12 @@
 
 mod attention;
 mod files;
+mod flow;
 mod generate;
 pub mod gpt2;
 mod image;
 pub mod llama;
+pub mod mmdit;
 pub mod mobilenet;
 mod model;
 pub mod resnet;
@@ -44,13 +49,16 @@ mod sample;
 pub mod vit;
 
 pub use ferrata_formats::huggingface::{
-    Architecture, Gpt2Config, ImageConfig, LlamaConfig, MobileNetV2Config, ModelConfig,
-    ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, VitConfig,
+    Architecture, DirectoryConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig, LlamaConfig,
+    MmditConfig, MobileNetV2Config, ModelConfig, ResNetConfig, ResNetDepth, RopeScaling,
+    SpecialTokens, Stem, VitConfig,
 };
+pub use flow::{FlowModel, VelocityNetwork};
 pub use generate::{GenerateOptions, Generation};
 pub use gpt2::Gpt2;
 pub use image::{ImageModel, Network};
 pub use llama::Llama;
+pub use mmdit::Mmdit;
 pub use mobilenet::MobileNetV2;
 pub use model::{Cache, Model, check_ids};
 pub use resnet::ResNet;

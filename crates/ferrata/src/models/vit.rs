@@ -149,7 +149,7 @@ impl Embeddings {
 impl Patches {
     /// `[batch, channels, height, width]` to `[batch, patches, hidden_size]`.
     #[track_caller]
-    fn forward(&self, images: &Tensor, cx: &mut Context) -> Result<Tensor> {
+    pub(super) fn forward(&self, images: &Tensor, cx: &mut Context) -> Result<Tensor> {
         let [hidden, channels, size, _] = *self.weight.shape() else {
             return Err(Error::new("the weight of the patches has not four dimensions"));
         };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
-use ferrata_formats::huggingface::{ImageConfig, ImageDirectory};
+use ferrata_formats::huggingface::{DirectoryConfig, ImageConfig, ImageDirectory};
 use ferrata_ir::DType;
 use serde_json::{Value, json};
 
@@ -124,7 +124,10 @@ pub(super) fn threads(section: &ImageSection) -> usize {
 /// Opens the images of a section, which must have classes.
 pub(super) fn open_images(section: &ImageSection, seed: u64) -> Result<ImageData> {
     section.check()?;
-    let path = section.images.as_deref().unwrap_or(Path::new(""));
+    let Some(path) = section.images.as_deref() else {
+        let cause = "scenes have captions and no classes";
+        return Err(Error::new(cause, "make a folder with `ferrata data scenes --classes`"));
+    };
     let data = ImageData::open(path, ImageSplit { validation: section.validation, seed })?;
     match data.train.classes.is_empty() {
         false => Ok(data),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::config::{Config, DataSection};
 use super::engine::{Arrays, Engine};
 use super::memory::check_memory;
-use super::{Classifier, Error, Language, Result, folder};
+use super::{Classifier, Error, Language, Painter, Result, folder, painter};
 use crate::data::images::Picture;
 use crate::device::Device;
 use crate::inspect::Inspection;
@@ -22,7 +22,8 @@ use crate::module::Module;
 ///
 /// Everything a step does must be a function of the state and of the number of the step, so that
 /// a restored run continues bit for bit. [`super::Language`] is the one for language models,
-/// [`super::Classifier`] that for image classifiers; another kind of training implements this and
+/// [`super::Classifier`] that for image classifiers, [`super::Painter`] that for text-to-image
+/// models; another kind of training implements this and
 /// gets the loop, metrics, checkpoints and resuming.
 pub trait Learner {
     /// Takes step number `step` (from 0): forward, backward, update.
@@ -180,6 +181,21 @@ pub enum DataFacts {
         /// Tokens of the validation part.
         validation_tokens: usize,
     },
+    /// Images with captions.
+    Captions {
+        /// Number of token ids of captions.
+        vocabulary: usize,
+        /// Tokens of a caption.
+        length: usize,
+        /// Height and width of a picture in pixels.
+        size: usize,
+        /// Images of one step.
+        images_per_step: usize,
+        /// Images to learn from.
+        training: usize,
+        /// Images of the validation part.
+        validation: usize,
+    },
     /// Images in classes.
     Images {
         /// Number of classes.
@@ -233,6 +249,9 @@ impl StepPlan {
 pub fn open(config: &Config) -> Result<Box<dyn Task>> {
     match &config.data {
         DataSection::Text(_) => Ok(Box::new(Language::from_text(config)?)),
+        DataSection::Images(_) if painter::is_meant(config)? => {
+            Ok(Box::new(Painter::from_images(config)?))
+        }
         DataSection::Images(_) => Ok(Box::new(Classifier::from_images(config)?)),
     }
 }

@@ -11,7 +11,9 @@
 //! | `engine.rs`, `feed.rs` | the compiled programs of a step, and its batches |
 //! | `language.rs`, `next_token.rs` | language models as learners, and their loss |
 //! | `classifier.rs`, `scores.rs` | image classifiers as learners, and how good they are |
+//! | `painter.rs`, `painting.rs` | text-to-image models as learners, and how they paint |
 //! | `preprocessing.rs`, `trained_classifier.rs` | a trained classifier, opened for use |
+//! | `trained_painter.rs` | a trained text-to-image model, opened for use |
 //! | `optimizer.rs` | from the configuration to an optimiser and a schedule |
 //! | `trained.rs` | a trained model, opened for use; its loss on text; what it costs |
 //! | `trainer.rs` | the loop: steps, evaluations, samples, checkpoints, interrupts |
@@ -32,6 +34,8 @@ mod memory;
 mod metrics;
 mod next_token;
 mod optimizer;
+mod painter;
+mod painting;
 mod preprocessing;
 mod scores;
 mod tensorboard;
@@ -39,6 +43,7 @@ mod tensorboard;
 mod tests;
 mod trained;
 mod trained_classifier;
+mod trained_painter;
 mod trainer;
 
 pub use classifier::Classifier;
@@ -53,9 +58,12 @@ pub use learner::{
 };
 pub use memory::process_memory;
 pub use metrics::{EvaluationRecord, METRICS, StepRecord};
+pub use painter::Painter;
+pub use painting::Checked;
 pub use scores::Scores;
 pub use trained::{Evaluation, Trained};
 pub use trained_classifier::{Guess, TrainedClassifier};
+pub use trained_painter::TrainedPainter;
 pub use trainer::{Best, Event, Summary, Trainer};
 
 /// A number of bytes for people: `1.5 GiB`.

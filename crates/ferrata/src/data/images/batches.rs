@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::draws::Draws;
-use super::{Example, ImageSet, Picture, Reader, Transforms};
+use super::{CaptionEncoder, Example, ImageSet, Picture, Reader, Transforms};
 use crate::data::batches::check_batch_size;
 use crate::data::{Batch, BatchSource, Error, HostArray, Permutation, Result};
 
@@ -12,6 +12,8 @@ use crate::data::{Batch, BatchSource, Error, HostArray, Permutation, Result};
 pub const IMAGES: &str = "images";
 /// Classes, or shares of classes.
 pub const LABELS: &str = "labels";
+/// Token ids of captions.
+pub const CAPTIONS: &str = "captions";
 /// 0 where a batch is padded or a picture damaged.
 pub const WEIGHTS: &str = "weights";
 
@@ -21,8 +23,9 @@ const PATIENCE: u64 = 100;
 /// Pictures for training, in a new random order every epoch, randomly changed, without end.
 ///
 /// A batch holds `images`, f32 `[batch, 3, size, size]`, and `labels`: i64 `[batch]`, or
-/// with mixup f32 `[batch, classes]`. It depends on the seed and the step alone; another example
-/// takes the place of one that is damaged.
+/// with mixup f32 `[batch, classes]`; with an encoder of captions also `captions`, i64 `[batch,
+/// length]`, each one of those of its picture. It depends on the seed and the step alone; another
+/// example takes the place of one that is damaged.
 pub struct ImageBatches {
     set: ImageSet,
     reader: Arc<Reader>,
@@ -31,6 +34,7 @@ pub struct ImageBatches {
     seed: u64,
     /// The shape of the beta distribution from which shares are drawn; 0 means no mixup.
     mixup: f64,
+    text: Option<CaptionEncoder>,
 }
 
 /// Batches draw their mixup here, examples elsewhere.
@@ -52,7 +56,13 @@ impl ImageBatches {
         if set.is_empty() {
             return Err(Error::Dataset("there are no pictures to learn from; give some".into()));
         }
-        Ok(ImageBatches { set, reader, transforms, batch_size, seed, mixup: 0.0 })
+        Ok(ImageBatches { set, reader, transforms, batch_size, seed, mixup: 0.0, text: None })
+    }
+
+    /// Gives a caption of every picture too.
+    #[must_use]
+    pub fn with_captions(self, encoder: CaptionEncoder) -> ImageBatches {
+        ImageBatches { text: Some(encoder), ..self }
     }
 
     /// Mixes every picture with another one of its batch, by a share from a beta distribution with
@@ -63,8 +73,8 @@ impl ImageBatches {
     }
 
     /// The picture at `place` of the endless sequence of examples, as it is to be seen, and what
-    /// belongs to it.
-    fn example(&self, place: u64) -> Result<(Picture, Example)> {
+    /// belongs to it: its example and one of its captions.
+    fn example(&self, place: u64) -> Result<(Picture, Example, &str)> {
         let len = self.set.len() as u64;
         let (epoch, position) = (place / len, place % len);
         let order = Permutation::new(len, self.seed, epoch);
@@ -75,7 +85,9 @@ impl ImageBatches {
             let index = order.get((position + attempt) % len);
             let example = self.set.examples[index as usize];
             if let Some(picture) = self.reader.read(pictures, example.picture as usize)? {
-                return Ok((self.transforms.augmented(&picture, &mut draws), example));
+                let texts = self.set.texts(example);
+                let text = texts.get(draws.below(texts.len())).map_or("", String::as_str);
+                return Ok((self.transforms.augmented(&picture, &mut draws), example, text));
             }
         }
         let example = self.set.examples[order.get(position) as usize];
@@ -92,10 +104,14 @@ impl BatchSource for ImageBatches {
         let first = step.wrapping_mul(self.batch_size as u64);
         let mut images = Vec::new();
         let mut labels = Vec::with_capacity(self.batch_size);
+        let mut captions = Vec::new();
         for row in 0..self.batch_size as u64 {
-            let (picture, example) = self.example(first.wrapping_add(row))?;
+            let (picture, example, text) = self.example(first.wrapping_add(row))?;
             images.extend(self.transforms.normalised(&picture));
             labels.push(i64::from(example.label));
+            if let Some(encoder) = &self.text {
+                captions.extend(encoder.encode(text)?);
+            }
         }
         let labels = match self.mixup > 0.0 {
             false => HostArray::i64(&[self.batch_size], labels)?,
@@ -105,7 +121,9 @@ impl BatchSource for ImageBatches {
                 mixed_labels(&labels, self.set.classes.len(), share as f32)?
             }
         };
-        self.transforms.batch(self.batch_size, images, labels)
+        let mut batch = self.transforms.batch(self.batch_size, images, labels)?;
+        batch.add_captions(self.text.as_ref(), self.batch_size, captions)?;
+        Ok(batch)
     }
 
     fn steps(&self) -> Option<u64> {
@@ -144,16 +162,32 @@ impl Transforms {
     }
 }
 
+impl Batch {
+    fn add_captions(
+        &mut self,
+        encoder: Option<&CaptionEncoder>,
+        rows: usize,
+        ids: Vec<i64>,
+    ) -> Result<()> {
+        let Some(encoder) = encoder else { return Ok(()) };
+        let ids = HostArray::i64(&[rows, encoder.length()], ids)?;
+        self.arrays.insert(CAPTIONS.to_owned(), ids);
+        Ok(())
+    }
+}
+
 /// All pictures of a set once, in order, for evaluation.
 ///
 /// Batches hold `images`, f32 `[batch, 3, size, size]`, `labels`, i64 `[batch]`, and
 /// `weights`, f32 `[batch]`: 0 for what pads the last batch and for damaged pictures, which are
-/// zeros, else 1.
+/// zeros, else 1; with an encoder of captions also `captions`, i64 `[batch, length]`, the first of
+/// each picture.
 pub struct ImagesInOrder {
     set: ImageSet,
     reader: Arc<Reader>,
     transforms: Transforms,
     batch_size: usize,
+    text: Option<CaptionEncoder>,
 }
 
 impl ImagesInOrder {
@@ -168,7 +202,13 @@ impl ImagesInOrder {
         batch_size: usize,
     ) -> Result<ImagesInOrder> {
         check_batch_size(batch_size)?;
-        Ok(ImagesInOrder { set, reader, transforms, batch_size })
+        Ok(ImagesInOrder { set, reader, transforms, batch_size, text: None })
+    }
+
+    /// Gives the first caption of every picture too.
+    #[must_use]
+    pub fn with_captions(self, encoder: CaptionEncoder) -> ImagesInOrder {
+        ImagesInOrder { text: Some(encoder), ..self }
     }
 
     /// The names of the classes.
@@ -186,7 +226,7 @@ impl BatchSource for ImagesInOrder {
         }
         let size = 3 * self.transforms.size * self.transforms.size;
         let mut images = Vec::with_capacity(self.batch_size * size);
-        let (mut labels, mut weights) = (Vec::new(), Vec::new());
+        let (mut labels, mut weights, mut captions) = (Vec::new(), Vec::new(), Vec::new());
         for example in &self.set.examples[first..end] {
             let found = self.reader.read(&*self.set.pictures, example.picture as usize)?;
             let seen = found.as_ref().map(|picture| self.transforms.centred(picture));
@@ -196,14 +236,22 @@ impl BatchSource for ImagesInOrder {
             }
             labels.push(i64::from(example.label));
             weights.push(if seen.is_some() { 1.0 } else { 0.0 });
+            if let Some(encoder) = &self.text {
+                let text = self.set.texts(*example).first().map_or("", String::as_str);
+                captions.extend(encoder.encode(text)?);
+            }
         }
         images.resize(self.batch_size * size, 0.0);
         labels.resize(self.batch_size, 0);
         weights.resize(self.batch_size, 0.0);
+        if let Some(encoder) = &self.text {
+            captions.resize(self.batch_size * encoder.length(), encoder.pad());
+        }
         let labels = HostArray::i64(&[self.batch_size], labels)?;
         let mut batch = self.transforms.batch(self.batch_size, images, labels)?;
         let weights = HostArray::f32(&[self.batch_size], weights)?;
         batch.arrays.insert(WEIGHTS.to_owned(), weights);
+        batch.add_captions(self.text.as_ref(), self.batch_size, captions)?;
         Ok(batch)
     }
 

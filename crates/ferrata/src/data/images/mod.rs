@@ -37,6 +37,7 @@
 //! | `open.rs` | which layout a folder has; splits |
 //! | `folders.rs`, `captions.rs`, `binary.rs`, `parquet.rs` | the layouts |
 //! | `set.rs` | pictures by number, examples, damaged files |
+//! | `text.rs` | captions as tokens |
 //! | `picture.rs` | pictures in memory; decoding |
 //! | `transform.rs` | crops, flips, jitter, normalisation |
 //! | `resample.rs`, `colour.rs`, `augment.rs` | resizing, changes of colour, RandAugment |
@@ -59,14 +60,17 @@ mod resample;
 mod set;
 #[cfg(test)]
 mod tests;
+mod text;
 mod transform;
 
 pub use augment::RandAugment;
-pub use batches::{IMAGES, ImageBatches, ImagesInOrder, LABELS, WEIGHTS};
+pub use batches::{CAPTIONS, IMAGES, ImageBatches, ImagesInOrder, LABELS, WEIGHTS};
 pub(in crate::data) use draws::Draws;
+pub(in crate::data) use open::number;
 pub use open::{ImageData, ImageSplit};
 pub use picture::Picture;
 pub use replay::ImageReplay;
 pub use resample::Region;
 pub use set::{Example, ImageSet, OnDamaged, Pictures, Reader};
+pub use text::CaptionEncoder;
 pub use transform::{Crop, Jitter, Transforms};

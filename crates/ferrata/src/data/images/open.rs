@@ -77,7 +77,7 @@ impl ImageData {
             None if split.validation > 0.0 => divide(&train, split)?,
             None => (train, None),
         };
-        let identity = identity(&train, validation.as_ref());
+        let identity = ImageData::identity_of(&train, validation.as_ref());
         Ok(ImageData { train, validation, notes, identity })
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn is_picture(name: &str) -> bool {
 }
 
 /// The number of a picture or a class.
-pub(super) fn number(index: usize) -> Result<u32> {
+pub(in crate::data) fn number(index: usize) -> Result<u32> {
     let too_many = |_| Error::Dataset("more than 4 billion pictures are too many".into());
     u32::try_from(index).map_err(too_many)
 }
@@ -148,22 +148,25 @@ fn divide(set: &ImageSet, split: ImageSplit) -> Result<(ImageSet, Option<ImageSe
     Ok((set.with(train), Some(set.with(validation))))
 }
 
-fn identity(train: &ImageSet, validation: Option<&ImageSet>) -> String {
-    let mut hash = blake3::Hasher::new();
-    for (part, set) in [Some(train), validation].into_iter().flatten().enumerate() {
-        hash.update(&part.to_le_bytes());
-        for example in set.examples.iter() {
-            hash.update(&example.picture.to_le_bytes());
-            hash.update(&example.label.to_le_bytes());
+impl ImageData {
+    /// Equal for the same examples, labels and captions in the same split.
+    pub(in crate::data) fn identity_of(train: &ImageSet, validation: Option<&ImageSet>) -> String {
+        let mut hash = blake3::Hasher::new();
+        for (part, set) in [Some(train), validation].into_iter().flatten().enumerate() {
+            hash.update(&part.to_le_bytes());
+            for example in set.examples.iter() {
+                hash.update(&example.picture.to_le_bytes());
+                hash.update(&example.label.to_le_bytes());
+            }
         }
+        for index in 0..train.pictures.len() {
+            hash.update(train.pictures.key(index).as_bytes());
+            hash.update(&[0]);
+        }
+        for text in train.classes.iter().chain(train.captions.iter().flatten()) {
+            hash.update(text.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.finalize().to_hex().to_string()
     }
-    for index in 0..train.pictures.len() {
-        hash.update(train.pictures.key(index).as_bytes());
-        hash.update(&[0]);
-    }
-    for text in train.classes.iter().chain(train.captions.iter().flatten()) {
-        hash.update(text.as_bytes());
-        hash.update(&[0]);
-    }
-    hash.finalize().to_hex().to_string()
 }

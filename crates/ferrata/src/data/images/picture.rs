@@ -1,6 +1,9 @@
 //! Pictures in memory, and their decoding.
 
 use std::io::Cursor;
+use std::path::Path;
+
+use ferrata_formats::atomic;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits};
@@ -122,6 +125,14 @@ impl Picture {
             .write_image(&self.pixels, width, height, ExtendedColorType::Rgb8)
             .map_err(|error| Error::Dataset(format!("a PNG cannot be made: {error}")))?;
         Ok(bytes)
+    }
+
+    /// Writes a PNG file, which appears whole.
+    ///
+    /// # Errors
+    /// [`crate::data::Error::Formats`] if it cannot be written.
+    pub fn write_png(&self, path: &Path) -> Result<()> {
+        Ok(atomic::write_bytes(path, &self.to_png()?)?)
     }
 
     /// Pictures of one size side by side in rows of `columns`, a pixel apart.

@@ -27,6 +27,7 @@
 //! | `render.rs` | the picture of a scene |
 //! | `look.rs` | what is seen in a picture |
 //! | `check.rs` | whether that is what a description says |
+//! | `set.rs` | scenes to learn from without files |
 //! | `write.rs` | folders of scenes |
 
 mod caption;
@@ -34,6 +35,7 @@ mod check;
 mod look;
 mod render;
 mod sample;
+mod set;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -34,7 +34,7 @@ pub struct Written {
 /// The file that lists what never occurs in training.
 const HELD_OUT: &str = "held_out.txt";
 /// Captions of each picture.
-const CAPTIONS: u64 = 4;
+pub(super) const CAPTIONS: u64 = 4;
 
 /// One part of ten is for validation.
 fn tenth(count: u64) -> u64 {
@@ -58,9 +58,7 @@ pub fn write_captioned(folder: &Path, scenes: Scenes, count: u64, side: usize) -
             let scene = scene(index);
             let file = format!("{index:06}.png");
             write_picture(&folder.join(&file), &scene, side)?;
-            let mut captions: Vec<String> = (0..CAPTIONS).map(|i| scene.caption(i)).collect();
-            captions.dedup();
-            let line = json!({ "file_name": file, "text": captions });
+            let line = json!({ "file_name": file, "text": scene.captions() });
             lines += &format!("{line}\n");
         }
         Ok(atomic::write_bytes(&folder.join("captions.jsonl"), lines.as_bytes())?)

@@ -14,6 +14,7 @@ impl Config {
             model.check()?;
         }
         self.data.check()?;
+        self.flow.check()?;
         self.check_run()
     }
 

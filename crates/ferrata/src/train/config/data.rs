@@ -108,6 +108,11 @@ pub struct ImageSection {
     /// or of the files of MNIST or CIFAR.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images: Option<PathBuf>,
+    /// In place of a folder so many captioned scenes of coloured shapes, made by us.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scenes: Option<usize>,
+    /// Number of tokens of the tokenizer that is trained on captions.
+    pub vocab: usize,
     /// The share of each class that is kept for validation, where the data has no part for it.
     pub validation: f64,
     /// Height and width of what the model sees, in pixels.
@@ -156,6 +161,8 @@ impl Default for ImageSection {
     fn default() -> Self {
         ImageSection {
             images: None,
+            scenes: None,
+            vocab: 512,
             validation: 0.1,
             size: 32,
             crop: CropKind::default(),
@@ -255,10 +262,19 @@ const LARGEST_SIDE: usize = 1 << 14;
 
 impl ImageSection {
     pub(in crate::train) fn check(&self) -> Result<()> {
-        let Some(images) = &self.images else {
-            return Err(Error::new("no images are given", "set data.images or pass --images DIR"));
-        };
-        readable(images)?;
+        match (&self.images, self.scenes) {
+            (Some(images), None) => readable(images)?,
+            (None, Some(count)) => size("data.scenes", count, LARGEST)?,
+            (None, None) => {
+                let remedy = "set data.images or pass --images DIR";
+                return Err(Error::new("no images are given", remedy));
+            }
+            (Some(_), Some(_)) => {
+                let cause = "both data.images and data.scenes are given";
+                return Err(Error::new(cause, "remove one of them"));
+            }
+        }
+        size("data.vocab", self.vocab, LARGEST)?;
         size("data.size", self.size, LARGEST_SIDE)?;
         size("data.max_pixels", usize::try_from(self.max_pixels).unwrap_or(LARGEST), LARGEST)?;
         in_range("data.validation", self.validation, 0.0, 1.0)?;

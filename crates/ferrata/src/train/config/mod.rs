@@ -32,6 +32,7 @@
 
 mod check;
 mod data;
+mod flow;
 mod load;
 mod model;
 mod size;
@@ -44,6 +45,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use data::{CropKind, DataSection, ImageSection, TextSection};
+pub use flow::{FlowSection, TimesKind};
 pub use load::{Override, Source};
 pub use model::{ModelKind, ModelSection, StemKind};
 pub use size::Size;
@@ -57,6 +59,9 @@ pub struct Config {
     pub model: Option<ModelSection>,
     /// What to learn from.
     pub data: DataSection,
+    /// How a text-to-image model learns and paints.
+    #[serde(skip_serializing_if = "FlowSection::is_default")]
+    pub flow: FlowSection,
     /// Length, batch, reporting, checkpoints.
     pub train: TrainSection,
     /// The update rule.

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use ferrata_formats::huggingface::{
-    Activation, Architecture, Gpt2Config, ImageConfig, LlamaConfig, MobileNetV2Config, ModelConfig,
-    ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, VitConfig,
+    Activation, Architecture, DirectoryConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig,
+    LlamaConfig, MmditConfig, MobileNetV2Config, ModelConfig, ResNetConfig, ResNetDepth,
+    RopeScaling, SpecialTokens, Stem, VitConfig,
 };
 use ferrata_ir::DType;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub enum ModelKind {
     MobileNetV2,
     /// Image classifier: an encoder of patches.
     Vit,
+    /// Text-to-image model: a transformer of patches and text.
+    Mmdit,
 }
 
 /// How a network of convolutions begins.
@@ -62,12 +65,12 @@ pub struct ModelSection {
     /// Width of the hidden state; 128 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim: Option<usize>,
-    /// Width inside the MLP: `4 dim` by default (GPT-2, ViT), `8/3 dim` rounded up to a multiple
+    /// Width inside the MLP: `4 dim` by default (GPT-2, ViT, MMDiT), `8/3 dim` rounded up to a multiple
     /// of 32 (Llama).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<usize>,
     /// Longest sequence in tokens; also the length of a training sequence. 64 by default (language
-    /// models).
+    /// models). Tokens of a caption (MMDiT); those of the longest by default, at most 77.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
     /// Dropout probability after the embedding, in attention and before each residual sum (GPT-2,
@@ -86,7 +89,7 @@ pub struct ModelSection {
     /// Number of classes (image classifiers); that of the data by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classes: Option<usize>,
-    /// Height and width of a patch in pixels (ViT); 4 by default.
+    /// Height and width of a patch in pixels (ViT, MMDiT); 4 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<usize>,
     /// How it begins (ResNet, MobileNetV2): by default `cifar` for images of up to 64 pixels, else
@@ -108,7 +111,7 @@ const WIDEST: usize = 1 << 16;
 const SMALL: usize = 64;
 
 impl ModelKind {
-    const ALL: [ModelKind; 7] = [
+    const ALL: [ModelKind; 8] = [
         ModelKind::Gpt2,
         ModelKind::Llama,
         ModelKind::Resnet18,
@@ -116,6 +119,7 @@ impl ModelKind {
         ModelKind::Resnet50,
         ModelKind::MobileNetV2,
         ModelKind::Vit,
+        ModelKind::Mmdit,
     ];
 
     /// The name in a configuration.
@@ -128,10 +132,16 @@ impl ModelKind {
             ModelKind::Resnet50 => "resnet50",
             ModelKind::MobileNetV2 => "mobilenet_v2",
             ModelKind::Vit => "vit",
+            ModelKind::Mmdit => "mmdit",
         }
     }
 
-    /// Whether it classifies images; else it is a language model.
+    /// Whether it paints images of text.
+    pub fn paints(self) -> bool {
+        self == ModelKind::Mmdit
+    }
+
+    /// Whether it classifies or paints images; else it is a language model.
     pub fn is_image(self) -> bool {
         !matches!(self, ModelKind::Gpt2 | ModelKind::Llama)
     }
@@ -158,6 +168,7 @@ impl ModelKind {
             }
             ModelKind::MobileNetV2 => &["classes", "stem"],
             ModelKind::Vit => &["layers", "heads", "dim", "hidden", "dropout", "classes", "patch"],
+            ModelKind::Mmdit => &["layers", "heads", "dim", "hidden", "context", "patch"],
         }
     }
 }
@@ -328,7 +339,7 @@ impl ModelSection {
                 Architecture::MobileNetV2(MobileNetV2Config { stem, dropout: 0.2 })
             }
             ModelKind::Vit => Architecture::Vit(self.vit(side)),
-            ModelKind::Gpt2 | ModelKind::Llama => {
+            ModelKind::Gpt2 | ModelKind::Llama | ModelKind::Mmdit => {
                 return Err(Error::new(
                     format!("model.kind = \"{}\" does not classify images", self.kind.name()),
                     "set model.kind to that of an image classifier, such as vit",
@@ -344,6 +355,38 @@ impl ModelSection {
         }
         let labels = labels.to_vec();
         let config = ImageConfig { architecture, classes, labels, channels: 3, dtype: DType::F32 };
+        config.validate(Path::new("[model]"))?;
+        Ok(config)
+    }
+
+    /// The configuration of a text-to-image model as it stands in a `config.json`, for square
+    /// pictures of `side` pixels and captions of `length` tokens.
+    ///
+    /// # Errors
+    /// If it is no such model or the sizes do not fit together.
+    pub fn to_flow_config(&self, vocab: usize, length: usize, side: usize) -> Result<FlowConfig> {
+        self.check()?;
+        if !self.kind.paints() {
+            return Err(Error::new(
+                format!("model.kind = \"{}\" does not paint", self.kind.name()),
+                "set model.kind = \"mmdit\"",
+            ));
+        }
+        let network = FlowNetwork::Mmdit(MmditConfig {
+            patch_size: self.patch.unwrap_or(4),
+            hidden_size: self.dim(),
+            num_hidden_layers: self.layers(),
+            num_attention_heads: self.heads(),
+            intermediate_size: self.hidden.unwrap_or(4 * self.dim()),
+        });
+        let config = FlowConfig {
+            network,
+            image_size: side,
+            channels: 3,
+            vocab_size: vocab,
+            text_length: length,
+            dtype: DType::F32,
+        };
         config.validate(Path::new("[model]"))?;
         Ok(config)
     }
