@@ -6,6 +6,7 @@
 
 import argparse
 import json
+import math
 import os
 import statistics
 import time
@@ -120,6 +121,91 @@ def net_inference(name, dtype):
     return run
 
 
+class Stream(nn.Module):
+    """Patches or tokens in a layer of the painter."""
+
+    def __init__(self, dim, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.project = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.q_norm, self.k_norm = (nn.RMSNorm(dim // heads, eps=1e-6) for _ in range(2))
+
+    @staticmethod
+    def changed(x, shift, scale):
+        return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+    def parts(self, x, changes):
+        x = self.changed(x, changes[0], changes[1])
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def after(self, x, y, changes):
+        x = x + changes[2] * self.project(y)
+        y = self.up(self.changed(x, changes[3], changes[4]))
+        return x + changes[5] * self.down(F.gelu(y, approximate="tanh"))
+
+
+class Painter(nn.Module):
+    """The model of recipes/scenes.toml, layer by layer as Ferrata has it."""
+
+    def __init__(self, dim=192, layers=8, heads=3, patch=4, side=32, tokens=400, length=19):
+        super().__init__()
+        self.patch, self.rows = patch, side // patch
+        self.patches = nn.Linear(3 * patch * patch, dim)
+        self.positions = nn.Parameter(torch.randn(1, self.rows**2, dim))
+        self.tokens = nn.Embedding(tokens, dim)
+        self.token_positions = nn.Parameter(torch.randn(1, length, dim))
+        self.time = nn.Sequential(nn.Linear(256, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.text = nn.Linear(dim, dim)
+        self.changes, self.last = nn.Linear(dim, 12 * dim), nn.Linear(dim, 2 * dim)
+        self.tables = nn.Parameter(torch.zeros(layers, 12, dim))
+        self.last_table = nn.Parameter(torch.zeros(2, dim))
+        streams = lambda: nn.ModuleList(Stream(dim, heads) for _ in range(layers))
+        self.images, self.texts = streams(), streams()
+        self.output = nn.Linear(dim, 3 * patch * patch)
+
+    def forward(self, x, t, ids):
+        image = self.patches(F.unfold(x, self.patch, stride=self.patch).mT) + self.positions
+        tokens = self.tokens(ids)
+        rates = torch.exp(torch.arange(128) * (-math.log(10_000) / 128))
+        angles = 1000 * t[:, None] * rates
+        condition = F.silu(self.time(torch.cat([angles.cos(), angles.sin()], 1)) + self.text(tokens.mean(1)))
+        text = tokens + self.token_positions
+        common = self.changes(condition).unflatten(-1, (12, -1))
+        for a, b, table in zip(self.images, self.texts, self.tables):
+            changes = (common + table).transpose(0, 1).unsqueeze(2)
+            first, second = a.parts(image, changes[:6]), b.parts(text, changes[6:])
+            q, k, v = (torch.cat(pair, 2) for pair in zip(first, second))
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+            image = a.after(image, y[:, : image.shape[1]], changes[:6])
+            text = b.after(text, y[:, image.shape[1] :], changes[6:])
+        shift, scale = (self.last(condition).unflatten(-1, (2, -1)) + self.last_table).unsqueeze(2).unbind(1)
+        y = self.output(Stream.changed(image, shift, scale))
+        return F.fold(y.mT, x.shape[2:], self.patch, stride=self.patch)
+
+
+def painter_training(dtype, batch=64):
+    """A function that takes a step of the text-to-image model: forward, backward, AdamW."""
+    torch.manual_seed(0)
+    model = Painter()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=True)
+    data, ids = torch.rand(batch, 3, 32, 32), torch.randint(0, 400, (batch, 19))
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        noise, t = torch.randn_like(data), torch.randn(batch).sigmoid()
+        x = torch.lerp(noise, data, t[:, None, None, None])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            velocity = model(x, t, ids)
+        loss = F.mse_loss(velocity.float(), data - noise)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
 def product(dtype, sizes):
     m, n, k = map(int, sizes.split("x"))
     if dtype == torch.int8:
@@ -196,6 +282,8 @@ def prepare(name):
         model, _, dtype = name.partition("-step-")
         if model in GPTS:
             return training(model, DTYPES[dtype])
+        if model == "painter":
+            return painter_training(DTYPES[dtype])
         return net_training(model, 32 if model == "resnet18" else 8, DTYPES[dtype])
     if "inference" in parts:
         model, _, dtype = name.partition("-inference-")

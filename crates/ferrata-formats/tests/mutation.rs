@@ -70,6 +70,18 @@ fn mutated_configurations_of_image_classifiers() {
 }
 
 #[test]
+fn mutated_configurations_of_text_to_image_models() {
+    fuzz(include_bytes!("data/mmdit.config.json"), 20_000, |bytes| {
+        let config = FlowConfig::from_json(bytes, Path::new("config.json"));
+        if let Ok(Some(config)) = &config {
+            let again = FlowConfig::from_json(config.to_json().as_bytes(), Path::new("b"));
+            assert_eq!(&again.unwrap().unwrap(), config);
+        }
+        config.map(drop)
+    });
+}
+
+#[test]
 fn mutated_weight_indices() {
     let path = folder("index").join("model");
     let text = include_bytes!("data/gpt2.config.json");

@@ -5,6 +5,7 @@ mod devices;
 mod images;
 mod instruments;
 mod killed;
+mod painting;
 mod recorded;
 mod training;
 mod wrong_input;

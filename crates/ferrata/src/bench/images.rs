@@ -1,4 +1,4 @@
-//! Networks of convolutions: training steps and inference.
+//! Networks that see and paint: training steps and inference.
 
 use std::path::Path;
 
@@ -6,9 +6,10 @@ use ferrata_ir::DType;
 
 use super::cases::{Training, made, uniform};
 use super::{Case, Work};
-use crate::models::{DirectoryConfig, ImageConfig, ImageModel};
+use crate::flow::{self, Times};
+use crate::models::{DirectoryConfig, FlowConfig, FlowModel, ImageConfig, ImageModel};
 use crate::nn::Context;
-use crate::optim::{Optimizer, Sgd};
+use crate::optim::{Adam, Optimizer, Sgd};
 use crate::train::Result;
 use crate::{Key, Tensor};
 
@@ -53,7 +54,40 @@ pub fn all() -> Vec<Case> {
         cases.extend([RESNET18.step(32, compute), RESNET50.inference(compute)]);
     }
     cases.extend([MOBILENET.step(8, DType::F32), MOBILENET.inference(DType::F32)]);
+    cases.extend([DType::F32, DType::BF16].map(painter));
     cases
+}
+
+/// The text-to-image model of the recipe `scenes.toml`.
+const PAINTER: &str = r#"{"model_type": "mmdit", "image_size": 32, "patch_size": 4,
+    "hidden_size": 192, "num_hidden_layers": 8, "num_attention_heads": 3,
+    "intermediate_size": 768, "vocab_size": 400, "max_position_embeddings": 19}"#;
+
+/// A training step of it on 64 pictures, with AdamW.
+fn painter(compute: DType) -> Case {
+    const BATCH: usize = 64;
+    let training = Training {
+        optimizer: Optimizer::new(Adam { decoupled: true, ..Adam::default() }),
+        model: || {
+            let config = FlowConfig::from_json(PAINTER.as_bytes(), Path::new("config.json"))?
+                .ok_or_else(|| ferrata_ir::Error::new("no text-to-image model"))?;
+            Ok(FlowModel::new(&config, &Key::new(1))?)
+        },
+        batch: || {
+            let text = Tensor::randint([BATCH, 19], 0, 400, &Key::new(3));
+            (uniform(&[BATCH, 3, 32, 32], DType::F32), text)
+        },
+        loss: |model: &FlowModel, images: &Tensor, text: &Tensor, cx: &mut Context| {
+            let (x, t, noise) = flow::noised(images, &Times::default(), &Key::new(4));
+            flow::loss(&model.forward(&x, &t, text, cx), &noise, images)
+        },
+    };
+    // Multiplications of a forward pass of one picture; three times as many in a step.
+    let (products, parameters) = (0.3166e9, 7.9e6);
+    let [read, written] = [16.0, 12.0].map(|bytes| bytes * parameters);
+    let flops = 2.0 * 3.0 * products * BATCH as f64;
+    let work = Work { flops, read, written, dtype: compute };
+    training.case(format!("painter-step-{compute}"), work, compute)
 }
 
 impl Net {

@@ -40,7 +40,7 @@ mod sample;
 
 pub use likelihood::log_likelihood;
 pub use mixture::Mixture;
-pub use path::{Times, between, guided, loss};
+pub use path::{Times, between, guided, loss, noised};
 pub use sample::{Sampler, Solver};
 
 use crate::tensor::Tensor;

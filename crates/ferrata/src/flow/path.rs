@@ -62,6 +62,15 @@ pub fn between(noise: &Tensor, data: &Tensor, t: &Tensor) -> Tensor {
     })
 }
 
+/// A point on the way from random noise to each sample of `data [batch, ..]` at a random time: the
+/// points, the times `[batch]`, and the noise.
+#[track_caller]
+pub fn noised(data: &Tensor, times: &Times, key: &Key) -> (Tensor, Tensor, Tensor) {
+    let t = times.draw(data.size(0), &key.fold(0));
+    let noise = Tensor::randn(data.shape(), data.dtype(), &key.fold(1));
+    (between(&noise, data, &t), t, noise)
+}
+
 /// The mean square distance of predicted velocities from `data - noise`, all of one shape: a
 /// scalar, in f32 for half precision.
 #[track_caller]

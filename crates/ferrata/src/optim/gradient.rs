@@ -55,11 +55,13 @@ pub fn average<T: Tree>(sum: &T, count: usize) -> T {
     tree::map(sum, |g| if g.dtype().is_float() { g * factor } else { g.clone() })
 }
 
-/// The exponential moving average of parameters: `decay average + (1 - decay) new`.
+/// The exponential moving average of parameters: `decay average + (1 - decay) new`, for a scalar
+/// `decay`.
 #[track_caller]
-pub fn moving_average<T: Tree>(average: &T, new: &T, decay: f64) -> T {
+pub fn moving_average<T: Tree>(average: &T, new: &T, decay: &Tensor) -> T {
+    let (kept, added) = (decay, 1.0 - decay);
     tree::zip(average, new, |a, b| match a.dtype().is_float() {
-        true => a * decay + b * (1.0 - decay),
+        true => a * kept.cast(a.dtype()) + b * added.cast(a.dtype()),
         false => b.clone(),
     })
 }

@@ -105,7 +105,7 @@ fn microbatches_and_averages() {
     let (a, b) = (tensor(&[1.0, 5.0]), tensor(&[2.0, 7.0]));
     let sum = accumulate(Some(&accumulate(None, &a)), &b);
     assert_eq!(values(&average(&sum, 2)), [1.5, 6.0]);
-    let mean = moving_average(&a, &b, 0.75);
+    let mean = moving_average(&a, &b, &Tensor::from(0.75));
     assert_eq!(values(&mean), [1.25, 5.5]);
 }
 

@@ -13,7 +13,7 @@ use super::{Error, Result};
 use crate::data::{Batch, HostArray, HostData};
 
 use crate::nn::Context;
-use crate::optim::{self, Optimizer, Rates};
+use crate::optim::{self, Optimizer};
 use crate::profile;
 use crate::tree;
 use crate::{Compiled, Key, Module, Planned, Recompute, Tensor, Tree, compile, value_and_grad};
@@ -48,6 +48,9 @@ pub(super) fn program<A: Tree, B: Tree>(
 ) -> Program<A, B> {
     compile(Box::new(f) as Box<dyn Fn(A) -> B + Send + Sync>)
 }
+
+/// What changes from step to step: rates of the optimiser, and the decay of the average, in f64.
+type Rates = (optim::Rates, Tensor);
 
 /// State, summed gradient and rates to the new state and the norm of the mean gradient.
 type Apply<M> = Program<(State<M>, M, Rates), (State<M>, Tensor)>;
@@ -105,6 +108,14 @@ impl<M: Module + Clone + Send + Sync + 'static> Settings<M> {
         }
     }
 
+    /// What step number `step` (from 0) takes at learning rate `lr`. At first the average forgets
+    /// faster, so that it does not hold on to the random weights: after `n` steps it is over the
+    /// last tenth of them or so.
+    fn rates(&self, step: u64, lr: f64) -> Rates {
+        let decay = self.ema.min((1 + step) as f64 / (10 + step) as f64);
+        (self.optimizer.rates(step, lr), Tensor::from(decay))
+    }
+
     /// The mean loss of a microbatch, the new values of the model's state (running statistics),
     /// and the gradient.
     fn gradient(&self, model: &M, batch: &Microbatch) -> (Tensor, Updates, M) {
@@ -136,10 +147,11 @@ impl<M: Module + Clone + Send + Sync + 'static> Settings<M> {
             clipped = optim::clip_by_norm(&clipped, self.clip_norm).0;
         }
         let State { model, optimizer, average } = state;
+        let (rates, decay) = rates;
         let (model, optimizer) = self.optimizer.update(model, &clipped, optimizer, rates);
         let model = model.updated(updates);
         let average =
-            average.as_ref().map(|average| optim::moving_average(average, &model, self.ema));
+            average.as_ref().map(|average| optim::moving_average(average, &model, decay));
         (State { model, optimizer, average }, norm)
     }
 }
@@ -229,7 +241,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             let all = batches.iter().enumerate();
             all.map(|(i, batch)| self.microbatch(step, i, batch)).collect::<Result<_>>()
         })?;
-        let rates = self.settings.optimizer.rates(step, lr);
+        let rates = self.settings.rates(step, lr);
         let state = self.state.take();
         let Some(state) = state else { return Err(self.state().err().unwrap_or_else(lost)) };
         let before = keep.then(|| state.clone());
@@ -270,7 +282,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
 
     /// Compiles the step for batches of the sizes of this one.
     pub fn prepare(&self, batch: Arrays) -> Result<Planned> {
-        let rates = self.settings.optimizer.rates(0, 0.0);
+        let rates = self.settings.rates(0, 0.0);
         let argument = (self.state()?.clone(), (batch, self.settings.key.clone()), rates);
         // As in training, nobody else holds the state, so its memory can be reused.
         Ok(self.step.planned(&argument, true)?)
@@ -286,7 +298,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
                 return Ok(format!("the weight `{name}` is not finite before the step"));
             }
         }
-        let rates = self.settings.optimizer.rates(step, lr);
+        let rates = self.settings.rates(step, lr);
         for (i, batch) in batches.iter().enumerate() {
             let batch = self.microbatch(step, i, batch)?;
             if let Err(error) = self.step.call_watching((state.clone(), batch, rates.clone())) {

@@ -73,13 +73,10 @@ fn loss(section: &FlowSection, pad: i64) -> Loss<FlowModel> {
             Ok(key) => key,
             Err(error) => return Tensor::failed(error),
         };
-        let count = data.size(0);
-        let t = times.draw(count, &key.fold(0));
-        let noise = Tensor::randn(data.shape(), DType::F32, &key.fold(1));
-        let left_out = Tensor::bernoulli([count, 1], dropout, &key.fold(2));
+        let left_out = Tensor::bernoulli([data.size(0), 1], dropout, &key.fold(2));
         let text = left_out.select(text.full_like(pad), text);
-        let velocity = model.forward(&flow::between(&noise, data, &t), &t, &text, cx);
-        flow::loss(&velocity, &noise, data)
+        let (x, t, noise) = flow::noised(data, &times, &key);
+        flow::loss(&model.forward(&x, &t, &text, cx), &noise, data)
     })
 }
 
@@ -104,9 +101,8 @@ impl Validation {
         let program = program(move |(model, batch, key): (FlowModel, Arrays, Key)| {
             let mut cx = with_compute(Context::eval(), compute);
             let (data, text) = (&batch[IMAGES], &batch[CAPTIONS]);
-            let t = times.draw(data.size(0), &key.fold(0));
-            let noise = Tensor::randn(data.shape(), DType::F32, &key.fold(1));
-            let v = model.forward(&flow::between(&noise, data, &t), &t, text, &mut cx);
+            let (x, t, noise) = flow::noised(data, &times, &key);
+            let v = model.forward(&x, &t, text, &mut cx);
             (v.cast(DType::F32) - (data - noise)).square().mean([1, 2, 3])
         });
         Validation { images: Arc::new(images), program, threads }

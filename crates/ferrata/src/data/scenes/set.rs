@@ -82,7 +82,7 @@ impl Scenes {
         };
         let all = training..training + validation;
         let validation = ImageSet { examples: examples(all)?, ..train.clone() };
-        let validation = (validation.len() > 0).then_some(validation);
+        let validation = (!validation.is_empty()).then_some(validation);
         let identity = ImageData::identity_of(&train, validation.as_ref());
         Ok(ImageData { train, validation, notes: Vec::new(), identity })
     }

@@ -120,7 +120,7 @@ pub struct TrainSection {
     /// Threads; 0 means one per core. The result does not depend on it.
     pub threads: usize,
     /// Decay of an exponential moving average of the weights, which is then evaluated, sampled
-    /// and exported; 0 means none.
+    /// and exported; 0 means none. At first it is less: `(1 + step) / (10 + step)`.
     pub ema: f64,
     /// Share of the target that is spread over all tokens or classes.
     pub label_smoothing: f64,
