@@ -150,8 +150,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Settings<M> {
         let (rates, decay) = rates;
         let (model, optimizer) = self.optimizer.update(model, &clipped, optimizer, rates);
         let model = model.updated(updates);
-        let average =
-            average.as_ref().map(|average| optim::moving_average(average, &model, decay));
+        let average = average.as_ref().map(|average| optim::moving_average(average, &model, decay));
         (State { model, optimizer, average }, norm)
     }
 }
