@@ -47,7 +47,7 @@ pub use ferrata_ir::composite::{
 };
 pub use ferrata_ir::{DType, Error, Result, Type};
 pub use module::Module;
-pub use ops::{Classes, MatrixNorm, Padding, Reduction, Triangular};
+pub use ops::{Classes, FftNorm, MatrixNorm, Padding, Reduction, Triangular};
 pub use random::Key;
 pub use tensor::evaluate as eval;
 pub use tensor::{

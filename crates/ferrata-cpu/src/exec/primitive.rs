@@ -1,8 +1,11 @@
 //! Primitives that are no loop nest of scalar operations.
 //!
 //! Map: `moves` (windows, padding, concatenation), `index` (gather, scatter), `order` (sort, top-k,
-//! arg-reduce, running reductions), `matrix` (factorisations), `random` (bits and keys).
+//! arg-reduce, running reductions), `matrix` (factorisations), `fourier` (transforms), `batch` (what
+//! these two work on), `random` (bits and keys).
 
+mod batch;
+mod fourier;
 mod index;
 mod matrix;
 mod moves;
@@ -19,6 +22,7 @@ use ferrata_ir::{Error, Literal, Primitive, Result, Type};
 #[derive(Clone, Debug)]
 pub(crate) struct PrimitiveKernel {
     op: Primitive,
+    fourier: Option<fourier::Plan>,
     pub inputs: Vec<View>,
     pub outputs: Vec<View>,
 }
@@ -44,6 +48,7 @@ impl PrimitiveKernel {
                 | Cumulative(_)
                 | Factorize(_)
                 | TriangularSolve(_)
+                | Dft(_)
                 | RandomBits(_)
                 | FoldKey(_)
                 | DebugPrint(_)
@@ -58,7 +63,10 @@ impl PrimitiveKernel {
         if want != types(outputs) {
             return Err(Error::new(format!("results of `{}` have other types", op.name())));
         }
-        Ok(PrimitiveKernel { op: op.clone(), inputs: inputs.to_vec(), outputs: outputs.to_vec() })
+        let fourier = matches!(op, Dft(_))
+            .then(|| fourier::Plan::new(inputs[0].shape[inputs[0].shape.len() - 2]));
+        let (inputs, outputs) = (inputs.to_vec(), outputs.to_vec());
+        Ok(PrimitiveKernel { op: op.clone(), fourier, inputs, outputs })
     }
 
     /// Bytes of workspace that a run needs.
@@ -115,6 +123,10 @@ impl PrimitiveKernel {
                 Primitive::Cumulative(op) => order::running(op, cx, x, y, operands)?,
                 Primitive::Factorize(op) => matrix::factors(op.kind, cx, x, outputs, operands),
                 Primitive::TriangularSolve(op) => matrix::solution(op, cx, inputs, y, operands),
+                Primitive::Dft(op) => {
+                    let plan = self.fourier.as_ref().ok_or("a transform without a plan")?;
+                    fourier::transform(op, plan, cx, [x, y], operands);
+                }
                 Primitive::RandomBits(_) => random::bits(cx, x, y, operands),
                 Primitive::FoldKey(_) => random::fold(inputs, y, operands),
                 Primitive::DebugPrint(op) => {

@@ -1,26 +1,14 @@
 //! Convolutions, pooling, resizing and normalisation of channels, values and gradients.
 
-use crate::support::{check, program, small, ty};
+use crate::support::check_both_ways;
 use ferrata_ir::composite::*;
-use ferrata_ir::testing::Random;
-use ferrata_ir::transform::vjp;
-use ferrata_ir::{Builder, DType, Literal, Type, Value};
-use std::sync::Arc;
+use ferrata_ir::{Builder, DType, Value};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F64, DType::BF16];
 
 /// The results of `build` and the cotangents of all operands, for operands of these shapes.
 fn both_ways(shapes: &[&[usize]], what: &str, build: impl Fn(&mut Builder, &[Value]) -> Value) {
-    for dtype in DTYPES {
-        let types: Vec<Type> = shapes.iter().map(|shape| ty(dtype, shape)).collect();
-        let f = program(&types, |b, x| vec![build(b, x)]);
-        let backward = Arc::new(vjp(&f, &vec![true; types.len()]).unwrap());
-        let random = &mut Random::new(11);
-        let args: Vec<Literal> =
-            backward.parameter_types().iter().map(|ty| small(random, ty)).collect();
-        check(&f, &args[..types.len()], 8.0, 20.0, &format!("{what} {dtype} forward"));
-        check(&backward, &args, 8.0, 20.0, &format!("{what} {dtype}"));
-    }
+    check_both_ways(&DTYPES, shapes, 8.0, what, |b, x| vec![build(b, x)]);
 }
 
 #[test]
@@ -88,23 +76,15 @@ fn resizing() {
 /// In half precision a place may fall on the other side of a pixel's edge.
 #[test]
 fn sampling_at_places() {
-    for dtype in [DType::F32, DType::F64] {
-        for (nearest, outside) in
-            [(false, Outside::Zeros), (false, Outside::Border), (true, Outside::Zeros)]
-        {
-            let types = [ty(dtype, &[2, 3, 6, 5]), ty(dtype, &[2, 4, 7, 2])];
-            let f = program(&types, |b, x| {
-                let how = GridSample { nearest, outside, align_corners: false };
-                vec![grid_sample(b, x[0], x[1], how)]
-            });
-            let backward = Arc::new(vjp(&f, &[true, true]).unwrap());
-            let random = &mut Random::new(11);
-            let args: Vec<Literal> =
-                backward.parameter_types().iter().map(|ty| small(random, ty)).collect();
-            let what = format!("{nearest} {outside:?} {dtype}");
-            check(&f, &args[..2], 8.0, 20.0, &format!("{what} forward"));
-            check(&backward, &args, 8.0, 20.0, &what);
-        }
+    for (nearest, outside) in
+        [(false, Outside::Zeros), (false, Outside::Border), (true, Outside::Zeros)]
+    {
+        let what = format!("{nearest} {outside:?}");
+        let shapes: &[&[usize]] = &[&[2, 3, 6, 5], &[2, 4, 7, 2]];
+        check_both_ways(&[DType::F32, DType::F64], shapes, 8.0, &what, |b, x| {
+            let how = GridSample { nearest, outside, align_corners: false };
+            vec![grid_sample(b, x[0], x[1], how)]
+        });
     }
 }
 

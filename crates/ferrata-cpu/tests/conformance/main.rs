@@ -5,6 +5,7 @@ mod attention;
 mod contract;
 mod elementwise;
 mod images;
+mod numerics;
 mod primitives;
 mod random;
 mod reduce;

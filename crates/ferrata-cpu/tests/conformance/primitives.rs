@@ -5,7 +5,7 @@ use ferrata_ir::composite::random_normal;
 use ferrata_ir::primitive::arg_reduce::Extremum;
 use ferrata_ir::primitive::index::{BadIndex, ScatterKind};
 use ferrata_ir::primitive::{
-    ArgReduce, Concatenate, Cumulative, DynamicSlice, DynamicUpdate, Factorization, Factorize,
+    ArgReduce, Concatenate, Cumulative, Dft, DynamicSlice, DynamicUpdate, Factorization, Factorize,
     FoldKey, Gather, Pad, Primitive, RandomBits, ReduceKind, Scatter, Slice, Sort, TopK,
     TriangularSolve,
 };
@@ -146,7 +146,7 @@ fn order() {
 #[test]
 fn running_reductions() {
     for dtype in DType::ALL {
-        for kind in [ReduceKind::Sum, ReduceKind::Max, ReduceKind::And] {
+        for kind in [ReduceKind::Sum, ReduceKind::Product, ReduceKind::Max, ReduceKind::And] {
             if kind.accepts(dtype).is_err() {
                 continue;
             }
@@ -195,6 +195,28 @@ fn factorisations_and_triangular_systems() {
             }
         }
     }
+}
+
+/// Lengths of all radices, of large primes, of none.
+#[test]
+fn fourier_transforms() {
+    let lengths = [0, 1, 2, 3, 4, 5, 7, 8, 12, 13, 30, 64, 77, 17, 34, 101, 360, 1024];
+    for dtype in [DType::F32, DType::F64] {
+        for n in lengths {
+            for inverse in [false, true] {
+                let f = program(&[ty(dtype, &[3, n, 2])], |b, x| {
+                    // A line in memory, and one across.
+                    let y = b.emit1(Dft { inverse }, &[x[0]]);
+                    let x = b.transpose(x[0], &[1, 0, 2]);
+                    vec![y, b.emit1(Dft { inverse }, &[x])]
+                });
+                let x = literal(&mut Random::new(n as u64), &ty(dtype, &[3, n, 2]), false);
+                // The reference adds `n` terms one after the other.
+                check(&f, &[x], 8.0, n as f64, &format!("{dtype} {n}"));
+            }
+        }
+    }
+    case(Dft { inverse: false }, &[f32s(&[0, 4, 2])], &[], 0, "dft");
 }
 
 /// Positive definite and transposed matrices, and factors of factors.

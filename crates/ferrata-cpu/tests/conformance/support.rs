@@ -3,6 +3,7 @@
 use ferrata_compiler::{Argument, Buffer, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions, Isa};
 use ferrata_ir::testing::Random;
+use ferrata_ir::transform::vjp;
 use ferrata_ir::{
     Builder, DType, Error, Evaluator, Function, Literal, Precision, Result, Scalar, Type, Value,
 };
@@ -157,6 +158,27 @@ pub fn check(program: &Arc<Function>, args: &[Literal], units: f64, scale: f64, 
                 compare(got, want, units, scale, &what);
             }
         }
+    }
+}
+
+/// [`check`] of the results of `build`, and of the cotangents of all operands, for operands of these
+/// shapes and any of the dtypes.
+pub fn check_both_ways(
+    dtypes: &[DType],
+    shapes: &[&[usize]],
+    units: f64,
+    what: &str,
+    build: impl Fn(&mut Builder, &[Value]) -> Vec<Value>,
+) {
+    for &dtype in dtypes {
+        let types: Vec<Type> = shapes.iter().map(|shape| ty(dtype, shape)).collect();
+        let f = program(&types, |b, x| build(b, x));
+        let backward = Arc::new(vjp(&f, &vec![true; types.len()]).unwrap());
+        let random = &mut Random::new(11);
+        let args: Vec<Literal> =
+            backward.parameter_types().iter().map(|ty| small(random, ty)).collect();
+        check(&f, &args[..types.len()], units, 20.0, &format!("{what} {dtype} forward"));
+        check(&backward, &args, units, 20.0, &format!("{what} {dtype}"));
     }
 }
 

@@ -17,12 +17,14 @@
 //! | `norm` | `layer_norm`, `rms_norm`, `group_norm`, `batch_norm`, `batch_norm_train` |
 //! | `conv` | `conv`, `conv_transpose`, `unfold`, `fold` |
 //! | `pool` | `max_pool`, `avg_pool`, `adaptive_max_pool`, `adaptive_avg_pool` |
+//! | `fourier` | `rfft`, `irfft`, `complex_mul` |
 //! | `interpolate` | `interpolate`, `grid_sample` |
 //! | `statistics` | `mean`, `var`, `std`, `norm`, `l2_normalize` |
 //! | `cross_entropy` | `cross_entropy`, `nll` |
 //! | `loss` | `mse`, `l1`, `huber`, `smooth_l1`, `bce`, `bce_with_logits`, `kl_div` |
 //! | `linalg` | `solve`, `cholesky_solve`, `det`, `slogdet`, `lstsq`, `pinv`, `matrix_rank` |
 //! | `lookup` | `embedding`, `dropout` |
+//! | `segment` | `segment_sum` and others, `searchsorted`, `nonzero` |
 //! | `rope` | `rope`, `rope_table` |
 //! | `random` | `random_normal` |
 //! | `attention` | `attention`, `attention_forward`, `attention_backward` |
@@ -31,6 +33,7 @@ mod activation;
 pub mod attention;
 mod conv;
 mod cross_entropy;
+mod fourier;
 mod interpolate;
 mod linalg;
 mod lookup;
@@ -40,6 +43,7 @@ mod norm;
 mod pool;
 mod random;
 mod rope;
+mod segment;
 mod softmax;
 mod statistics;
 
@@ -50,6 +54,7 @@ pub use activation::{
 pub use attention::{Attention, attention};
 pub use conv::{Conv, conv, conv_transpose, fold, unfold};
 pub use cross_entropy::{CrossEntropy, cross_entropy, nll};
+pub use fourier::{complex_mul, irfft, rfft};
 pub use interpolate::{GridSample, Interpolation, Outside, grid_sample, interpolate};
 pub use linalg::{cholesky_solve, det, lstsq, matrix_rank, pinv, slogdet, solve};
 pub use lookup::{dropout, embedding};
@@ -59,6 +64,7 @@ pub use norm::{BatchNorm, batch_norm, batch_norm_train, group_norm, layer_norm, 
 pub use pool::{Pool, adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool};
 pub use random::random_normal;
 pub use rope::{Pairing, rope, rope_frequencies, rope_table};
+pub use segment::{Segment, nonzero, searchsorted, segment};
 pub use softmax::{log_softmax, logsumexp, softmax};
 pub use statistics::{l2_normalize, mean, norm, std, var};
 

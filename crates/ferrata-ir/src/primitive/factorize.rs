@@ -127,12 +127,11 @@ impl Rules for Factorize {
         let mut work = vec![0.0; workspace(self.kind, m, n)];
         let mut all: Vec<Vec<f64>> = outputs.iter().map(|ty| vec![0.0; ty.elements()]).collect();
         for i in 0..matrices {
-            let part = |all: &mut [f64]| (all.len() / matrices * i, all.len() / matrices);
             let mut results: Vec<&mut [f64]> = all
                 .iter_mut()
                 .map(|all| {
-                    let (from, count) = part(all);
-                    &mut all[from..from + count]
+                    let size = all.len() / matrices;
+                    &mut all[size * i..size * (i + 1)]
                 })
                 .collect();
             let mut x = x[each * i..each * (i + 1)].to_vec();

@@ -8,6 +8,7 @@ pub mod constant;
 pub mod control;
 pub mod convolution;
 pub mod cumulative;
+pub mod dft;
 pub mod dot;
 pub mod dynamic;
 pub mod elementwise;
@@ -30,6 +31,7 @@ pub use constant::{Constant, Dense, Iota};
 pub use control::{Call, Cond, CustomLinear};
 pub use convolution::Convolution;
 pub use cumulative::Cumulative;
+pub use dft::Dft;
 pub use dot::Dot;
 pub use dynamic::{DynamicSlice, DynamicUpdate};
 pub use elementwise::{Cast, Elementwise, ElementwiseOp, ScalarOp};
@@ -266,6 +268,7 @@ primitives! {
     DynamicUpdate => "dynamic_update", Reduce => "reduce", ArgReduce => "arg_reduce",
     Sort => "sort", TopK => "top_k", Cumulative => "cumulative", Dot => "dot",
     Convolution => "convolution", Factorize => "factorize", TriangularSolve => "triangular_solve",
+    Dft => "dft",
     RandomBits => "random_bits", FoldKey => "fold_key",
     StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
     Scan => "scan", Cond => "cond", CustomLinear => "custom_linear",

@@ -137,6 +137,15 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
         }
         "dot" => dot(random, options),
         "convolution" => convolution(random, options),
+        "dft" => {
+            let dtypes = options.dtypes.iter().filter(|d| matches!(d, DType::F32 | DType::F64));
+            let dtypes: Vec<DType> = dtypes.copied().collect();
+            let dtype = if dtypes.is_empty() { return None } else { *random.pick(&dtypes) };
+            let mut shape = shape(random, options, 1);
+            shape.extend([size(random, options) + random.between(0, 3), 2]);
+            let op = Dft { inverse: random.one_in(2) };
+            Case::new(op, vec![(Type::new(dtype, shape), Domain::Free)])
+        }
         "factorize" | "triangular_solve" => matrices(name, random, options),
         "random_bits" => {
             let mut keys = shape(random, options, 1);

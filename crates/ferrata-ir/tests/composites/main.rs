@@ -4,6 +4,8 @@
 mod attention;
 mod check;
 mod families;
+mod fourier;
 mod images;
 mod linalg;
 mod losses;
+mod segments;

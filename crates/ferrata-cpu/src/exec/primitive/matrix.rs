@@ -1,83 +1,15 @@
 //! Factorisations of matrices and triangular systems. The algorithms are those of the reference,
-//! compiled for wider vectors; they run in f64, and matrices are spread over threads.
+//! compiled for wider vectors.
 
-use super::moves::start;
+use super::batch::{Batch, each};
 use crate::exec::Context;
 use crate::isa::{Kernel, Level};
-use crate::steps::Steps;
 use ferrata_compiler::kernel::View;
-use ferrata_ir::DType;
 use ferrata_ir::matrix::{factorize, solve_triangular, workspace};
 use ferrata_ir::primitive::{Factorization, TriangularSolve};
 
-/// Elements of one task, at least.
-const TASK: usize = 1 << 10;
-
 /// Most results of a factorisation.
 const RESULTS: usize = 3;
-
-/// Numbers of the same matrix in each entry of a batch.
-struct Batch {
-    dtype: DType,
-    data: *mut u8,
-    outer: Steps,
-    inner: Steps,
-    elements: usize,
-}
-
-// SAFETY: tasks write different matrices.
-unsafe impl Sync for Batch {}
-
-impl Batch {
-    /// A view's values with so many dimensions each.
-    fn new(view: &View, dims: usize, operands: &[*mut u8]) -> Batch {
-        let split = view.shape.len() - dims;
-        Batch {
-            dtype: view.dtype,
-            data: start(view, operands),
-            outer: Steps::new(&view.shape[..split], &view.strides[..split]),
-            inner: Steps::new(&view.shape[split..], &view.strides[split..]),
-            elements: view.shape[split..].iter().product(),
-        }
-    }
-
-    /// Reads value number `at`.
-    ///
-    /// # Safety
-    /// It is in its operand, which nobody writes.
-    unsafe fn read(&self, at: usize, to: &mut [f64]) {
-        let first = self.outer.at(at);
-        for (i, to) in to.iter_mut().enumerate() {
-            let offset = first + self.inner.at(i);
-            // SAFETY: passed on.
-            *to = unsafe {
-                match self.dtype {
-                    DType::F64 => *self.data.cast::<f64>().offset(offset),
-                    _ => f64::from(*self.data.cast::<f32>().offset(offset)),
-                }
-            };
-        }
-    }
-
-    /// Writes value number `at`.
-    ///
-    /// # Safety
-    /// It is in its operand, and nobody else reads or writes it.
-    unsafe fn write(&self, at: usize, from: &[f64]) {
-        let first = self.outer.at(at);
-        for (i, &x) in from.iter().enumerate() {
-            let offset = first + self.inner.at(i);
-            // SAFETY: passed on.
-            unsafe {
-                match self.dtype {
-                    DType::F64 => *self.data.cast::<f64>().offset(offset) = x,
-                    DType::I64 => *self.data.cast::<i64>().offset(offset) = x as i64,
-                    _ => *self.data.cast::<f32>().offset(offset) = x as f32,
-                }
-            }
-        }
-    }
-}
 
 struct Factors<'a, 'b> {
     kind: Factorization,
@@ -111,30 +43,6 @@ impl Kernel for Solution<'_> {
 fn matrices(view: &View) -> ([usize; 2], usize) {
     let split = view.shape.len() - 2;
     ([view.shape[split], view.shape[split + 1]], view.shape[..split].iter().product())
-}
-
-/// Runs `f` for each of `count` matrices, with room for `numbers`.
-fn each(
-    cx: &Context<'_>,
-    count: usize,
-    elements: usize,
-    numbers: usize,
-    f: impl Fn(usize, &mut [f64]) + Sync,
-) {
-    let group = (TASK / elements.max(1)).clamp(1, 1024);
-    cx.pool.run(count.div_ceil(group), &|task, thread| {
-        cx.pool.with_scratch(thread, numbers * size_of::<f64>(), |scratch| {
-            let room = scratch.as_mut_ptr::<f64>();
-            // SAFETY: the scratch has that room, of which any bits are numbers.
-            let room = unsafe {
-                room.write_bytes(0, numbers);
-                std::slice::from_raw_parts_mut(room, numbers)
-            };
-            for at in task * group..((task + 1) * group).min(count) {
-                f(at, room);
-            }
-        });
-    });
 }
 
 /// Runs a factorisation.
