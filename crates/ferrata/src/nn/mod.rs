@@ -7,6 +7,7 @@ mod init;
 mod layers;
 mod mlp;
 mod norm;
+mod recurrent;
 mod repeat;
 
 pub(crate) use attention::split_heads;
@@ -20,4 +21,5 @@ pub use init::Init;
 pub use layers::{Dropout, Embedding, LayerNorm, Linear, RmsNorm};
 pub use mlp::{Activation, Mlp, SwiGlu};
 pub use norm::{BatchNorm, GroupNorm, InstanceNorm};
+pub use recurrent::{Cell, Gru, GruCell, Lstm, LstmCell, Recurrent, Stack};
 pub use repeat::Repeat;

@@ -1,4 +1,5 @@
-"""Golden cases of linear algebra, computed by PyTorch in float64 with their gradients.
+"""Golden cases of linear algebra, Fourier transforms, segments and recurrent nets, computed by
+PyTorch in float64 with their gradients.
 
     python numerics.py ../data/numerics
 
@@ -166,10 +167,115 @@ def linalg(cases):
         add(name, "solve_triangular", solve, inputs, attrs)
 
 
+def fourier(cases):
+    def pairs(f):
+        """A function of complex numbers, of their parts."""
+        return lambda x: torch.view_as_real(f(torch.view_as_complex(x.contiguous())))
+
+    ft = torch.fft
+    # Every radix, a large prime, cut and filled, along other dimensions.
+    for n, size, dim, norm in [
+        (7, None, -1, "backward"),
+        (12, None, -1, "ortho"),
+        (10, 6, 0, "forward"),
+        (11, 17, 1, "backward"),
+        (19, None, -1, "forward"),
+    ]:
+        attrs = {"n": size, "dim": dim, "norm": norm}
+        shape = [3, 4]
+        shape[dim] = n
+        for name, f in (("fft", ft.fft), ("ifft", ft.ifft)):
+            g = pairs(lambda x: f(x, n=size, dim=dim, norm=norm))
+            cases.add("fft", f"{name}_{n}_{size}", name, g, [torch.randn(*shape, 2)], attrs)
+        g = lambda x: torch.view_as_real(ft.rfft(x, n=size, dim=dim, norm=norm))
+        cases.add("fft", f"rfft_{n}_{size}", "rfft", g, [torch.randn(*shape)], attrs)
+        for real in (size, 9, 10):
+            back = lambda x: ft.irfft(torch.view_as_complex(x), n=real, dim=dim, norm=norm)
+            attrs = {"n": real, "dim": dim, "norm": norm}
+            inputs = [torch.randn(*shape, 2)]
+            cases.add("fft", f"irfft_{n}_{real}", "irfft", back, inputs, attrs)
+    for norm in ("backward", "ortho", "forward"):
+        for name, f in (("fft2", ft.fft2), ("ifft2", ft.ifft2)):
+            g = pairs(lambda x: f(x, norm=norm))
+            cases.add("fft", f"{name}_{norm}", name, g, [torch.randn(2, 4, 6, 2)], {"norm": norm})
+        for name, f in (("fftn", ft.fftn), ("ifftn", ft.ifftn)):
+            g = pairs(lambda x: f(x, dim=(0, 2), norm=norm))
+            attrs = {"norm": norm, "dims": [0, 2]}
+            cases.add("fft", f"{name}_{norm}", name, g, [torch.randn(3, 2, 4, 2)], attrs)
+        g = lambda x: torch.view_as_real(ft.rfft2(x, norm=norm))
+        cases.add("fft", f"rfft2_{norm}", "rfft2", g, [torch.randn(2, 5, 6)], {"norm": norm})
+        for n in (6, 7):
+            g = lambda x: ft.irfft2(torch.view_as_complex(x), s=(5, n), norm=norm)
+            attrs = {"norm": norm, "n": n}
+            cases.add("fft", f"irfft2_{norm}_{n}", "irfft2", g, [torch.randn(2, 5, 4, 2)], attrs)
+    for name, f in (("fftshift", ft.fftshift), ("ifftshift", ft.ifftshift)):
+        g = lambda x: f(x, dim=(0, 1))
+        cases.add("fft", name, name, g, [torch.randn(4, 5)], {"dims": [0, 1]})
+    for n in (5, 6):
+        f = lambda: ft.fftfreq(n, 0.25, dtype=torch.float64)
+        cases.add("fft", f"fftfreq_{n}", "fftfreq", f, [], {"n": n, "spacing": 0.25})
+        f = lambda: ft.rfftfreq(n, 0.25, dtype=torch.float64)
+        cases.add("fft", f"rfftfreq_{n}", "rfftfreq", f, [], {"n": n, "spacing": 0.25})
+
+
+def segments(cases):
+    ids, count = torch.tensor([3, 0, 3, 1, 0, 3]), 4
+    kinds = {"sum": 0.0, "mean": 0.0, "prod": 1.0, "amax": -torch.inf, "amin": torch.inf}
+    for kind, start in kinds.items():
+
+        def f(x, ids):
+            index = ids[:, None].expand_as(x)
+            to = torch.full((count, x.shape[1]), start, dtype=x.dtype)
+            # What is there takes part, but in a mean, where it would count as a row.
+            return to.scatter_reduce(0, index, x, kind, include_self=kind != "mean")
+
+        cases.add("segment", f"segment_{kind}", f"segment_{kind}", f, [torch.randn(6, 3), ids], {"count": count})
+    sorted_ = torch.randn(2, 7).sort().values
+    values = torch.cat([torch.randn(2, 4), sorted_[:, :2]], 1)
+    for right in (False, True):
+        name = "right" if right else "left"
+        f = lambda s, v: torch.searchsorted(s, v, right=right)
+        cases.add("segment", f"searchsorted_{name}", "searchsorted", f, [sorted_, values], {"right": right})
+        f = lambda x, edges: torch.bucketize(x, edges, right=right)
+        cases.add("segment", f"bucketize_{name}", "bucketize", f, [values, sorted_[0]], {"right": right})
+
+
+def recurrent(cases):
+    for name, kind, layers, bidirectional, batch_first, bias in [
+        ("lstm", torch.nn.LSTM, 1, False, False, True),
+        ("lstm_two_both_ways", torch.nn.LSTM, 2, True, True, True),
+        ("lstm_no_bias", torch.nn.LSTM, 2, False, False, False),
+        ("gru", torch.nn.GRU, 1, False, True, True),
+        ("gru_two_both_ways", torch.nn.GRU, 2, True, False, True),
+        ("gru_no_bias", torch.nn.GRU, 1, True, False, False),
+    ]:
+        inputs, hidden, time, batch = 3, 4, 5, 2
+        net = kind(inputs, hidden, layers, bias, batch_first, 0.0, bidirectional).double()
+        names = [n for n, _ in net.named_parameters()]
+        states = 2 if kind is torch.nn.LSTM else 1
+        count = layers * (1 + bidirectional)
+
+        def f(x, *rest):
+            state, parameters = rest[:states], dict(zip(names, rest[states:]))
+            state = state if states == 2 else state[0]
+            y, last = torch.func.functional_call(net, parameters, (x, state))
+            return (y, *last) if states == 2 else (y, last)
+
+        shape = (batch, time, inputs) if batch_first else (time, batch, inputs)
+        given = [torch.randn(*shape)] + [torch.randn(count, batch, hidden) for _ in range(states)]
+        attrs = {"hidden": hidden, "layers": layers, "bidirectional": bidirectional}
+        attrs |= {"batch_first": batch_first, "bias": bias, "names": names}
+        weights = [p.detach() for _, p in net.named_parameters()]
+        cases.add("recurrent", name, "lstm" if states == 2 else "gru", f, given + weights, attrs)
+
+
 def main():
     torch.manual_seed(11)
     cases = Cases()
     linalg(cases)
+    fourier(cases)
+    segments(cases)
+    recurrent(cases)
     cases.write(Path(sys.argv[1]))
 
 

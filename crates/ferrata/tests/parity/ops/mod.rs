@@ -138,6 +138,9 @@ macro_rules! groups {
 groups! {
     "numerics", nothing_of_numerics_is_left_out,
     linear_algebra: "linalg";
+    fourier_transforms: "fft";
+    segments_and_searches: "segment";
+    recurrent_nets: "recurrent";
 }
 
 groups! {
