@@ -403,3 +403,23 @@ fn reads_the_configurations_of_convolutional_networks() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+#[test]
+fn reads_the_configuration_of_a_text_to_image_model() {
+    const MMDIT: &[u8] = include_bytes!("../../tests/data/mmdit.config.json");
+    let path = Path::new("dir/config.json");
+    let config = FlowConfig::from_json(MMDIT, path).unwrap().unwrap();
+    assert_eq!((config.kind(), config.layers(), config.text_length), ("mmdit", 8, 19));
+    assert_eq!(FlowConfig::from_json(config.to_json().as_bytes(), path).unwrap().unwrap(), config);
+    assert_eq!(FlowConfig::from_json(GPT2, path).unwrap(), None);
+    for (from, to, part) in [
+        ("\"patch_size\": 4", "\"patch_size\": 5", "does not divide `image_size` = 32"),
+        ("\"hidden_size\": 192", "\"hidden_size\": 6", "no multiple of 4"),
+        ("\"num_attention_heads\": 3", "\"num_attention_heads\": 5", "does not divide"),
+        ("\"vocab_size\"", "\"words\"", "`vocab_size` is missing"),
+    ] {
+        let text = String::from_utf8_lossy(MMDIT).replace(from, to);
+        let message = FlowConfig::from_json(text.as_bytes(), path).unwrap_err().to_string();
+        assert!(message.contains(part) && message.contains("dir/config.json"), "{message}");
+    }
+}

@@ -9,7 +9,7 @@ use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use ferrata_formats::huggingface::{DirectoryConfig, ImageConfig, ImageDirectory};
 use ferrata_ir::DType;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::config::ImageSection;
 use super::engine::{
@@ -19,6 +19,7 @@ use super::feed::Feed;
 use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::preprocessing::{self, PREPROCESSING};
 use super::scores::Scores;
+use super::stepper::Stepper;
 use super::{Config, Error, Learner, Progress, Result, folder};
 use crate::data::images::{
     IMAGES, ImageBatches, ImageData, ImageReplay, ImageSplit, ImagesInOrder, LABELS, Picture,
@@ -27,24 +28,16 @@ use crate::data::images::{
 use crate::data::{BatchSource, Loader, LoaderState};
 use crate::models::ImageModel;
 use crate::nn::Context;
-use crate::optim::Schedule;
-use crate::profile;
 use crate::{Classes, Key, Module, Reduction, Tensor, tree};
 
 /// An image classifier that learns from images in classes.
 pub struct Classifier {
-    engine: Engine<ImageModel>,
-    feed: Feed,
+    stepper: Stepper<ImageModel>,
     /// How pictures are read and changed; recorded batches are taken as they are.
     pictures: Option<(Arc<Reader>, Transforms)>,
     validation: Option<Validation>,
-    schedule: Schedule,
     facts: Facts,
     batch: usize,
-    seed: u64,
-    watch: bool,
-    /// Changes with the images, their classes or the split.
-    data_identity: String,
 }
 
 /// The arrays that a step takes.
@@ -176,17 +169,14 @@ impl Classifier {
             let images = ImagesInOrder::new(set, reader.clone(), transforms.clone(), batch)?;
             Ok::<_, Error>(Validation::new(images, compute, threads))
         });
+        let engine = Engine::new(model, loss(config.train.label_smoothing), STEP, config);
+        let feed = Feed::new(source, config.train.accumulate, threads);
         Ok(Classifier {
-            engine: Engine::new(model, loss(config.train.label_smoothing), STEP, config),
-            feed: Feed::new(source, config.train.accumulate, threads),
+            stepper: Stepper::new(engine, feed, batch, config, data.identity),
             pictures: Some((reader, transforms)),
             validation: validation.transpose()?,
-            schedule: config.learning_rate(),
             facts,
             batch,
-            seed,
-            watch: config.train.watch_nan,
-            data_identity: data.identity,
         })
     }
 
@@ -217,22 +207,19 @@ impl Classifier {
             device: learner::device(),
             notes: Vec::new(),
         };
+        let engine = Engine::new(model, loss(config.train.label_smoothing), STEP, config);
+        let feed = Feed::new(Arc::new(recorded), 1, 1);
         Ok(Classifier {
-            engine: Engine::new(model, loss(config.train.label_smoothing), STEP, config),
-            feed: Feed::new(Arc::new(recorded), 1, 1),
+            stepper: Stepper::new(engine, feed, batch, config, String::new()),
             pictures: None,
             validation: None,
-            schedule: config.learning_rate(),
             facts,
             batch,
-            seed: config.train.seed,
-            watch: config.train.watch_nan,
-            data_identity: String::new(),
         })
     }
 
     fn config(&self) -> Result<&ImageConfig> {
-        Ok(&self.engine.model()?.config)
+        Ok(&self.stepper.engine.model()?.config)
     }
 }
 
@@ -299,23 +286,19 @@ impl Task for Classifier {
 
     fn plan(&self) -> Result<StepPlan> {
         // One batch is read: how labels look depends on mixup, and damage shows at once.
-        let batch = self.feed.source.batch(0)?;
-        StepPlan::new(&self.engine, engine::arrays(&batch, STEP)?)?.checked()
+        let batch = self.stepper.feed.source.batch(0)?;
+        StepPlan::new(&self.stepper.engine, engine::arrays(&batch, STEP)?)?.checked()
     }
 }
 
 impl Learner for Classifier {
     fn step(&mut self, step: u64) -> Result<Progress> {
-        let (batches, waited) = profile::host("data", || self.feed.batches(step))?;
-        let lr = self.schedule.at(step);
-        let (loss, grad_norm) = self.engine.step(step, lr, &batches, self.watch)?;
-        let seen = (self.batch * batches.len()) as u64;
-        Ok(Progress { loss, grad_norm, lr, seen, waited })
+        self.stepper.step(step)
     }
 
     fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<Evaluated>> {
         let Some(validation) = &self.validation else { return Ok(None) };
-        let scores = validation.scores(self.engine.best_model()?, stop)?;
+        let scores = validation.scores(self.stepper.engine.best_model()?, stop)?;
         Ok(scores.map(|scores| {
             let mut evaluated = scores.evaluated();
             if let Some((reader, _)) = &self.pictures {
@@ -327,7 +310,7 @@ impl Learner for Classifier {
 
     fn sample(&mut self, step: u64) -> Result<Option<Sample>> {
         let Some((_, transforms)) = &self.pictures else { return Ok(None) };
-        let batch = self.feed.source.batch(step)?;
+        let batch = self.stepper.feed.source.batch(step)?;
         let values = batch.get(IMAGES)?.as_f32().unwrap_or_default();
         let rows = values.chunks_exact((values.len() / self.batch).max(1));
         let (count, columns) = GRID;
@@ -341,28 +324,22 @@ impl Learner for Classifier {
         if let Some((_, transforms)) = &self.pictures {
             writer.bytes(PREPROCESSING, preprocessing::to_json(transforms).as_bytes())?;
         }
-        self.engine.save(writer)?;
-        // The position in the data and all random numbers follow from the seed and the step.
-        Ok(json!({ "data": self.data_identity, "seed": self.seed }))
+        self.stepper.save(writer)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
-        let words = ["the images are not the ones", "the same images"];
-        learner::check_data(checkpoint, state, &self.data_identity, words)?;
-        self.engine.restore_from(checkpoint)
+        self.stepper.restore(checkpoint, state, ["the images are not the ones", "the same images"])
     }
 
     fn export(&self, path: &Path) -> Result<()> {
-        self.engine.best_model()?.save(path)?;
+        self.stepper.engine.best_model()?.save(path)?;
         let Some((_, transforms)) = &self.pictures else { return Ok(()) };
         let text = preprocessing::to_json(transforms);
         Ok(atomic::write_bytes(&path.join(PREPROCESSING), text.as_bytes())?)
     }
 
     fn explain_not_finite(&mut self, step: u64) -> Option<String> {
-        let lr = self.schedule.at(step);
-        let batches = self.feed.batches(step);
-        Some(self.engine.explained(step, lr, batches))
+        Some(self.stepper.explained(step))
     }
 
     fn news(&mut self) -> Vec<String> {
@@ -378,7 +355,6 @@ impl Learner for Classifier {
     }
 
     fn checkpoint_bytes(&self) -> u64 {
-        // A little for configuration and manifest.
-        self.engine.state_bytes() + (1 << 16)
+        self.stepper.checkpoint_bytes()
     }
 }

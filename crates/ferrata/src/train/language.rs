@@ -7,33 +7,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use ferrata_formats::huggingface::{self, ModelConfig, ModelDirectory};
 use ferrata_ir::DType;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::engine::{self, CONFIG_FILE, Engine, WEIGHTS};
 use super::feed::Feed;
 use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::memory::check_memory;
 use super::next_token::{self, Evaluate};
+use super::stepper::Stepper;
 use super::{Config, Corpus, Error, Learner, Progress, Result, folder};
 use crate::data::{BatchSource, RandomWindows, Replay, SequentialWindows, Tokenizer};
 use crate::models::{GenerateOptions, Model};
-use crate::optim::Schedule;
-use crate::profile;
 use crate::{Key, Module};
 
 /// A language model that learns from text or from recorded batches.
 pub struct Language {
-    engine: Engine<Model>,
+    stepper: Stepper<Model>,
     model_config: ModelConfig,
     tokenizer: Option<Tokenizer>,
-    feed: Feed,
     validation: Option<SequentialWindows>,
     evaluation: Evaluate<Model>,
-    schedule: Schedule,
     settings: Settings,
     facts: Facts,
-    /// Changes with the text, the tokenizer or the split.
-    data_identity: String,
 }
 
 /// What is needed of the configuration after the start.
@@ -45,7 +40,6 @@ struct Settings {
     seed: u64,
     sample_tokens: usize,
     prompt: String,
-    watch: bool,
 }
 
 /// Where the weights come from, and the tokenizer that belongs to them.
@@ -110,17 +104,16 @@ impl Language {
         };
         let facts = facts(&model, data, corpus.notes);
         let loss = next_token::loss(config.train.label_smoothing);
+        let engine = Engine::new(model, loss, next_token::STEP, config);
+        let feed = Feed::new(Arc::new(source), config.train.accumulate, 1);
         Ok(Language {
-            engine: Engine::new(model, loss, next_token::STEP, config),
+            stepper: Stepper::new(engine, feed, batch * sequence, config, corpus.identity),
             model_config,
             tokenizer: Some(corpus.tokenizer),
-            feed: Feed::new(Arc::new(source), config.train.accumulate, 1),
             validation: validation.map(|(_, windows)| windows),
             evaluation: next_token::evaluation(config.train.dtype.dtype()),
-            schedule: config.learning_rate(),
             settings: Settings::new(config, sequence),
             facts,
-            data_identity: corpus.identity,
         })
     }
 
@@ -163,17 +156,16 @@ impl Language {
         };
         let facts = facts(&model, data, Vec::new());
         let loss = next_token::loss(config.train.label_smoothing);
+        let engine = Engine::new(model, loss, next_token::STEP, config);
+        let feed = Feed::new(Arc::new(recorded), 1, 1);
         Ok(Language {
-            engine: Engine::new(model, loss, next_token::STEP, config),
+            stepper: Stepper::new(engine, feed, batch * sequence, config, String::new()),
             model_config,
             tokenizer,
-            feed: Feed::new(Arc::new(recorded), config.train.accumulate, 1),
             validation: None,
             evaluation: next_token::evaluation(config.train.dtype.dtype()),
-            schedule: config.learning_rate(),
             settings: Settings::new(config, sequence),
             facts,
-            data_identity: String::new(),
         })
     }
 
@@ -188,7 +180,7 @@ impl Language {
         match prompt.is_empty() {
             false => Ok(prompt),
             true => {
-                let batch = self.feed.source.batch(0)?;
+                let batch = self.stepper.feed.source.batch(0)?;
                 let first = batch.integers("input_ids")?.first().copied().unwrap_or_default();
                 Ok(vec![u32::try_from(first).unwrap_or_default()])
             }
@@ -204,7 +196,6 @@ impl Settings {
             seed: config.train.seed,
             sample_tokens: config.train.sample_tokens,
             prompt: config.train.prompt.clone(),
-            watch: config.train.watch_nan,
         }
     }
 }
@@ -259,18 +250,13 @@ impl Task for Language {
 
     fn plan(&self) -> Result<StepPlan> {
         let batch = next_token::example(self.settings.rows, self.settings.sequence);
-        StepPlan::new(&self.engine, batch)?.checked()
+        StepPlan::new(&self.stepper.engine, batch)?.checked()
     }
 }
 
 impl Learner for Language {
     fn step(&mut self, step: u64) -> Result<Progress> {
-        let (batches, waited) = profile::host("data", || self.feed.batches(step))?;
-        let tokens = batches.iter().map(|batch| Ok(batch.integers("targets")?.len() as u64));
-        let seen = tokens.sum::<Result<u64>>()?;
-        let lr = self.schedule.at(step);
-        let (loss, grad_norm) = self.engine.step(step, lr, &batches, self.settings.watch)?;
-        Ok(Progress { loss, grad_norm, lr, seen, waited })
+        self.stepper.step(step)
     }
 
     fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<Evaluated>> {
@@ -280,7 +266,7 @@ impl Learner for Language {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let model = self.engine.best_model()?;
+            let model = self.stepper.engine.best_model()?;
             sum += next_token::loss_sum(&self.evaluation, model, &batch?)?;
         }
         let loss = sum / windows.targets() as f64;
@@ -296,7 +282,7 @@ impl Learner for Language {
             seed: self.settings.seed ^ step,
             ..GenerateOptions::default()
         };
-        let mut generation = self.engine.best_model()?.generate(&prompt, &options)?;
+        let mut generation = self.stepper.engine.best_model()?.generate(&prompt, &options)?;
         generation.by_ref().try_for_each(|id| id.map(drop))?;
         Ok(Some(Sample::Text(tokenizer.decode(generation.ids())?)))
     }
@@ -306,19 +292,15 @@ impl Learner for Language {
         if let Some((name, text)) = self.tokenizer_file()? {
             writer.bytes(name, text.as_bytes())?;
         }
-        self.engine.save(writer)?;
-        // The position in the data and all random numbers follow from the seed and the step.
-        Ok(json!({ "data": self.data_identity, "seed": self.settings.seed }))
+        self.stepper.save(writer)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
-        let words = ["the text is not the one", "the same text and tokenizer"];
-        learner::check_data(checkpoint, state, &self.data_identity, words)?;
-        self.engine.restore_from(checkpoint)
+        self.stepper.restore(checkpoint, state, ["the text is not the one", "the same text and tokenizer"])
     }
 
     fn export(&self, path: &Path) -> Result<()> {
-        let weights = Engine::weights(self.engine.best_model()?)?;
+        let weights = Engine::weights(self.stepper.engine.best_model()?)?;
         huggingface::write_directory(path, &self.model_config, engine::views(&weights), None)?;
         if let Some(tokenizer) = &self.tokenizer {
             tokenizer.save(path)?;
@@ -327,9 +309,7 @@ impl Learner for Language {
     }
 
     fn explain_not_finite(&mut self, step: u64) -> Option<String> {
-        let lr = self.schedule.at(step);
-        let batches = self.feed.batches(step);
-        Some(self.engine.explained(step, lr, batches))
+        Some(self.stepper.explained(step))
     }
 
     fn news(&mut self) -> Vec<String> {
@@ -345,7 +325,6 @@ impl Learner for Language {
     }
 
     fn checkpoint_bytes(&self) -> u64 {
-        // A little for configuration, tokenizer and manifest.
-        self.engine.state_bytes() + (1 << 16)
+        self.stepper.checkpoint_bytes()
     }
 }

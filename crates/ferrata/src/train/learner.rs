@@ -129,23 +129,6 @@ pub trait Task: Learner {
     fn plan(&self) -> Result<StepPlan>;
 }
 
-/// Checks that a checkpoint's state is of the data with this identity; `what` says what the data is
-/// not, and `give` what to give instead.
-pub(super) fn check_data(
-    checkpoint: &Checkpoint,
-    state: &Value,
-    identity: &str,
-    [what, give]: [&str; 2],
-) -> Result<()> {
-    if state.get("data").and_then(Value::as_str) == Some(identity) {
-        return Ok(());
-    }
-    Err(Error::new(
-        format!("{what} that `{}` learned from", checkpoint.path().display()),
-        format!("give {give}, or start a new run with --init"),
-    ))
-}
-
 /// What there is to say before the first step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Facts {

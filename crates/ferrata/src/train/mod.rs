@@ -8,7 +8,7 @@
 //! | `config/` | the sections of a TOML file, overrides, checks |
 //! | `corpus.rs` | from the `[data]` section to token ids |
 //! | `learner.rs` | the traits of what can be trained |
-//! | `engine.rs`, `feed.rs` | the compiled programs of a step, and its batches |
+//! | `engine.rs`, `feed.rs`, `stepper.rs` | the compiled programs of a step, its batches, and what all learners do with them |
 //! | `language.rs`, `next_token.rs` | language models as learners, and their loss |
 //! | `classifier.rs`, `scores.rs` | image classifiers as learners, and how good they are |
 //! | `painter.rs`, `painting.rs` | text-to-image models as learners, and how they paint |
@@ -38,6 +38,7 @@ mod painter;
 mod painting;
 mod preprocessing;
 mod scores;
+mod stepper;
 mod tensorboard;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
 use ferrata_formats::huggingface::{DirectoryConfig, FlowDirectory};
 use ferrata_ir::DType;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::classifier::threads;
 use super::config::{FlowSection, ImageSection};
@@ -19,6 +19,7 @@ use super::feed::Feed;
 use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::painting::{Checked, Painting, check_size};
 use super::preprocessing::{self, PREPROCESSING};
+use super::stepper::Stepper;
 use super::{Config, Error, Learner, Progress, Result, folder};
 use crate::data::images::{
     CAPTIONS, CaptionEncoder, IMAGES, ImageBatches, ImageData, ImageSet, ImageSplit, ImagesInOrder,
@@ -29,27 +30,19 @@ use crate::data::{Loader, LoaderState, Tokenizer};
 use crate::flow;
 use crate::models::FlowModel;
 use crate::nn::Context;
-use crate::optim::Schedule;
-use crate::profile;
 use crate::{Key, Module, Tensor};
 
 /// A text-to-image model that learns from images with captions by flow matching.
 pub struct Painter {
-    engine: Engine<FlowModel>,
-    feed: Feed,
+    stepper: Stepper<FlowModel>,
     reader: Arc<Reader>,
     painting: Painting,
     validation: Option<Validation>,
     flow: FlowSection,
     /// What samples show.
     prompts: Vec<String>,
-    schedule: Schedule,
     facts: Facts,
-    batch: usize,
     seed: u64,
-    watch: bool,
-    /// Changes with the images, their captions or the split.
-    data_identity: String,
 }
 
 /// The arrays that a step takes.
@@ -240,27 +233,24 @@ impl Painter {
             ImageBatches::new(data.train, reader.clone(), transforms.clone(), batch, seed)?;
         let source = Arc::new(source.with_captions(encoder.clone()));
         let loss = loss(&config.flow, encoder.pad());
+        let engine = Engine::new(model, loss, STEP, config);
+        let feed = Feed::new(source, config.train.accumulate, threads);
         Ok(Painter {
-            engine: Engine::new(model, loss, STEP, config),
-            feed: Feed::new(source, config.train.accumulate, threads),
+            stepper: Stepper::new(engine, feed, batch, config, data.identity),
             reader,
             painting: Painting::new(&config.flow, encoder, transforms, compute),
             validation,
             flow: config.flow.clone(),
             prompts,
-            schedule: config.learning_rate(),
             facts,
-            batch,
             seed,
-            watch: config.train.watch_nan,
-            data_identity: data.identity,
         })
     }
 
     /// Adds to `evaluated` how many scenes with one and with two objects are painted as they should
     /// be. False once `stop` is set.
     fn check_scenes(&self, evaluated: &mut Evaluated, stop: &AtomicBool) -> Result<bool> {
-        let (model, scenes) = (self.engine.best_model()?, Scenes::new(self.seed));
+        let (model, scenes) = (self.stepper.engine.best_model()?, Scenes::new(self.seed));
         let mut pictures = Vec::new();
         for (objects, name) in [(1, "accepted_one"), (2, "accepted_two")] {
             let scenes: Vec<_> = scenes.of_objects(objects).take(self.flow.eval_prompts).collect();
@@ -309,23 +299,19 @@ impl Task for Painter {
 
     fn plan(&self) -> Result<StepPlan> {
         // One batch is read, so that damage shows at once.
-        let batch = self.feed.source.batch(0)?;
-        StepPlan::new(&self.engine, engine::arrays(&batch, STEP)?)?.checked()
+        let batch = self.stepper.feed.source.batch(0)?;
+        StepPlan::new(&self.stepper.engine, engine::arrays(&batch, STEP)?)?.checked()
     }
 }
 
 impl Learner for Painter {
     fn step(&mut self, step: u64) -> Result<Progress> {
-        let (batches, waited) = profile::host("data", || self.feed.batches(step))?;
-        let lr = self.schedule.at(step);
-        let (loss, grad_norm) = self.engine.step(step, lr, &batches, self.watch)?;
-        let seen = (self.batch * batches.len()) as u64;
-        Ok(Progress { loss, grad_norm, lr, seen, waited })
+        self.stepper.step(step)
     }
 
     fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<Evaluated>> {
         let Some(validation) = &self.validation else { return Ok(None) };
-        let Some(loss) = validation.loss(self.engine.best_model()?, stop)? else { return Ok(None) };
+        let Some(loss) = validation.loss(self.stepper.engine.best_model()?, stop)? else { return Ok(None) };
         let mut evaluated = Evaluated { loss, ..Evaluated::default() };
         if self.reader.damaged() > 0 {
             evaluated.scores.insert("damaged", self.reader.damaged() as f64);
@@ -338,7 +324,7 @@ impl Learner for Painter {
 
     fn sample(&mut self, _: u64) -> Result<Option<Sample>> {
         let never = AtomicBool::new(false);
-        let model = self.engine.best_model()?;
+        let model = self.stepper.engine.best_model()?;
         // The same noise every time: what changes is what has been learned.
         let pictures = self.painting.paint(model, &self.prompts, self.seed, &never)?;
         let grid = Picture::grid(&pictures.unwrap_or_default(), GRID.1)?;
@@ -346,33 +332,27 @@ impl Learner for Painter {
     }
 
     fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
-        writer.bytes(CONFIG_FILE, self.engine.model()?.config.to_json().as_bytes())?;
+        writer.bytes(CONFIG_FILE, self.stepper.engine.model()?.config.to_json().as_bytes())?;
         let transforms = preprocessing::to_json(self.painting.transforms());
         writer.bytes(PREPROCESSING, transforms.as_bytes())?;
         let (name, text) = self.painting.encoder().tokenizer().file()?;
         writer.bytes(name, text.as_bytes())?;
-        self.engine.save(writer)?;
-        // The position in the data and all random numbers follow from the seed and the step.
-        Ok(json!({ "data": self.data_identity, "seed": self.seed }))
+        self.stepper.save(writer)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
-        let words = ["the images are not the ones", "the same images"];
-        learner::check_data(checkpoint, state, &self.data_identity, words)?;
-        self.engine.restore_from(checkpoint)
+        self.stepper.restore(checkpoint, state, ["the images are not the ones", "the same images"])
     }
 
     fn export(&self, path: &Path) -> Result<()> {
-        self.engine.best_model()?.save(path)?;
+        self.stepper.engine.best_model()?.save(path)?;
         self.painting.encoder().tokenizer().save(path)?;
         let text = preprocessing::to_json(self.painting.transforms());
         Ok(atomic::write_bytes(&path.join(PREPROCESSING), text.as_bytes())?)
     }
 
     fn explain_not_finite(&mut self, step: u64) -> Option<String> {
-        let lr = self.schedule.at(step);
-        let batches = self.feed.batches(step);
-        Some(self.engine.explained(step, lr, batches))
+        Some(self.stepper.explained(step))
     }
 
     fn news(&mut self) -> Vec<String> {
@@ -388,7 +368,6 @@ impl Learner for Painter {
     }
 
     fn checkpoint_bytes(&self) -> u64 {
-        // A little for configuration, tokenizer and manifest.
-        self.engine.state_bytes() + (1 << 16)
+        self.stepper.checkpoint_bytes()
     }
 }
