@@ -77,8 +77,9 @@ fn a_folder_of_pictures_becomes_a_classifier() {
     let text = succeed(&folder, &["eval", "whole"]);
     assert!(text.contains("over 42 images") && text.contains("top5: "), "{text}");
     let last = metrics.lines().rev().find(|line| line.contains("top1")).unwrap();
-    let loss = last.split("\"validation_loss\":").nth(1).unwrap()[..6].to_owned();
-    assert!(text.contains(&format!("loss: {loss}")), "{text} {loss}");
+    let loss = last.split("\"validation_loss\":").nth(1).unwrap();
+    let loss: f64 = loss.split([',', '}']).next().unwrap().parse().unwrap();
+    assert!(text.contains(&format!("loss: {loss:.4}")), "{text} {loss}");
     assert!(succeed(&folder, &["eval", "whole", "--images", "shapes"]).contains("over 42 images"));
     let text = succeed(&folder, &["inspect", "whole", "--training", "--batch", "2"]);
     assert!(text.contains("7 classes") && text.contains("FLOP per image"), "{text}");
