@@ -296,7 +296,11 @@ impl Learner for Language {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {
-        self.stepper.restore(checkpoint, state, ["the text is not the one", "the same text and tokenizer"])
+        self.stepper.restore(
+            checkpoint,
+            state,
+            ["the text is not the one", "the same text and tokenizer"],
+        )
     }
 
     fn export(&self, path: &Path) -> Result<()> {

@@ -311,7 +311,9 @@ impl Learner for Painter {
 
     fn evaluate(&mut self, _: u64, stop: &AtomicBool) -> Result<Option<Evaluated>> {
         let Some(validation) = &self.validation else { return Ok(None) };
-        let Some(loss) = validation.loss(self.stepper.engine.best_model()?, stop)? else { return Ok(None) };
+        let Some(loss) = validation.loss(self.stepper.engine.best_model()?, stop)? else {
+            return Ok(None);
+        };
         let mut evaluated = Evaluated { loss, ..Evaluated::default() };
         if self.reader.damaged() > 0 {
             evaluated.scores.insert("damaged", self.reader.damaged() as f64);
