@@ -1,13 +1,15 @@
 //! Seeded mutations of good files: every parser must answer with a value or an error, never with a
 //! panic, and never take long.
 
+use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ferrata_formats::RawTensor;
 use ferrata_formats::checkpoint::{self, CheckpointWriter, MANIFEST};
 use ferrata_formats::huggingface::{
-    DirectoryConfig, FlowConfig, ImageConfig, ModelConfig, ModelDirectory, write_directory,
+    ClipConfig, DirectoryConfig, FlowConfig, ImageConfig, ModelConfig, ModelDirectory,
+    write_directory,
 };
 use ferrata_formats::safetensors::{self, TensorFile};
 use ferrata_ir::testing::fuzz;
@@ -57,12 +59,12 @@ fn mutated_model_configurations() {
     }
 }
 
-#[test]
-fn mutated_configurations_of_image_classifiers() {
-    fuzz(include_bytes!("data/vit.config.json"), 20_000, |bytes| {
-        let config = ImageConfig::from_json(bytes, Path::new("config.json"));
+/// What is read from a mutated file is written so that it reads back.
+fn mutated_configuration<C: DirectoryConfig + PartialEq + Debug>(text: &[u8]) {
+    fuzz(text, 20_000, |bytes| {
+        let config = C::from_json(bytes, Path::new("config.json"));
         if let Ok(Some(config)) = &config {
-            let again = ImageConfig::from_json(config.to_json().as_bytes(), Path::new("b"));
+            let again = C::from_json(config.to_json().as_bytes(), Path::new("b"));
             assert_eq!(&again.unwrap().unwrap(), config);
         }
         config.map(drop)
@@ -70,15 +72,11 @@ fn mutated_configurations_of_image_classifiers() {
 }
 
 #[test]
-fn mutated_configurations_of_text_to_image_models() {
-    fuzz(include_bytes!("data/mmdit.config.json"), 20_000, |bytes| {
-        let config = FlowConfig::from_json(bytes, Path::new("config.json"));
-        if let Ok(Some(config)) = &config {
-            let again = FlowConfig::from_json(config.to_json().as_bytes(), Path::new("b"));
-            assert_eq!(&again.unwrap().unwrap(), config);
-        }
-        config.map(drop)
-    });
+fn mutated_configurations_of_other_models() {
+    mutated_configuration::<ImageConfig>(include_bytes!("data/vit.config.json"));
+    mutated_configuration::<ClipConfig>(include_bytes!("data/clip.config.json"));
+    mutated_configuration::<FlowConfig>(include_bytes!("data/mmdit.config.json"));
+    mutated_configuration::<FlowConfig>(include_bytes!("data/unet.config.json"));
 }
 
 #[test]

@@ -119,6 +119,8 @@ pub enum Activation {
     Gelu,
     /// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`: `gelu_new`, `gelu_pytorch_tanh`, `gelu_fast`.
     GeluTanh,
+    /// `x / (1 + exp(−1.702 x))`: `quick_gelu`.
+    QuickGelu,
     /// `max(x, 0)`: `relu`.
     Relu,
     /// `x / (1 + exp(−x))`: `silu`, `swish`.
@@ -151,11 +153,12 @@ pub enum RopeScaling {
 }
 
 impl Activation {
-    const NAMES: [(&'static str, Activation); 8] = [
+    const NAMES: [(&'static str, Activation); 9] = [
         ("gelu", Activation::Gelu),
         ("gelu_new", Activation::GeluTanh),
         ("gelu_pytorch_tanh", Activation::GeluTanh),
         ("gelu_fast", Activation::GeluTanh),
+        ("quick_gelu", Activation::QuickGelu),
         ("relu", Activation::Relu),
         ("silu", Activation::Silu),
         ("swish", Activation::Silu),
@@ -172,6 +175,7 @@ impl Activation {
         match self {
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_new",
+            Activation::QuickGelu => "quick_gelu",
             Activation::Relu => "relu",
             Activation::Silu => "silu",
             Activation::Tanh => "tanh",

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::clip::ClipConfig;
 use super::config::{ModelConfig, SpecialTokens};
 use super::fields::Fields;
 use super::flow::FlowConfig;
@@ -191,6 +192,8 @@ pub struct WeightDirectory<C> {
 
 /// The directory of an image classifier.
 pub type ImageDirectory = WeightDirectory<ImageConfig>;
+/// The directory of a CLIP.
+pub type ClipDirectory = WeightDirectory<ClipConfig>;
 /// The directory of a text-to-image model.
 pub type FlowDirectory = WeightDirectory<FlowConfig>;
 

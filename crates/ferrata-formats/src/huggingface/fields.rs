@@ -55,11 +55,14 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn optional_size(&self, key: &str) -> Result<Option<usize>> {
-        let convert = |value: &Value| {
-            let size = value.as_u64().filter(|size| (1..=MAX_SIZE).contains(size))?;
-            usize::try_from(size).ok()
-        };
-        self.convert(key, "a whole number from 1 to 2147483648", convert)
+        self.convert(key, "a whole number from 1 to 2147483648", size)
+    }
+
+    /// A list of sizes that must be there.
+    pub(super) fn sizes(&self, key: &str) -> Result<Vec<usize>> {
+        let convert = |value: &Value| value.as_array()?.iter().map(size).collect();
+        let sizes = self.convert(key, "a list of whole numbers from 1 to 2147483648", convert)?;
+        sizes.ok_or_else(|| self.missing(key))
     }
 
     /// A size that must be there, under the first of several names.
@@ -69,9 +72,11 @@ impl<'a> Fields<'a> {
                 return Ok(size);
             }
         }
-        let name = keys.first().copied().unwrap_or_default();
-        let what = format!("`{name}` is missing; complete the file with it");
-        Err(Error::config(self.path, what))
+        Err(self.missing(keys.first().copied().unwrap_or_default()))
+    }
+
+    fn missing(&self, key: &str) -> Error {
+        Error::config(self.path, format!("`{key}` is missing; complete the file with it"))
     }
 
     pub(super) fn non_negative(&self, key: &str, default: f64) -> Result<f64> {
@@ -109,4 +114,9 @@ impl<'a> Fields<'a> {
         };
         Ok(self.convert(key, "a token id or a list of them", convert)?.unwrap_or_default())
     }
+}
+
+fn size(value: &Value) -> Option<usize> {
+    let size = value.as_u64().filter(|size| (1..=MAX_SIZE).contains(size))?;
+    usize::try_from(size).ok()
 }

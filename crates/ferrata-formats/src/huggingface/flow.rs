@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::config::{dtype_name, indivisible, read_dtype};
 use super::directory::DirectoryConfig;
 use super::fields::Fields;
+use super::unet::UNetConfig;
 use crate::{Error, Result};
 
 /// The configuration of a text-to-image model.
@@ -33,6 +34,8 @@ pub struct FlowConfig {
 pub enum FlowNetwork {
     /// Transformer of patches and text. `mmdit`
     Mmdit(MmditConfig),
+    /// Convolutions with attention to the text. `unet`
+    UNet(UNetConfig),
 }
 
 /// Sizes of an [MMDiT](https://arxiv.org/abs/2403.03206).
@@ -69,68 +72,93 @@ impl DirectoryConfig for FlowConfig {
     }
 
     fn to_json(&self) -> String {
-        let FlowNetwork::Mmdit(network) = &self.network;
-        let value = json!({
-            "model_type": self.kind(),
-            "image_size": self.image_size,
-            "num_channels": self.channels,
-            "vocab_size": self.vocab_size,
-            "max_position_embeddings": self.text_length,
-            "patch_size": network.patch_size,
-            "hidden_size": network.hidden_size,
-            "num_hidden_layers": network.num_hidden_layers,
-            "num_attention_heads": network.num_attention_heads,
-            "intermediate_size": network.intermediate_size,
-            "dtype": dtype_name(self.dtype),
-        });
-        format!("{value:#}\n")
+        let mut map = match &self.network {
+            FlowNetwork::Mmdit(network) => network.to_map(),
+            FlowNetwork::UNet(network) => network.to_map(),
+        };
+        let beside = [
+            ("model_type", json!(self.kind())),
+            ("image_size", json!(self.image_size)),
+            ("num_channels", json!(self.channels)),
+            ("vocab_size", json!(self.vocab_size)),
+            ("max_position_embeddings", json!(self.text_length)),
+            ("dtype", json!(dtype_name(self.dtype))),
+        ];
+        map.extend(beside.map(|(key, value)| (key.to_owned(), value)));
+        format!("{:#}\n", Value::Object(map))
     }
 
     fn layers(&self) -> usize {
-        let FlowNetwork::Mmdit(network) = &self.network;
-        network.num_hidden_layers
+        match &self.network {
+            FlowNetwork::Mmdit(network) => network.num_hidden_layers,
+            FlowNetwork::UNet(network) => network.layers(),
+        }
     }
 
     fn validate(&self, path: &Path) -> Result<()> {
-        let FlowNetwork::Mmdit(network) = &self.network;
-        let heads = network.num_attention_heads;
-        let problem = indivisible("num_attention_heads", heads, "hidden_size", network.hidden_size)
-            .or_else(|| {
-                indivisible("patch_size", network.patch_size, "image_size", self.image_size)
-            })
-            .or_else(|| {
-                // Halves of positions are of rows and of columns, each in sines and cosines.
-                let width = network.hidden_size;
-                (!width.is_multiple_of(4))
-                    .then(|| format!("`hidden_size` = {width} is no multiple of 4; choose one"))
-            });
+        let problem = match &self.network {
+            FlowNetwork::Mmdit(network) => network.problem(self.image_size),
+            FlowNetwork::UNet(network) => network.problem(self.image_size),
+        };
         problem.map_or(Ok(()), |what| Err(Error::config(path, what)))
     }
 }
 
 impl FlowConfig {
-    /// The name of the network: `mmdit`.
+    /// The name of the network: `mmdit` or `unet`.
     pub fn kind(&self) -> &'static str {
         match &self.network {
             FlowNetwork::Mmdit(_) => MMDIT,
+            FlowNetwork::UNet(_) => UNET,
         }
     }
 }
 
 const MMDIT: &str = "mmdit";
+const UNET: &str = "unet";
 
 impl FlowNetwork {
     /// `None` if it is the configuration of another kind of model.
     fn read(fields: &Fields<'_>) -> Result<Option<FlowNetwork>> {
-        if fields.text("model_type")? != Some(MMDIT) {
-            return Ok(None);
-        }
-        Ok(Some(FlowNetwork::Mmdit(MmditConfig {
+        Ok(match fields.text("model_type")? {
+            Some(MMDIT) => Some(FlowNetwork::Mmdit(MmditConfig::read(fields)?)),
+            Some(UNET) => Some(FlowNetwork::UNet(UNetConfig::read(fields)?)),
+            _ => None,
+        })
+    }
+}
+
+impl MmditConfig {
+    fn read(fields: &Fields<'_>) -> Result<MmditConfig> {
+        Ok(MmditConfig {
             patch_size: fields.size(&["patch_size"])?,
             hidden_size: fields.size(&["hidden_size"])?,
             num_hidden_layers: fields.size(&["num_hidden_layers"])?,
             num_attention_heads: fields.size(&["num_attention_heads"])?,
             intermediate_size: fields.size(&["intermediate_size"])?,
-        })))
+        })
+    }
+
+    fn to_map(&self) -> Map<String, Value> {
+        let values = [
+            ("patch_size", self.patch_size),
+            ("hidden_size", self.hidden_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+        ];
+        values.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
+    }
+
+    /// What does not fit together, for pictures of this height and width.
+    fn problem(&self, image_size: usize) -> Option<String> {
+        let (heads, width) = (self.num_attention_heads, self.hidden_size);
+        indivisible("num_attention_heads", heads, "hidden_size", width)
+            .or_else(|| indivisible("patch_size", self.patch_size, "image_size", image_size))
+            .or_else(|| {
+                // Halves of positions are of rows and of columns, each in sines and cosines.
+                (!width.is_multiple_of(4))
+                    .then(|| format!("`hidden_size` = {width} is no multiple of 4; choose one"))
+            })
     }
 }

@@ -412,14 +412,78 @@ fn reads_the_configuration_of_a_text_to_image_model() {
     assert_eq!((config.kind(), config.layers(), config.text_length), ("mmdit", 8, 19));
     assert_eq!(FlowConfig::from_json(config.to_json().as_bytes(), path).unwrap().unwrap(), config);
     assert_eq!(FlowConfig::from_json(GPT2, path).unwrap(), None);
-    for (from, to, part) in [
-        ("\"patch_size\": 4", "\"patch_size\": 5", "does not divide `image_size` = 32"),
-        ("\"hidden_size\": 192", "\"hidden_size\": 6", "no multiple of 4"),
-        ("\"num_attention_heads\": 3", "\"num_attention_heads\": 5", "does not divide"),
-        ("\"vocab_size\"", "\"words\"", "`vocab_size` is missing"),
-    ] {
-        let text = String::from_utf8_lossy(MMDIT).replace(from, to);
-        let message = FlowConfig::from_json(text.as_bytes(), path).unwrap_err().to_string();
+    refused::<FlowConfig>(
+        MMDIT,
+        &[
+            ("\"patch_size\": 4", "\"patch_size\": 5", "does not divide `image_size` = 32"),
+            ("\"hidden_size\": 192", "\"hidden_size\": 6", "no multiple of 4"),
+            ("\"num_attention_heads\": 3", "\"num_attention_heads\": 5", "does not divide"),
+            ("\"vocab_size\"", "\"words\"", "`vocab_size` is missing"),
+        ],
+    );
+}
+
+/// Messages of a configuration in which one text is replaced by another.
+fn refused<C: DirectoryConfig>(good: &[u8], replacements: &[(&str, &str, &str)]) {
+    for (from, to, part) in replacements {
+        let text = String::from_utf8_lossy(good);
+        assert!(text.contains(from), "{from}");
+        let text = text.replace(from, to);
+        let message = match C::from_json(text.as_bytes(), Path::new("dir/config.json")) {
+            Ok(_) => panic!("{to} was taken"),
+            Err(error) => error.to_string(),
+        };
         assert!(message.contains(part) && message.contains("dir/config.json"), "{message}");
     }
+}
+
+#[test]
+fn reads_the_configuration_of_clip() {
+    const CLIP: &[u8] = include_bytes!("../../tests/data/clip.config.json");
+    let path = Path::new("config.json");
+    let config = ClipConfig::from_json(CLIP, path).unwrap().unwrap();
+    let (text, vision) = (&config.text, &config.vision);
+    // Given, and by default.
+    assert_eq!((text.encoder.hidden_size, vision.encoder.hidden_size), (64, 128));
+    assert_eq!((text.vocab_size, text.max_position_embeddings, text.eos_token_id), (49408, 77, 2));
+    assert_eq!((vision.encoder.intermediate_size, vision.num_channels), (3072, 3));
+    assert_eq!(text.encoder.hidden_act, Activation::Gelu);
+    assert_eq!(vision.encoder.hidden_act, Activation::QuickGelu);
+    assert_eq!((config.dtype, config.layers()), (DType::F16, 12));
+    let again = ClipConfig::from_json(config.to_json().as_bytes(), path).unwrap().unwrap();
+    assert_eq!(again, config);
+    assert_eq!(ClipConfig::from_json(GPT2, path).unwrap(), None);
+    refused::<ClipConfig>(
+        CLIP,
+        &[
+            ("\"patch_size\": 16", "\"patch_size\": 7", "does not divide `image_size` = 64"),
+            ("\"num_attention_heads\": 8", "\"num_attention_heads\": 7", "`hidden_size` = 128"),
+            ("\"hidden_size\": 64", "\"hidden_size\": 0", "`hidden_size` = 0"),
+            ("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"oak\"", "quick_gelu"),
+        ],
+    );
+}
+
+#[test]
+fn reads_the_configuration_of_a_unet() {
+    const UNET: &[u8] = include_bytes!("../../tests/data/unet.config.json");
+    let path = Path::new("config.json");
+    let config = FlowConfig::from_json(UNET, path).unwrap().unwrap();
+    let FlowNetwork::UNet(unet) = &config.network else { panic!("no unet") };
+    assert_eq!((config.kind(), config.image_size, config.text_length), ("unet", 8, 5));
+    assert_eq!((&unet.block_out_channels[..], unet.layers_per_block), (&[8, 12][..], 2));
+    let again = FlowConfig::from_json(config.to_json().as_bytes(), path).unwrap().unwrap();
+    assert_eq!(again, config);
+    refused::<FlowConfig>(
+        UNET,
+        &[
+            ("\"image_size\": 8", "\"image_size\": 7", "cannot be halved 1 times"),
+            ("\"norm_num_groups\": 4", "\"norm_num_groups\": 8", "`block_out_channels` = 12"),
+            ("\"cross_attention_dim\": 8", "\"cross_attention_dim\": 6", "`cross_attention_dim`"),
+            ("\"attention_resolutions\"", "\"resolutions\"", "`attention_resolutions` is missing"),
+            ("    4\n", "    5\n", "the heights are [8, 4]"),
+            ("    8,\n    12\n", "\n", "`block_out_channels` is empty"),
+            ("    12\n", "    0\n", "a list of whole numbers"),
+        ],
+    );
 }

@@ -1,7 +1,7 @@
 //! A text-to-image model of any architecture, and its directory.
 
-use super::Mmdit;
 use super::files::{failed, raw_weights, with_weights};
+use super::{Mmdit, UNet};
 use crate::module::Module;
 use crate::nn::Context;
 use crate::random::Key;
@@ -42,6 +42,8 @@ pub struct FlowModel {
 pub enum VelocityNetwork {
     /// Transformer of patches and text.
     Mmdit(Mmdit),
+    /// Convolutions with attention to the text.
+    UNet(Box<UNet>),
 }
 
 impl Tree for FlowModel {
@@ -49,12 +51,14 @@ impl Tree for FlowModel {
         visitor.setting(&self.config);
         match &self.network {
             VelocityNetwork::Mmdit(model) => model.visit(visitor),
+            VelocityNetwork::UNet(model) => model.visit(visitor),
         }
     }
 
     fn rebuild(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
         let network = match &self.network {
             VelocityNetwork::Mmdit(model) => VelocityNetwork::Mmdit(model.rebuild(f)),
+            VelocityNetwork::UNet(model) => VelocityNetwork::UNet(model.rebuild(f)),
         };
         FlowModel { config: self.config.clone(), network }
     }
@@ -71,6 +75,7 @@ impl FlowModel {
         config.validate("config.json".as_ref()).map_err(failed)?;
         let network = match &config.network {
             FlowNetwork::Mmdit(net) => VelocityNetwork::Mmdit(Mmdit::new(config, net, key)),
+            FlowNetwork::UNet(net) => VelocityNetwork::UNet(Box::new(UNet::new(config, net, key))),
         };
         Ok(FlowModel { config: config.clone(), network })
     }
@@ -117,6 +122,7 @@ impl FlowModel {
     pub fn forward(&self, x: &Tensor, t: &Tensor, text: &Tensor, cx: &mut Context) -> Tensor {
         match &self.network {
             VelocityNetwork::Mmdit(model) => model.forward(x, t, text, cx),
+            VelocityNetwork::UNet(model) => model.forward(x, t, text, cx),
         }
     }
 }

@@ -83,7 +83,7 @@ const CHANGES: usize = 12;
 /// Waves of a time, half sines and half cosines.
 const WAVES: usize = 256;
 /// Times from 0 to 1 are spread over this many units before they become waves.
-const TIME_SCALE: f64 = 1000.0;
+pub(super) const TIME_SCALE: f64 = 1000.0;
 /// The longest wave as a multiple of the shortest.
 const LONGEST: f64 = 10_000.0;
 /// Added to variances and mean squares.
@@ -101,7 +101,7 @@ impl Mmdit {
         Mmdit {
             patches: Patches {
                 weight: weight.reshape([width, config.channels, patch, patch]),
-                bias: Tensor::zeros([width], DType::F32),
+                bias: Some(Tensor::zeros([width], DType::F32)),
             },
             positions: grid_waves(side, width),
             tokens: Embedding::with_init(config.vocab_size, width, Init::Normal(1.0), &key.fold(1)),
@@ -176,7 +176,7 @@ fn grid_waves(side: usize, width: usize) -> Tensor {
 
 /// Cosines and sines `[count, width]` of numbers `[count]`, of wavelengths in a geometric series.
 #[track_caller]
-fn waves(x: &Tensor, width: usize) -> Tensor {
+pub(super) fn waves(x: &Tensor, width: usize) -> Tensor {
     let half = (width / 2).max(1);
     let rates = (Tensor::iota([half], 0, DType::F32) * (-LONGEST.ln() / half as f64)).exp();
     let angles = x.cast(DType::F32).unsqueeze(1) * rates;

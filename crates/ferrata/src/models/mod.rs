@@ -25,8 +25,9 @@
 //! | `gpt2.rs`, `llama.rs` | the architectures |
 //! | `image.rs` | [`ImageModel`]: scores of classes; its directory |
 //! | `flow.rs` | [`FlowModel`]: velocities of pictures; its directory |
-//! | `mmdit.rs` | the architecture |
+//! | `mmdit.rs`, `unet.rs` | the architectures |
 //! | `resnet.rs`, `mobilenet.rs`, `vit.rs` | the architectures |
+//! | `clip.rs` | [`Clip`]: texts and images as features that can be compared; its directory |
 //! | `attention.rs` | attention with cache and dropout, which both have |
 //! | `files.rs` | initial weights; Hugging Face directories |
 //! | `generate.rs` | tokens one by one, with a key/value cache |
@@ -34,6 +35,7 @@
 //! | `run.rs` | a model evaluated on tensors of a file |
 
 mod attention;
+pub mod clip;
 mod files;
 mod flow;
 mod generate;
@@ -46,12 +48,15 @@ mod model;
 pub mod resnet;
 mod run;
 mod sample;
+pub mod unet;
 pub mod vit;
 
+pub use clip::Clip;
 pub use ferrata_formats::huggingface::{
-    Architecture, DirectoryConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig, LlamaConfig,
-    MmditConfig, MobileNetV2Config, ModelConfig, ResNetConfig, ResNetDepth, RopeScaling,
-    SpecialTokens, Stem, VitConfig,
+    Architecture, ClipConfig, ClipEncoderConfig, ClipTextConfig, ClipVisionConfig, DirectoryConfig,
+    FlowConfig, FlowNetwork, Gpt2Config, ImageConfig, LlamaConfig, MmditConfig, MobileNetV2Config,
+    ModelConfig, ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, UNetConfig,
+    VitConfig,
 };
 pub use flow::{FlowModel, VelocityNetwork};
 pub use generate::{GenerateOptions, Generation};
@@ -63,6 +68,7 @@ pub use mobilenet::MobileNetV2;
 pub use model::{Cache, Model, check_ids};
 pub use resnet::ResNet;
 pub use run::{run, run_file, run_images};
+pub use unet::UNet;
 pub use vit::Vit;
 
 use crate::nn::{Activation, CacheIndex};
@@ -119,6 +125,7 @@ fn activation(name: huggingface::Activation) -> Activation {
     match name {
         huggingface::Activation::Gelu => Activation::Gelu,
         huggingface::Activation::GeluTanh => Activation::GeluTanh,
+        huggingface::Activation::QuickGelu => Activation::QuickGelu,
         huggingface::Activation::Relu => Activation::Relu,
         huggingface::Activation::Silu => Activation::Silu,
         huggingface::Activation::Tanh => Activation::Tanh,

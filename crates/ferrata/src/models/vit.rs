@@ -45,7 +45,7 @@ pub struct Patches {
     /// `[hidden_size, channels, patch_size, patch_size]`.
     pub weight: Tensor,
     /// `[hidden_size]`.
-    pub bias: Tensor,
+    pub bias: Option<Tensor>,
 }
 
 /// Attention, then the MLP, each added to the residual stream.
@@ -100,7 +100,7 @@ impl Vit {
                 position_embeddings: table(&[1, 1 + patches, width], 1),
                 projection: Patches {
                     weight: table(&[width, config.channels, patch, patch], 2),
-                    bias: Tensor::zeros([width], DType::F32),
+                    bias: Some(Tensor::zeros([width], DType::F32)),
                 },
                 dropout: Dropout::new(vit.hidden_dropout_prob),
             },
@@ -128,25 +128,37 @@ impl Embeddings {
     #[track_caller]
     fn forward(&self, images: &Tensor, cx: &mut Context) -> Tensor {
         Tensor::op("patches", &[images], || {
-            let x = self.projection.forward(images, cx)?;
-            let (batch, width, tokens) = (x.size(0), x.size(2), x.size(1) + 1);
-            let positions = &self.position_embeddings;
-            if positions.size(1) != tokens {
-                let (patches, shape) = (positions.size(1).saturating_sub(1), images.shape());
-                return Err(Error::new(format!(
-                    "images {shape:?} have {} patches, but the model has positions for {patches}",
-                    tokens - 1
-                ))
-                .help("resize the images to the model's `image_size`"));
-            }
-            let class = cx.cast(&self.cls_token).expand([batch, 1, width]);
-            let x = Tensor::concat(&[&class, &x], 1) + cx.cast(positions);
-            Ok(self.dropout.forward(&x, cx))
+            let x = self.projection.behind(&self.cls_token, &self.position_embeddings, images, cx);
+            Ok(self.dropout.forward(&x?, cx))
         })
     }
 }
 
 impl Patches {
+    /// The token `class [.., hidden_size]` and behind it those of the patches, each with its
+    /// position `[.., 1 + patches, hidden_size]` added: `[batch, 1 + patches, hidden_size]`.
+    #[track_caller]
+    pub(super) fn behind(
+        &self,
+        class: &Tensor,
+        positions: &Tensor,
+        images: &Tensor,
+        cx: &mut Context,
+    ) -> Result<Tensor> {
+        let x = self.forward(images, cx)?;
+        let (batch, width, tokens) = (x.size(0), x.size(2), x.size(1) + 1);
+        if positions.size(-2) != tokens {
+            let (patches, shape) = (positions.size(-2).saturating_sub(1), images.shape());
+            return Err(Error::new(format!(
+                "images {shape:?} have {} patches, but the model has positions for {patches}",
+                tokens - 1
+            ))
+            .help("resize the images to the model's `image_size`"));
+        }
+        let class = cx.cast(class).expand([batch, 1, width]);
+        Ok(Tensor::concat(&[&class, &x], 1) + cx.cast(positions))
+    }
+
     /// `[batch, channels, height, width]` to `[batch, patches, hidden_size]`.
     #[track_caller]
     pub(super) fn forward(&self, images: &Tensor, cx: &mut Context) -> Result<Tensor> {
@@ -171,7 +183,8 @@ impl Patches {
         let x = x.permute(&[0, 2, 4, 1, 3, 5]);
         let x = x.reshape([batch, rows * columns, channels * size * size]);
         let weight = cx.cast(&self.weight).reshape((hidden, -1));
-        Ok(x.linear(&weight, Some(&cx.cast(&self.bias))))
+        let bias = self.bias.as_ref().map(|bias| cx.cast(bias));
+        Ok(x.linear(&weight, bias.as_ref()))
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Activation {
     Gelu,
     /// Its approximation with tanh.
     GeluTanh,
+    /// A coarser one: `x sigmoid(1.702 x)`.
+    QuickGelu,
     /// `max(x, 0)`.
     Relu,
     /// `x sigmoid(x)`.
@@ -29,6 +31,7 @@ impl Activation {
         match self {
             Activation::Gelu => x.gelu(),
             Activation::GeluTanh => x.gelu_tanh(),
+            Activation::QuickGelu => x * (x * 1.702).sigmoid(),
             Activation::Relu => x.relu(),
             Activation::Silu => x.silu(),
             Activation::Tanh => x.tanh(),

@@ -33,6 +33,12 @@ impl Pack {
         Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
     }
 
+    /// A recorded tensor.
+    pub fn recorded(&self, name: &str) -> Tensor {
+        let view = self.golden.get(name).unwrap();
+        Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes)
+    }
+
     /// A recorded tensor, as f64.
     pub fn get(&self, name: &str) -> Vec<f64> {
         self.golden.get(name).unwrap().to_f64().unwrap()
@@ -46,9 +52,7 @@ impl Pack {
 
     /// Inputs or targets of one step, i64 `[batch, time]`.
     pub fn batch(&self, name: &str, step: usize) -> Tensor {
-        let view = self.golden.get(name).unwrap();
-        let all = Tensor::from_bytes(Type::new(view.dtype, view.shape), view.bytes);
-        all.at(step).cast(DType::I64)
+        self.recorded(name).at(step).cast(DType::I64)
     }
 
     /// Names of recorded tensors under a prefix, without it.

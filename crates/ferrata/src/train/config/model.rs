@@ -5,7 +5,7 @@ use std::path::Path;
 use ferrata_formats::huggingface::{
     Activation, Architecture, DirectoryConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig,
     LlamaConfig, MmditConfig, MobileNetV2Config, ModelConfig, ResNetConfig, ResNetDepth,
-    RopeScaling, SpecialTokens, Stem, VitConfig,
+    RopeScaling, SpecialTokens, Stem, UNetConfig, VitConfig,
 };
 use ferrata_ir::DType;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub enum ModelKind {
     Vit,
     /// Text-to-image model: a transformer of patches and text.
     Mmdit,
+    /// Text-to-image model: convolutions with attention to the text.
+    Unet,
 }
 
 /// How a network of convolutions begins.
@@ -53,16 +55,17 @@ pub enum StemKind {
 pub struct ModelSection {
     /// The architecture.
     pub kind: ModelKind,
-    /// Number of blocks; 4 by default.
+    /// Number of blocks; 4 by default. Residual blocks at each resolution (U-Net); 2 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<usize>,
-    /// Attention heads per block; divides `dim`. 4 by default.
+    /// Attention heads per block; divides `dim`. 4 by default. Those of a U-Net's pictures are as
+    /// wide as those of its captions, so their number grows with the channels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<usize>,
     /// Key and value heads (Llama); divides `heads`. All heads by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kv_heads: Option<usize>,
-    /// Width of the hidden state; 128 by default.
+    /// Width of the hidden state; 128 by default. That of the captions (U-Net).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim: Option<usize>,
     /// Width inside the MLP: `4 dim` by default (GPT-2, ViT, MMDiT), `8/3 dim` rounded up to a multiple
@@ -70,7 +73,7 @@ pub struct ModelSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hidden: Option<usize>,
     /// Longest sequence in tokens; also the length of a training sequence. 64 by default (language
-    /// models). Tokens of a caption (MMDiT); those of the longest by default, at most 77.
+    /// models). Tokens of a caption (MMDiT, U-Net); those of the longest by default, at most 77.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<usize>,
     /// Dropout probability after the embedding, in attention and before each residual sum (GPT-2,
@@ -99,6 +102,14 @@ pub struct ModelSection {
     /// Channels behind the first convolution (ResNet); 64 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
+    /// Channels at each resolution, of which each is half of the one before (U-Net); 64, 128 and
+    /// 192 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<usize>>,
+    /// Heights in pixels at which pictures attend to themselves and to the text (U-Net); by default
+    /// those of up to 16 pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Vec<usize>>,
 }
 
 /// As [`LARGEST`], for layers, of which each takes some memory before anything is computed.
@@ -111,7 +122,7 @@ const WIDEST: usize = 1 << 16;
 const SMALL: usize = 64;
 
 impl ModelKind {
-    const ALL: [ModelKind; 8] = [
+    const ALL: [ModelKind; 9] = [
         ModelKind::Gpt2,
         ModelKind::Llama,
         ModelKind::Resnet18,
@@ -120,6 +131,7 @@ impl ModelKind {
         ModelKind::MobileNetV2,
         ModelKind::Vit,
         ModelKind::Mmdit,
+        ModelKind::Unet,
     ];
 
     /// The name in a configuration.
@@ -133,12 +145,13 @@ impl ModelKind {
             ModelKind::MobileNetV2 => "mobilenet_v2",
             ModelKind::Vit => "vit",
             ModelKind::Mmdit => "mmdit",
+            ModelKind::Unet => "unet",
         }
     }
 
     /// Whether it paints images of text.
     pub fn paints(self) -> bool {
-        self == ModelKind::Mmdit
+        matches!(self, ModelKind::Mmdit | ModelKind::Unet)
     }
 
     /// Whether it classifies or paints images; else it is a language model.
@@ -169,6 +182,7 @@ impl ModelKind {
             ModelKind::MobileNetV2 => &["classes", "stem"],
             ModelKind::Vit => &["layers", "heads", "dim", "hidden", "dropout", "classes", "patch"],
             ModelKind::Mmdit => &["layers", "heads", "dim", "hidden", "context", "patch"],
+            ModelKind::Unet => &["layers", "heads", "dim", "context", "channels", "attention"],
         }
     }
 }
@@ -212,6 +226,8 @@ impl ModelSection {
             ("patch", self.patch.is_some()),
             ("stem", self.stem.is_some()),
             ("width", self.width.is_some()),
+            ("channels", self.channels.is_some()),
+            ("attention", self.attention.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(key, _)| key)
     }
@@ -239,6 +255,11 @@ impl ModelSection {
             ("model.width", self.width, WIDEST),
         ] {
             value.map_or(Ok(()), |value| size(key, value, largest))?;
+        }
+        for (key, values) in
+            [("model.channels", &self.channels), ("model.attention", &self.attention)]
+        {
+            values.iter().flatten().try_for_each(|value| size(key, *value, WIDEST))?;
         }
         let (heads, dim) = (self.heads(), self.dim());
         if !dim.is_multiple_of(heads) {
@@ -339,7 +360,7 @@ impl ModelSection {
                 Architecture::MobileNetV2(MobileNetV2Config { stem, dropout: 0.2 })
             }
             ModelKind::Vit => Architecture::Vit(self.vit(side)),
-            ModelKind::Gpt2 | ModelKind::Llama | ModelKind::Mmdit => {
+            ModelKind::Gpt2 | ModelKind::Llama | ModelKind::Mmdit | ModelKind::Unet => {
                 return Err(Error::new(
                     format!("model.kind = \"{}\" does not classify images", self.kind.name()),
                     "set model.kind to that of an image classifier, such as vit",
@@ -366,19 +387,22 @@ impl ModelSection {
     /// If it is no such model or the sizes do not fit together.
     pub fn to_flow_config(&self, vocab: usize, length: usize, side: usize) -> Result<FlowConfig> {
         self.check()?;
-        if !self.kind.paints() {
-            return Err(Error::new(
-                format!("model.kind = \"{}\" does not paint", self.kind.name()),
-                "set model.kind = \"mmdit\"",
-            ));
-        }
-        let network = FlowNetwork::Mmdit(MmditConfig {
-            patch_size: self.patch.unwrap_or(4),
-            hidden_size: self.dim(),
-            num_hidden_layers: self.layers(),
-            num_attention_heads: self.heads(),
-            intermediate_size: self.hidden.unwrap_or(4 * self.dim()),
-        });
+        let network = match self.kind {
+            ModelKind::Mmdit => FlowNetwork::Mmdit(MmditConfig {
+                patch_size: self.patch.unwrap_or(4),
+                hidden_size: self.dim(),
+                num_hidden_layers: self.layers(),
+                num_attention_heads: self.heads(),
+                intermediate_size: self.hidden.unwrap_or(4 * self.dim()),
+            }),
+            ModelKind::Unet => FlowNetwork::UNet(self.unet(side)),
+            _ => {
+                return Err(Error::new(
+                    format!("model.kind = \"{}\" does not paint", self.kind.name()),
+                    "set model.kind to mmdit or unet",
+                ));
+            }
+        };
         let config = FlowConfig {
             network,
             image_size: side,
@@ -389,6 +413,23 @@ impl ModelSection {
         };
         config.validate(Path::new("[model]"))?;
         Ok(config)
+    }
+
+    /// Channels are normalised in at most 32 groups.
+    fn unet(&self, side: usize) -> UNetConfig {
+        let channels = self.channels.clone().unwrap_or_else(|| vec![64, 128, 192]);
+        let sizes = (0..channels.len()).map(|i| side.checked_shr(i as u32).unwrap_or(0));
+        let attention = || sizes.filter(|size| (1..=16).contains(size)).collect();
+        let divides = |groups: &usize| channels.iter().all(|c| c.is_multiple_of(*groups));
+        UNetConfig {
+            layers_per_block: self.layers.unwrap_or(2),
+            attention_resolutions: self.attention.clone().unwrap_or_else(attention),
+            attention_head_dim: self.dim() / self.heads(),
+            norm_num_groups: (1..=32).rev().find(divides).unwrap_or(1),
+            cross_attention_dim: self.dim(),
+            text_layers: 2,
+            block_out_channels: channels,
+        }
     }
 
     fn gpt2(&self, vocab_size: usize) -> Gpt2Config {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ferrata_formats::huggingface::{Architecture, Stem};
+use ferrata_formats::huggingface::{Architecture, FlowNetwork, Stem};
 use ferrata_ir::testing::fuzz;
 
 use super::*;
@@ -178,6 +178,40 @@ fn sections_become_model_configurations() {
     ] {
         let message = section.to_image_config(&labels, side).unwrap_err().to_string();
         assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_unet_fits_its_pictures() {
+    let unet = |set: &[&str], side| {
+        let set = [&["model.kind=unet", "model.dim=64", "model.heads=2"], set].concat();
+        let section = load("", &set).unwrap().model.unwrap();
+        section.to_flow_config(100, 20, side).map(|config| match config.network {
+            FlowNetwork::UNet(unet) => unet,
+            other => panic!("{other:?}"),
+        })
+    };
+    let usual = unet(&[], 32).unwrap();
+    assert_eq!((&usual.block_out_channels[..], usual.layers_per_block), (&[64, 128, 192][..], 2));
+    assert_eq!((&usual.attention_resolutions[..], usual.attention_head_dim), (&[16, 8][..], 32));
+    assert_eq!((usual.norm_num_groups, usual.cross_attention_dim), (32, 64));
+    let own = ["model.channels=[32, 96]", "model.attention=[]", "model.layers=1"];
+    let own = unet(&own, 32).unwrap();
+    assert_eq!((own.norm_num_groups, own.layers_per_block), (32, 1));
+    assert!(own.attention_resolutions.is_empty());
+    for (set, side, part) in [
+        ("model.channels=[64, 64, 64, 64]", 20, "cannot be halved 3 times"),
+        ("model.channels=[64, 80]", 32, "does not divide `block_out_channels` = 80"),
+        ("model.channels=[]", 32, "`block_out_channels` is empty"),
+        ("model.attention=[15]", 32, "the heights are [32, 16, 8]"),
+        ("model.patch=4", 32, "`model.patch` has no meaning for model.kind = \"unet\""),
+        ("model.channels=[0]", 32, "`model.channels`"),
+    ] {
+        let message = match unet(&[set], side) {
+            Ok(_) => panic!("{set} was taken"),
+            Err(error) => error.to_string(),
+        };
+        assert!(message.contains(part), "{set} says {message:?}");
     }
 }
 
