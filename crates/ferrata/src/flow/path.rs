@@ -3,11 +3,9 @@
 use crate::random::Key;
 use crate::tensor::Tensor;
 use ferrata_ir::DType;
-use serde::{Deserialize, Serialize};
 
 /// How times to learn at are distributed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Times {
     /// All times alike.
     Uniform,

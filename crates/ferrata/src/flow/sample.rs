@@ -5,7 +5,8 @@ use crate::tensor::Tensor;
 use ferrata_ir::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How a step is made. The order says how the error falls: with the number of steps to that power.
+/// How a step is made; in configurations `euler`, `heun` or `dpm++`. The order says how the error
+/// falls: with the number of steps to that power.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Solver {
@@ -23,8 +24,7 @@ pub enum Solver {
 }
 
 /// Makes data of noise.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
     /// How a step is made.
     pub solver: Solver,
