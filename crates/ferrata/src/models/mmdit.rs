@@ -207,7 +207,7 @@ impl Condition {
     /// What changes the layers, `[batch, 12, width]`, and the output, `[batch, 2, width]`.
     #[track_caller]
     fn forward(&self, t: &Tensor, text: &Tensor, cx: &mut Context) -> (Tensor, Tensor) {
-        let time = waves(&(t * TIME_SCALE), WAVES);
+        let time = waves(&(t * TIME_SCALE), WAVES).cast(self.time_in.weight.dtype());
         let time = cx.scope("time_in", |cx| self.time_in.forward(&time, cx)).silu();
         let time = cx.scope("time_out", |cx| self.time_out.forward(&time, cx));
         let both = (time + cx.scope("text", |cx| self.text.forward(text, cx))).silu();

@@ -1,5 +1,6 @@
-//! Text-to-image models.
+//! Text-to-image models, also against PyTorch in float64.
 
+use crate::pack::{Deviation, Pack, values};
 use ferrata::models::{DirectoryConfig, FlowConfig, FlowModel};
 use ferrata::nn::Context;
 use ferrata::{DType, Key, Module, Tensor, tree, value_and_grad};
@@ -89,4 +90,38 @@ fn directories_read_back() {
     let error = again.forward(&x, &t, &long, &mut Context::eval()).error().unwrap();
     assert!(error.to_string().contains("4 tokens, but the model has positions for 3"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn velocities_and_gradients_are_those_of_pytorch() {
+    for name in ["mmdit-tiny", "unet-tiny"] {
+        compare(&Pack::open(name));
+    }
+}
+
+fn compare(pack: &Pack) {
+    let [x, t, ids, target] = ["x", "t", "ids", "target"].map(|name| pack.recorded(name));
+    let model = FlowModel::load(&pack.folder).unwrap();
+    let check = |model: &FlowModel, dtype, velocity, gradient| {
+        let (x, target) = (x.cast(dtype), target.cast(dtype));
+        let cost = |model: &FlowModel| {
+            let y = model.forward(&x, &t.cast(dtype), &ids, &mut Context::eval());
+            (y.mse(&target, ferrata::Reduction::Mean), y)
+        };
+        let ((_, y), slope) = value_and_grad(cost)(model);
+        tree::eval(&slope).unwrap();
+        Deviation::of(&values(&y), &pack.get("velocity")).within("velocity", velocity);
+        let found = slope.named_parameters();
+        assert_eq!(found.len(), pack.names("grad/").len());
+        let mut worst = Deviation::default();
+        for (name, value) in &found {
+            let wanted = pack.get(&format!("grad/{name}"));
+            worst = worst.worst(Deviation::of(&values(value), &wanted));
+        }
+        worst.within("gradients", gradient);
+    };
+    check(&model, DType::F32, [2e-5, 1e-5, 1e-5], [2e-5, 1e-4, 1e-4]);
+    // In f64 but for the waves of the time, which are f32, and the rounding of the gradients.
+    let model = tree::map(&model, |parameter| parameter.cast(DType::F64));
+    check(&model, DType::F64, [1e-5; 3], [1e-5; 3]);
 }
