@@ -140,7 +140,7 @@ fn wrong_values_are_named() {
         (GPT2, json!({"n_embd": 0}), "`n_embd` = 0 should be"),
         (GPT2, json!({"n_embd": 1e300}), "`n_embd` = 1e+300 should be"),
         (GPT2, json!({"n_layer": null}), "`n_layer` is missing"),
-        (GPT2, json!({"activation_function": "quick_gelu"}), "\"quick_gelu\" is not supported"),
+        (GPT2, json!({"activation_function": "mish"}), "\"mish\" is not supported"),
         (GPT2, json!({"resid_pdrop": 1.5}), "`resid_pdrop` = 1.5"),
         (GPT2, json!({"add_cross_attention": true}), "`add_cross_attention` = true is not"),
         (GPT2, json!({"model_type": "bert"}), "`model_type` = \"bert\" is not supported"),

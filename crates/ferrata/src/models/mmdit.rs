@@ -177,9 +177,9 @@ fn grid_waves(side: usize, width: usize) -> Tensor {
 /// Cosines and sines `[count, width]` of numbers `[count]`, of wavelengths in a geometric series.
 #[track_caller]
 pub(super) fn waves(x: &Tensor, width: usize) -> Tensor {
-    let half = (width / 2).max(1);
-    let rates = (Tensor::iota([half], 0, DType::F32) * (-LONGEST.ln() / half as f64)).exp();
-    let angles = x.cast(DType::F32).unsqueeze(1) * rates;
+    let (half, dtype) = ((width / 2).max(1), x.dtype().accumulator());
+    let rates = (Tensor::iota([half], 0, dtype) * (-LONGEST.ln() / half as f64)).exp();
+    let angles = x.cast(dtype).unsqueeze(1) * rates;
     Tensor::concat(&[&angles.cos(), &angles.sin()], 1)
 }
 

@@ -121,7 +121,7 @@ fn compare(pack: &Pack) {
         worst.within("gradients", gradient);
     };
     check(&model, DType::F32, [2e-5, 1e-5, 1e-5], [2e-5, 1e-4, 1e-4]);
-    // In f64 but for the waves of the time, which are f32, and the rounding of the gradients.
+    // In f64 but for the rounding of the recorded gradients.
     let model = tree::map(&model, |parameter| parameter.cast(DType::F64));
     check(&model, DType::F64, [1e-5; 3], [1e-5; 3]);
 }
