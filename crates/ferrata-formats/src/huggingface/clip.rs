@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Activation, dtype_name, indivisible, read_dtype};
 use super::directory::DirectoryConfig;
-use super::fields::Fields;
+use super::fields::{Fields, object};
 use crate::{Error, Result};
 
 /// The configuration of CLIP. Field names are those of `config.json`.
@@ -74,8 +74,7 @@ pub struct ClipEncoderConfig {
 
 impl DirectoryConfig for ClipConfig {
     fn from_json(text: &[u8], path: &Path) -> Result<Option<ClipConfig>> {
-        let map: Map<String, Value> = serde_json::from_slice(text)
-            .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
+        let map = object(text, path)?;
         let fields = Fields { path, map: &map };
         if fields.text("model_type")? != Some("clip") {
             return Ok(None);

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::clip::ClipConfig;
 use super::config::{ModelConfig, SpecialTokens};
-use super::fields::Fields;
+use super::fields::{Fields, object};
 use super::flow::FlowConfig;
 use super::image::ImageConfig;
 use crate::atomic::{StagedFolder, names_in};
@@ -342,8 +342,7 @@ fn generation_tokens(path: &Path, config: &SpecialTokens) -> Result<SpecialToken
     if !path.is_file() {
         return Ok(config.clone());
     }
-    let map: Map<String, Value> = serde_json::from_slice(&read(path)?)
-        .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
+    let map = object(&read(path)?, path)?;
     let tokens = SpecialTokens::read(&Fields { path, map: &map })?;
     Ok(SpecialTokens {
         bos: tokens.bos.or(config.bos),

@@ -10,6 +10,12 @@ use crate::{Error, Result};
 /// Sizes beyond this are mistakes; it keeps products of a few sizes within range.
 const MAX_SIZE: u64 = 1 << 31;
 
+/// The object that is the text of a JSON file; `path` is for messages.
+pub(super) fn object(text: &[u8], path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_slice(text)
+        .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))
+}
+
 /// The keys and values of a configuration file. `null` counts as absent.
 pub(super) struct Fields<'a> {
     pub(super) path: &'a Path,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{dtype_name, indivisible, read_dtype};
 use super::directory::DirectoryConfig;
-use super::fields::Fields;
+use super::fields::{Fields, object};
 use super::unet::UNetConfig;
 use crate::{Error, Result};
 
@@ -55,8 +55,7 @@ pub struct MmditConfig {
 
 impl DirectoryConfig for FlowConfig {
     fn from_json(text: &[u8], path: &Path) -> Result<Option<FlowConfig>> {
-        let map: Map<String, Value> = serde_json::from_slice(text)
-            .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
+        let map = object(text, path)?;
         let fields = Fields { path, map: &map };
         let Some(network) = FlowNetwork::read(&fields)? else { return Ok(None) };
         let config = FlowConfig {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Activation, dtype_name, indivisible, read_dtype};
 use super::directory::DirectoryConfig;
-use super::fields::Fields;
+use super::fields::{Fields, object};
 use crate::{Error, Result};
 
 /// The configuration of an image classifier.
@@ -158,8 +158,7 @@ pub struct VitConfig {
 
 impl DirectoryConfig for ImageConfig {
     fn from_json(text: &[u8], path: &Path) -> Result<Option<ImageConfig>> {
-        let map: Map<String, Value> = serde_json::from_slice(text)
-            .map_err(|e| Error::damaged(path, format!("not a JSON object ({e})")))?;
+        let map = object(text, path)?;
         let fields = Fields { path, map: &map };
         let Some(architecture) = Architecture::read(&fields)? else { return Ok(None) };
         let names = fields.object("id2label")?;
