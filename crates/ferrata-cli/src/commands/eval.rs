@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use ferrata::data::images::Picture;
-use ferrata::data::scenes::Scenes;
-use ferrata::train::{Error, Result, Trained, TrainedClassifier, TrainedPainter};
+use ferrata::train::{Checked, Error, Result, Trained, TrainedClassifier, TrainedPainter};
 
 use crate::args::Eval;
 use crate::commands::paint;
@@ -39,26 +37,20 @@ pub fn run(args: Eval) -> Result<()> {
     Ok(())
 }
 
-/// Pictures of each kind in the file, and how many are side by side.
-const GRID: (usize, usize) = (32, 8);
-
 fn scenes(painter: &TrainedPainter, args: &Eval, stop: &AtomicBool) -> Result<()> {
     let section = paint::section(&args.painting)?;
-    let seed = args.painting.seed;
-    let mut pictures = Vec::new();
-    for (objects, name) in [(1, "one object"), (2, "two objects")] {
-        let scenes: Vec<_> = Scenes::new(seed).of_objects(objects).take(args.prompts).collect();
-        let Some(checked) = painter.check(&scenes, &section, seed, stop)? else {
-            say!("stopped");
-            return Ok(());
-        };
-        let (right, all) = (scenes.len() - checked.refused.len(), scenes.len());
-        say!("{name}: {:.1} % as described, {right} of {all}", 100.0 * checked.share());
+    let Some(all) = painter.held_out(args.prompts, &section, args.painting.seed, stop)? else {
+        say!("stopped");
+        return Ok(());
+    };
+    for (checked, name) in all.iter().zip(["one object", "two objects"]) {
+        let (count, share) = (checked.painted.len(), 100.0 * checked.share());
+        let right = count - checked.refused.len();
+        say!("{name}: {share:.1} % as described, {right} of {count}");
         checked.refused.iter().for_each(|(prompt, what)| say!("  {prompt}: {what}"));
-        pictures.extend(checked.painted.into_iter().take(GRID.0));
     }
     if let Some(out) = &args.out {
-        Picture::grid(&pictures, GRID.1)?.write_png(out)?;
+        Checked::sheet(&all)?.write_png(out)?;
         say!("{}", out.display());
     }
     Ok(())

@@ -1,6 +1,5 @@
 //! `ferrata paint`
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,14 +13,6 @@ use crate::progress::say;
 
 /// Pictures that are side by side in the file.
 const COLUMNS: usize = 8;
-
-/// Opens a text-to-image model.
-pub fn open(model: &Path) -> Result<TrainedPainter> {
-    TrainedPainter::open(model)?.ok_or_else(|| {
-        let cause = format!("`{}` paints no pictures", model.display());
-        Error::new(cause, "train such a model with ferrata train recipes/scenes.toml")
-    })
-}
 
 /// How the options say to paint.
 pub fn section(options: &Painting) -> Result<FlowSection> {
@@ -42,7 +33,11 @@ pub fn run(args: Paint) -> Result<()> {
     if args.count == 0 {
         return Err(Error::new("--count is 0", "give at least 1"));
     }
-    let trained = open(&args.model)?;
+    let Some(trained) = TrainedPainter::open(&args.model)? else {
+        let cause = format!("`{}` paints no pictures", args.model.display());
+        let remedy = "train such a model with ferrata train recipes/scenes.toml";
+        return Err(Error::new(cause, remedy));
+    };
     let copies = |prompt: &String| vec![prompt.clone(); args.count];
     let prompts: Vec<String> = args.prompts.iter().flat_map(copies).collect();
     let stop = Arc::new(AtomicBool::new(false));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
@@ -15,17 +15,17 @@ use super::config::ImageSection;
 use super::engine::{
     self, Arrays, CONFIG_FILE, Engine, Loss, Program, WEIGHTS, program, with_compute,
 };
-use super::feed::Feed;
+use super::feed::{Feed, each_batch, nothing_readable};
 use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::preprocessing::{self, PREPROCESSING};
 use super::scores::Scores;
 use super::stepper::Stepper;
 use super::{Config, Error, Learner, Progress, Result, folder};
+use crate::data::BatchSource;
 use crate::data::images::{
     IMAGES, ImageBatches, ImageData, ImageReplay, ImageSplit, ImagesInOrder, LABELS, Picture,
     Reader, Transforms, WEIGHTS as ROW_WEIGHTS,
 };
-use crate::data::{BatchSource, Loader, LoaderState};
 use crate::models::ImageModel;
 use crate::nn::Context;
 use crate::{Classes, Key, Module, Reduction, Tensor, tree};
@@ -81,15 +81,8 @@ impl Validation {
     /// How good the model is; `None` once `stop` is set.
     pub fn scores(&self, model: &ImageModel, stop: &AtomicBool) -> Result<Option<Scores>> {
         let mut scores = Scores::new(self.images.classes());
-        let state = LoaderState::default();
-        let threads = self.threads;
-        let mut loader = Loader::parallel(self.images.clone(), state, 2 * threads, threads);
-        while let Some(batch) = loader.next_batch() {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let batch = batch?;
-            let arrays = engine::arrays(&batch, STEP)?;
+        let all = each_batch(self.images.clone(), self.threads, stop, |_, batch| {
+            let arrays = engine::arrays(batch, STEP)?;
             let (logits, losses) = self.program.call((model.clone(), arrays))?;
             let (logits, losses) = (logits.to_vec::<f32>()?, losses.to_vec::<f32>()?);
             let weights = batch.get(ROW_WEIGHTS)?.as_f32().unwrap_or_default();
@@ -100,9 +93,11 @@ impl Validation {
                     scores.add(row, usize::try_from(*label).unwrap_or_default(), f64::from(loss));
                 }
             }
-        }
+            Ok(())
+        })?;
         match scores.count {
-            0 => Err(Error::new("no picture of the validation part can be read", "check the data")),
+            _ if !all => Ok(None),
+            0 => Err(nothing_readable()),
             _ => Ok(Some(scores)),
         }
     }

@@ -1,6 +1,7 @@
 //! The microbatches of a step, made ahead on other threads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::{Error, Result};
@@ -43,4 +44,29 @@ impl Feed {
         let batches = batches.collect::<Result<_>>()?;
         Ok((batches, start.elapsed().as_secs_f64()))
     }
+}
+
+/// Hands every batch of a validation part with its number to `f`, made ahead by so many threads;
+/// false once `stop` is set.
+pub(super) fn each_batch(
+    source: Arc<dyn BatchSource>,
+    threads: usize,
+    stop: &AtomicBool,
+    mut f: impl FnMut(u32, &Batch) -> Result<()>,
+) -> Result<bool> {
+    let state = LoaderState::default();
+    let mut loader = Loader::parallel(source, state, PREFETCH * threads, threads);
+    for number in 0.. {
+        let Some(batch) = loader.next_batch() else { break };
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        f(number, &batch?)?;
+    }
+    Ok(true)
+}
+
+/// The error for a validation part of which nothing counts.
+pub(super) fn nothing_readable() -> Error {
+    Error::new("no picture of the validation part can be read", "check the data")
 }

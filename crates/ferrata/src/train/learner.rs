@@ -10,13 +10,15 @@ use ferrata_formats::huggingface::ImageDirectory;
 use serde_json::Value;
 
 use super::config::{Config, DataSection};
-use super::engine::{Arrays, Engine};
+use super::engine::{self, Arrays, Engine};
 use super::memory::check_memory;
 use super::{Classifier, Error, Language, Painter, Result, folder, painter};
 use crate::data::images::Picture;
 use crate::device::Device;
 use crate::inspect::Inspection;
 use crate::module::Module;
+use crate::tree::Tree;
+use crate::{Tensor, compile};
 
 /// A model with its optimiser and its data, driven step by step by a [`super::Trainer`].
 ///
@@ -215,6 +217,20 @@ impl StepPlan {
         let compile_time = start.elapsed();
         let inspection = Inspection::new(planned, &Device::default())?;
         Ok(StepPlan { inspection, compile_time, state_bytes: engine.state_bytes() })
+    }
+
+    /// Compiles the forward pass `f` of a model for inputs of these sizes.
+    pub(super) fn forward<M: Module + Clone, X: Tree>(
+        model: &M,
+        inputs: X,
+        f: impl Fn(&M, X) -> Tensor,
+    ) -> Result<StepPlan> {
+        let start = Instant::now();
+        let forward = compile(|(model, inputs): (M, X)| f(&model, inputs));
+        let planned = forward.planned(&(model.clone(), inputs), false)?;
+        let compile_time = start.elapsed();
+        let inspection = Inspection::new(planned, &Device::default())?;
+        Ok(StepPlan { inspection, compile_time, state_bytes: engine::bytes(model) })
     }
 
     /// The plan, if this machine has the memory for it.

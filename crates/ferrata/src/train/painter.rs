@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
@@ -15,18 +15,18 @@ use super::config::{FlowSection, ImageSection};
 use super::engine::{
     self, Arrays, CONFIG_FILE, Engine, Loss, Program, WEIGHTS, program, with_compute,
 };
-use super::feed::Feed;
+use super::feed::{Feed, each_batch, nothing_readable};
 use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
-use super::painting::{Checked, Painting, check_size};
+use super::painting::{Checked, GRID, Painting, check_size, own_encoder};
 use super::preprocessing::{self, PREPROCESSING};
 use super::stepper::Stepper;
 use super::{Config, Error, Learner, Progress, Result, folder};
+use crate::data::Tokenizer;
 use crate::data::images::{
     CAPTIONS, CaptionEncoder, IMAGES, ImageBatches, ImageData, ImageSet, ImageSplit, ImagesInOrder,
     Picture, Reader, WEIGHTS as ROW_WEIGHTS,
 };
 use crate::data::scenes::Scenes;
-use crate::data::{Loader, LoaderState, Tokenizer};
 use crate::flow;
 use crate::models::FlowModel;
 use crate::nn::Context;
@@ -47,8 +47,6 @@ pub struct Painter {
 
 /// The arrays that a step takes.
 const STEP: &[&str] = &[IMAGES, CAPTIONS];
-/// Pictures of a grid of samples, and how many are side by side.
-const GRID: (usize, usize) = (32, 8);
 /// Captions that a tokenizer is trained on.
 const READ: usize = 20_000;
 /// Captions are not longer than this, unless the configuration says so.
@@ -104,29 +102,22 @@ impl Validation {
     /// The mean loss, at times and with noise that are the same every time; `None` once `stop` is
     /// set.
     fn loss(&self, model: &FlowModel, stop: &AtomicBool) -> Result<Option<f64>> {
-        let state = LoaderState::default();
-        let mut loader = Loader::parallel(self.images.clone(), state, self.threads, self.threads);
-        let (mut sum, mut count, mut number) = (0.0, 0.0, 0);
-        while let Some(batch) = loader.next_batch() {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(None);
-            }
-            let batch = batch?;
+        let (mut sum, mut count) = (0.0, 0.0);
+        let all = each_batch(self.images.clone(), self.threads, stop, |number, batch| {
+            let arrays = engine::arrays(batch, STEP)?;
             let key = Key::new(0).fold(number);
-            number += 1;
-            let arrays = engine::arrays(&batch, STEP)?;
             let losses = self.program.call((model.clone(), arrays, key))?.to_vec::<f32>()?;
             let weights = batch.get(ROW_WEIGHTS)?.as_f32().unwrap_or_default();
             for (loss, weight) in losses.iter().zip(weights) {
                 sum += f64::from(loss * weight);
                 count += f64::from(*weight);
             }
-        }
-        match count > 0.0 {
-            true => Ok(Some(sum / count)),
-            false => {
-                Err(Error::new("no picture of the validation part can be read", "check the data"))
-            }
+            Ok(())
+        })?;
+        match all {
+            false => Ok(None),
+            true if count > 0.0 => Ok(Some(sum / count)),
+            true => Err(nothing_readable()),
         }
     }
 }
@@ -149,21 +140,20 @@ fn captions(set: &ImageSet, count: usize) -> Vec<String> {
     texts.take(count).cloned().collect()
 }
 
-/// The model and the tokenizer to begin with, the length of captions, and what there is to say
-/// about them.
+/// The model to begin with, what turns captions into its tokens, and what there is to say.
 fn initial(
     config: &Config,
     section: &ImageSection,
     data: &ImageData,
 ) -> Result<(FlowModel, CaptionEncoder, Option<String>)> {
-    let (model, encoder) = match (&config.train.init, &config.model) {
+    let (model, encoder, longest) = match (&config.train.init, &config.model) {
         (Some(path), _) => {
             let directory = folder::model_directory(path)?;
             let model = FlowModel::load(&directory)?;
-            let tokenizer = Arc::new(Tokenizer::load(&directory)?);
-            let encoder = CaptionEncoder::new(tokenizer, model.config.text_length);
+            let encoder = own_encoder(&model, &directory)?;
             check_size(&model, section.size)?;
-            (model, encoder)
+            let longest = CaptionEncoder::longest(encoder.tokenizer(), &data.train)?;
+            (model, encoder, longest)
         }
         (None, Some(model)) => {
             let texts = captions(&data.train, READ);
@@ -173,14 +163,13 @@ fn initial(
             let encoder = CaptionEncoder::new(tokenizer, length);
             let shape = model.to_flow_config(encoder.vocab_size(), length, section.size)?;
             let key = Key::new(config.train.seed).fold(WEIGHTS);
-            (FlowModel::new(&shape, &key)?, encoder)
+            (FlowModel::new(&shape, &key)?, encoder, longest)
         }
         (None, None) => {
             let remedy = "add a [model] section or pass --init MODEL_DIR";
             return Err(Error::new("no model is given", remedy));
         }
     };
-    let longest = CaptionEncoder::longest(encoder.tokenizer(), &data.train)?;
     let length = encoder.length();
     let note = (longest > length)
         .then(|| format!("captions are cut after {length} tokens; the longest has {longest}"));
@@ -250,20 +239,17 @@ impl Painter {
     /// Adds to `evaluated` how many scenes with one and with two objects are painted as they should
     /// be. False once `stop` is set.
     fn check_scenes(&self, evaluated: &mut Evaluated, stop: &AtomicBool) -> Result<bool> {
-        let (model, scenes) = (self.stepper.engine.best_model()?, Scenes::new(self.seed));
-        let mut pictures = Vec::new();
-        for (objects, name) in [(1, "accepted_one"), (2, "accepted_two")] {
-            let scenes: Vec<_> = scenes.of_objects(objects).take(self.flow.eval_prompts).collect();
-            let checked = self.painting.accepted(model, &scenes, self.seed, stop)?;
-            let Some(checked) = checked else { return Ok(false) };
+        let model = self.stepper.engine.best_model()?;
+        let count = self.flow.eval_prompts;
+        let Some(all) = self.painting.held_out(model, count, self.seed, stop)? else {
+            return Ok(false);
+        };
+        for (checked, name) in all.iter().zip(["accepted_one", "accepted_two"]) {
             evaluated.scores.insert(name, checked.share());
-            let Checked { painted, refused } = checked;
-            pictures.extend(painted.into_iter().take(GRID.0));
-            let lines = refused.into_iter().take(2);
+            let lines = checked.refused.iter().take(2);
             evaluated.report.extend(lines.map(|(prompt, what)| format!("{prompt}: {what}")));
         }
-        let png = Picture::grid(&pictures, GRID.1)?.to_png()?;
-        evaluated.files.push(("held_out.png", png));
+        evaluated.files.push(("held_out.png", Checked::sheet(&all)?.to_png()?));
         Ok(true)
     }
 }

@@ -1,5 +1,7 @@
 //! Pictures from captions, with a model that is being trained or has been.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ferrata_ir::DType;
@@ -7,13 +9,16 @@ use ferrata_ir::DType;
 use super::config::FlowSection;
 use super::engine::{Program, program, with_compute};
 use super::{Error, Result};
+use crate::data::Tokenizer;
 use crate::data::images::{CaptionEncoder, Picture, Transforms};
-use crate::data::scenes::{Scene, look};
+use crate::data::scenes::{Scene, Scenes, look};
 use crate::flow::{Sampler, guided};
 use crate::models::FlowModel;
 use crate::nn::Context;
 use crate::{Key, Tensor};
 
+/// Pictures of a sheet of samples of one kind, and how many are side by side.
+pub(super) const GRID: (usize, usize) = (32, 8);
 /// Pictures that are painted at a time.
 const AT_A_TIME: usize = 32;
 
@@ -110,12 +115,28 @@ impl Painting {
         Ok(Some(pictures))
     }
 
-    /// How many of these scenes are painted from their captions so that the checker finds what is
-    /// said; `None` once `stop` is set.
+    /// Paints `count` scenes with one object and `count` with two from their captions, all with
+    /// pairs of words that no scene for training has, and checks what they show; `None` once
+    /// `stop` is set.
     ///
     /// # Errors
     /// What the tokenizer or the program reports.
-    pub fn accepted(
+    pub fn held_out(
+        &self,
+        model: &FlowModel,
+        count: usize,
+        seed: u64,
+        stop: &AtomicBool,
+    ) -> Result<Option<[Checked; 2]>> {
+        let of_objects = |objects| {
+            let scenes: Vec<Scene> = Scenes::new(seed).of_objects(objects).take(count).collect();
+            self.checked(model, &scenes, seed, stop)
+        };
+        let Some(one) = of_objects(1)? else { return Ok(None) };
+        Ok(of_objects(2)?.map(|two| [one, two]))
+    }
+
+    fn checked(
         &self,
         model: &FlowModel,
         scenes: &[Scene],
@@ -148,6 +169,30 @@ impl Checked {
     /// The share of pictures that show what was asked for.
     pub fn share(&self) -> f64 {
         1.0 - self.refused.len() as f64 / self.painted.len().max(1) as f64
+    }
+
+    /// The first pictures of each, side by side.
+    ///
+    /// # Errors
+    /// If there are none.
+    pub fn sheet(all: &[Checked]) -> Result<Picture> {
+        let (count, columns) = GRID;
+        let first = all.iter().flat_map(|checked| checked.painted.iter().take(count));
+        Ok(Picture::grid(&first.cloned().collect::<Vec<_>>(), columns)?)
+    }
+}
+
+/// What turns captions into the tokens of a model, with the tokenizer in its directory.
+pub(super) fn own_encoder(model: &FlowModel, directory: &Path) -> Result<CaptionEncoder> {
+    let tokenizer = Arc::new(Tokenizer::load(directory)?);
+    let encoder = CaptionEncoder::new(tokenizer, model.config.text_length);
+    let (has, knows) = (encoder.vocab_size(), model.config.vocab_size);
+    match has <= knows {
+        true => Ok(encoder),
+        false => Err(Error::new(
+            format!("the tokenizer has {has} tokens and the model knows {knows}"),
+            "copy the tokenizer that belongs to the model",
+        )),
     }
 }
 

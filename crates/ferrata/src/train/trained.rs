@@ -2,19 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use ferrata_formats::huggingface::ModelDirectory;
 
 use super::config::{ComputeType, Config, Source, TextSection};
 use super::engine::Engine;
 use super::folder::{self, CONFIG};
-use super::{Corpus, Error, Result, StepPlan, engine, next_token};
+use super::{Corpus, Error, Result, StepPlan, next_token};
 use crate::data::{SequentialWindows, Tokenizer, Tokens};
-use crate::inspect::Inspection;
 use crate::models::Model;
 use crate::nn::Context;
-use crate::{DType, Device, Key, Tensor, compile};
+use crate::{DType, Key, Tensor};
 
 /// A model with its tokenizer, from a model directory, a checkpoint or the folder of a run.
 pub struct Trained {
@@ -198,15 +196,10 @@ impl Trained {
                 Engine::new(self.model.clone(), loss, next_token::STEP, &Config::default());
             return StepPlan::new(&engine, next_token::example(batch, sequence));
         }
-        let start = Instant::now();
-        let forward =
-            compile(|(model, ids): (Model, Tensor)| model.forward(&ids, &mut Context::eval()));
-        let argument = (self.model.clone(), Tensor::zeros([batch, sequence], DType::I64));
-        let planned = forward.planned(&argument, false)?;
-        let compile_time = start.elapsed();
-        let state_bytes = engine::bytes(&self.model);
-        let inspection = Inspection::new(planned, &Device::default())?;
-        Ok(StepPlan { inspection, compile_time, state_bytes })
+        let ids = Tensor::zeros([batch, sequence], DType::I64);
+        StepPlan::forward(&self.model, ids, |model: &Model, ids| {
+            model.forward(&ids, &mut Context::eval())
+        })
     }
 }
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use ferrata_formats::huggingface::ImageDirectory;
 
@@ -12,12 +11,11 @@ use super::classifier::{self, Validation, open_images, threads};
 use super::config::{Config, ImageSection, Source};
 use super::folder::{self, CONFIG};
 use super::scores::Scores;
-use super::{Error, Result, StepPlan, engine, preprocessing};
+use super::{Error, Result, StepPlan, preprocessing};
 use crate::data::images::{ImagesInOrder, Picture, Reader, Transforms};
-use crate::inspect::Inspection;
 use crate::models::ImageModel;
 use crate::nn::Context;
-use crate::{DType, Device, Tensor, compile};
+use crate::{DType, Tensor};
 
 /// An image classifier with what is done to pictures, from a model directory, a checkpoint or the
 /// folder of a run.
@@ -124,16 +122,11 @@ impl TrainedClassifier {
         if training {
             return classifier::step_plan(&self.model, batch, self.transforms.size);
         }
-        let start = Instant::now();
-        let forward = compile(|(model, images): (ImageModel, Tensor)| {
-            model.forward(&images, &mut Context::eval())
-        });
         let size = self.transforms.size;
         let images = Tensor::zeros([batch, 3, size, size], DType::F32);
-        let planned = forward.planned(&(self.model.clone(), images), false)?;
-        let compile_time = start.elapsed();
-        let inspection = Inspection::new(planned, &Device::default())?;
-        Ok(StepPlan { inspection, compile_time, state_bytes: engine::bytes(&self.model) })
+        StepPlan::forward(&self.model, images, |model: &ImageModel, images| {
+            model.forward(&images, &mut Context::eval())
+        })
     }
 
     /// Which images to evaluate on, and the seed of their split.

@@ -1,22 +1,17 @@
 //! A trained text-to-image model, opened for use.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
 
 use ferrata_formats::huggingface::FlowDirectory;
 
 use super::config::FlowSection;
-use super::painting::{Checked, Painting, check_size};
-use super::{Error, Result, StepPlan, engine, folder, painter, preprocessing};
-use crate::data::Tokenizer;
+use super::painting::{Checked, Painting, check_size, own_encoder};
+use super::{Error, Result, StepPlan, folder, painter, preprocessing};
 use crate::data::images::{CaptionEncoder, Picture, Transforms};
-use crate::data::scenes::Scene;
-use crate::inspect::Inspection;
 use crate::models::FlowModel;
 use crate::nn::Context;
-use crate::{DType, Device, Tensor, compile};
+use crate::{DType, Tensor};
 
 /// A text-to-image model with its tokenizer, from a model directory, a checkpoint or the folder of
 /// a run.
@@ -39,15 +34,7 @@ impl TrainedPainter {
         let directory = folder::model_directory(path)?;
         let Some(opened) = FlowDirectory::open(&directory)? else { return Ok(None) };
         let model = FlowModel::from_directory(&opened)?;
-        let tokenizer = Arc::new(Tokenizer::load(&directory)?);
-        let encoder = CaptionEncoder::new(tokenizer, model.config.text_length);
-        if encoder.vocab_size() > model.config.vocab_size {
-            let (has, knows) = (encoder.vocab_size(), model.config.vocab_size);
-            return Err(Error::new(
-                format!("the tokenizer has {has} tokens and the model knows {knows}"),
-                "copy the tokenizer that belongs to the model",
-            ));
-        }
+        let encoder = own_encoder(&model, &directory)?;
         let transforms = preprocessing::read(&directory)?;
         check_size(&model, transforms.size)?;
         Ok(Some(TrainedPainter { model, directory, encoder, transforms }))
@@ -72,19 +59,23 @@ impl TrainedPainter {
         self.painting(section).paint(&self.model, prompts, seed, stop)
     }
 
-    /// Paints these scenes from their captions and checks what they show; `None` once `stop` is
-    /// set.
+    /// Paints `count` scenes with one object and `count` with two from their captions, all with
+    /// pairs of words that no scene for training has, and checks what they show; `None` once
+    /// `stop` is set.
     ///
     /// # Errors
-    /// What the tokenizer or the program reports.
-    pub fn check(
+    /// No scenes; what the tokenizer or the program reports.
+    pub fn held_out(
         &self,
-        scenes: &[Scene],
+        count: usize,
         section: &FlowSection,
         seed: u64,
         stop: &AtomicBool,
-    ) -> Result<Option<Checked>> {
-        self.painting(section).accepted(&self.model, scenes, seed, stop)
+    ) -> Result<Option<[Checked; 2]>> {
+        if count == 0 {
+            return Err(Error::new("0 scenes say nothing about a model", "give at least 1"));
+        }
+        self.painting(section).held_out(&self.model, count, seed, stop)
     }
 
     /// Compiles one velocity, or the training step with AdamW, for `batch` pictures.
@@ -98,18 +89,13 @@ impl TrainedPainter {
         if training {
             return painter::step_plan(&self.model, batch);
         }
-        let start = Instant::now();
-        let forward = compile(|(model, [x, t, text]): (FlowModel, [Tensor; 3])| {
-            model.forward(&x, &t, &text, &mut Context::eval())
-        });
         let config = &self.model.config;
         let size = config.image_size;
         let x = Tensor::zeros([batch, config.channels, size, size], DType::F32);
         let t = Tensor::zeros([batch], DType::F32);
         let text = Tensor::zeros([batch, config.text_length], DType::I64);
-        let planned = forward.planned(&(self.model.clone(), [x, t, text]), false)?;
-        let compile_time = start.elapsed();
-        let inspection = Inspection::new(planned, &Device::default())?;
-        Ok(StepPlan { inspection, compile_time, state_bytes: engine::bytes(&self.model) })
+        StepPlan::forward(&self.model, [x, t, text], |model: &FlowModel, [x, t, text]| {
+            model.forward(&x, &t, &text, &mut Context::eval())
+        })
     }
 }
