@@ -79,6 +79,23 @@ pub fn refused(output: &Output, what: &str) -> String {
     line
 }
 
+/// Images are learned from to step 6 and, resumed with other workers, to step 12: the run must have
+/// the same bits as the one in the folder `whole`, which went there without a break.
+#[track_caller]
+pub fn resumes_as_whole(folder: &Path, train: &[&str]) {
+    let parts = [train, &["--out", "parts", "--set", "data.workers=3"]].concat();
+    succeed(folder, &[&parts[..], &["--set", "train.steps=6"]].concat());
+    succeed(folder, &[&parts[..], &["--resume", "--set", "train.steps=12"]].concat());
+    same_run(&folder.join("whole"), &folder.join("parts"));
+}
+
+/// Two runs must have the same losses and final weights.
+#[track_caller]
+pub fn same_run(whole: &Path, parts: &Path) {
+    assert_eq!(losses(whole), losses(parts));
+    assert!(weights(whole) == weights(parts), "the final weights differ");
+}
+
 /// Step, loss and gradient norm of every step of a run, exactly as written.
 pub fn losses(run: &Path) -> Vec<(u64, String, String)> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{ferrata, losses, refuse, scratch, succeed, weights};
+use crate::common::{ferrata, losses, refuse, resumes_as_whole, scratch, succeed};
 
 /// A recipe small enough for tests.
 const RECIPE: &str = "
@@ -66,13 +66,7 @@ fn a_folder_of_pictures_becomes_a_classifier() {
     let confusion = fs::read_to_string(folder.join("whole/confusion.csv")).unwrap();
     assert!(confusion.starts_with("\"class\",\"blue\",\"cyan\"") && confusion.lines().count() == 8);
 
-    // Interrupted and resumed, with other workers: the same to the last bit.
-    let parts = [&train[..], &["--out", "parts", "--set", "data.workers=3"]].concat();
-    succeed(&folder, &[&parts[..], &["--set", "train.steps=6"]].concat());
-    succeed(&folder, &[&parts[..], &["--resume", "--set", "train.steps=12"]].concat());
-    let (whole, parts) = (folder.join("whole"), folder.join("parts"));
-    assert_eq!(losses(&whole), losses(&parts));
-    assert!(weights(&whole) == weights(&parts), "the final weights differ");
+    resumes_as_whole(&folder, &train);
 
     let text = succeed(&folder, &["eval", "whole"]);
     assert!(text.contains("over 42 images") && text.contains("top5: "), "{text}");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{losses, refuse, scratch, succeed, weights};
+use crate::common::{refuse, resumes_as_whole, scratch, succeed, weights};
 
 /// A recipe small enough for tests.
 const RECIPE: &str = "
@@ -65,13 +65,7 @@ fn captioned_scenes_become_a_painter() {
     }
     assert_eq!(size(&folder.join("whole/held_out.png")), [4 * 17 - 1, 16]);
 
-    // Interrupted and resumed, with other workers: the same to the last bit.
-    let parts = [&train[..], &["--out", "parts", "--set", "data.workers=3"]].concat();
-    succeed(&folder, &[&parts[..], &["--set", "train.steps=6"]].concat());
-    succeed(&folder, &[&parts[..], &["--resume", "--set", "train.steps=12"]].concat());
-    let (whole, parts) = (folder.join("whole"), folder.join("parts"));
-    assert_eq!(losses(&whole), losses(&parts));
-    assert!(weights(&whole) == weights(&parts), "the final weights differ");
+    resumes_as_whole(&folder, &train);
 
     let paint = ["paint", "whole", "a red circle", "--steps", "2"];
     succeed(&folder, &[&paint[..], &["--out", "a.png"]].concat());

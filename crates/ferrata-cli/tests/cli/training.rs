@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use crate::common::{ferrata, losses, refuse, scratch, small_run, succeed, weights};
+use crate::common::{ferrata, losses, refuse, same_run, scratch, small_run, succeed, weights};
 
 #[test]
 fn a_run_and_what_comes_after_it() {
@@ -131,9 +131,7 @@ fn an_interrupt_saves_and_the_run_continues_bit_for_bit() {
     assert!(rest.iter().any(|line| line.contains("--out parts --resume")), "{rest:?}");
     // As the program says: without the configuration, which lies in the folder.
     succeed(&folder, &["train", "--out", "parts", "--resume"]);
-    let (whole, parts) = (folder.join("whole"), folder.join("parts"));
-    assert_eq!(losses(&whole), losses(&parts));
-    assert!(weights(&whole) == weights(&parts), "the final weights differ");
+    same_run(&folder.join("whole"), &folder.join("parts"));
 }
 
 #[test]

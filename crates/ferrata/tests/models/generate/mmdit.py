@@ -6,17 +6,12 @@ writes mmdit-tiny/: config.json, model.safetensors and golden.safetensors. It pr
 is off, from which the test's tolerances come.
 """
 
-import json
-import math
-import sys
-from pathlib import Path
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from velocity import record, waves
 
-BATCH, SIDE, COLOURS, LENGTH = 2, 8, 3, 5
+SIDE, COLOURS, LENGTH = 8, 3, 5
 CONFIG = {
     "model_type": "mmdit",
     "image_size": SIDE,
@@ -43,12 +38,6 @@ class Patches(nn.Module):
 
     def forward(self, x):
         return F.conv2d(x, self.weight, self.bias, stride=PATCH).flatten(2).mT
-
-
-def waves(x, width):
-    rates = torch.exp(torch.arange(width // 2, dtype=x.dtype) * (-math.log(10_000) / (width // 2)))
-    angles = x[:, None] * rates
-    return torch.cat([angles.cos(), angles.sin()], 1)
 
 
 class Condition(nn.Module):
@@ -121,41 +110,4 @@ class Mmdit(nn.Module):
         return F.fold(y.mT, (SIDE, SIDE), PATCH, stride=PATCH)
 
 
-def results(start, x, t, ids, target, dtype):
-    model = Mmdit().to(dtype)
-    model.load_state_dict(start)
-    velocity = model(x.to(dtype), t.to(dtype), ids)
-    F.mse_loss(velocity, target.to(dtype)).backward()
-    # Nobody sees the text after the last layer.
-    grads = {
-        f"grad/{name}": torch.zeros_like(p) if p.grad is None else p.grad
-        for name, p in model.named_parameters()
-    }
-    return {"velocity": velocity.detach(), **grads}
-
-
-def main():
-    folder = Path(sys.argv[1]) / "mmdit-tiny"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(7)
-    model = Mmdit()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Nothing is 0 or 1, so that every part counts.
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
-    start = model.state_dict()
-    x, target = torch.randn(2, BATCH, COLOURS, SIDE, SIDE)
-    t = torch.tensor([0.3125, 0.875])
-    ids = torch.randint(VOCABULARY, (BATCH, LENGTH))
-    exact = results(start, x, t, ids, target, torch.float64)
-    single = results(start, x, t, ids, target, torch.float32)
-    for name, value in exact.items():
-        print(name, (single[name] - value).abs().max().item(), value.abs().max().item())
-    golden = {k: v.float() if k.startswith("grad/") else v for k, v in exact.items()}
-    golden |= {"x": x, "t": t, "ids": ids, "target": target}
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    save_file(start, folder / "model.safetensors", {"format": "pt"})
-    save_file({k: v.contiguous() for k, v in golden.items()}, folder / "golden.safetensors")
-
-
-main()
+record("mmdit-tiny", Mmdit, CONFIG)

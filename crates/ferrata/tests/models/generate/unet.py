@@ -6,17 +6,12 @@ writes unet-tiny/: config.json, model.safetensors and golden.safetensors. It pri
 is off, from which the test's tolerances come.
 """
 
-import json
-import math
-import sys
-from pathlib import Path
-
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from velocity import record, waves
 
-BATCH, SIDE, COLOURS, LENGTH = 2, 8, 3, 5
+SIDE, COLOURS, LENGTH = 8, 3, 5
 CONFIG = {
     "model_type": "unet",
     "image_size": SIDE,
@@ -166,10 +161,7 @@ class UNet(nn.Module):
         for layer in encoder.layers:
             text = layer(text)
         text = encoder.final_layer_norm(text)
-        half = CHANNELS[0] // 2
-        rates = torch.exp(-math.log(10_000) / half * torch.arange(half, dtype=t.dtype))
-        angles = 1000 * t[:, None] * rates
-        time = self.time_embedding.linear_1(torch.cat([angles.cos(), angles.sin()], 1))
+        time = self.time_embedding.linear_1(waves(1000 * t, CHANNELS[0]))
         time = self.time_embedding.linear_2(F.silu(time))
 
         high, low = self.down_blocks
@@ -195,37 +187,4 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
-def results(start, x, t, ids, target, dtype):
-    model = UNet().to(dtype)
-    model.load_state_dict(start)
-    velocity = model(x.to(dtype), t.to(dtype), ids)
-    F.mse_loss(velocity, target.to(dtype)).backward()
-    grads = {f"grad/{name}": p.grad for name, p in model.named_parameters()}
-    return {"velocity": velocity.detach(), **grads}
-
-
-def main():
-    folder = Path(sys.argv[1]) / "unet-tiny"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(7)
-    model = UNet()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Nothing is 0 or 1, so that every part counts.
-            parameter.add_(torch.randn(parameter.shape) * 0.1)
-    start = model.state_dict()
-    x, target = torch.randn(2, BATCH, COLOURS, SIDE, SIDE)
-    t = torch.tensor([0.3125, 0.875])
-    ids = torch.randint(CONFIG["vocab_size"], (BATCH, LENGTH))
-    exact = results(start, x, t, ids, target, torch.float64)
-    single = results(start, x, t, ids, target, torch.float32)
-    for name, value in exact.items():
-        print(name, (single[name] - value).abs().max().item(), value.abs().max().item())
-    golden = {k: v.float() if k.startswith("grad/") else v for k, v in exact.items()}
-    golden |= {"x": x, "t": t, "ids": ids, "target": target}
-    (folder / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")
-    save_file(start, folder / "model.safetensors", {"format": "pt"})
-    save_file({k: v.contiguous() for k, v in golden.items()}, folder / "golden.safetensors")
-
-
-main()
+record("unet-tiny", UNet, CONFIG)
