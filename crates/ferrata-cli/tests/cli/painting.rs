@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{refuse, resumes_as_whole, scratch, succeed, weights};
+use crate::common::{refuse, resumes_as_whole, scratch, succeed};
 
 /// A recipe small enough for tests.
 const RECIPE: &str = "
@@ -134,6 +134,8 @@ fn wrong_input_is_refused() {
     assert!(message.contains("`flow.steps` is 0"), "{message}");
     let message = refuse(&folder, &["paint", "run", "a red circle", "--out", "no/such/a.png"]);
     assert!(message.contains("no/such"), "{message}");
+    let message = refuse(&folder, &["eval", "run", "--prompts", "0"]);
+    assert!(message.contains("0 scenes say nothing"), "{message}");
     let message = refuse(&folder, &["classify", "run", "a.png"]);
     assert!(message.contains("is no image classifier"), "{message}");
     let message = refuse(&folder, &["generate", "run"]);
