@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ferrata_formats::atomic;
@@ -135,10 +135,14 @@ fn kept(text: &str, step: u64) -> String {
 }
 
 fn failed(path: &Path, error: std::io::Error) -> Error {
-    Error::new(
-        format!("cannot write `{}`: {error}", path.display()),
-        "free disk space or check the permissions, then continue with --resume",
-    )
+    let path = path.display();
+    let cause = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            format!("no space left to write `{path}`")
+        }
+        _ => format!("cannot write `{path}`: {error}"),
+    };
+    Error::new(cause, "free disk space or check the permissions, then continue with --resume")
 }
 
 #[cfg(test)]
