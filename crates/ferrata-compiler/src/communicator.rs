@@ -1,0 +1,210 @@
+//! How the ranks of a run exchange data, whatever carries it.
+
+use ferrata_ir::primitive::ReduceKind;
+use ferrata_ir::{DType, Error, Result};
+use half::{bf16, f16};
+use std::fmt;
+use std::ops::Range;
+
+/// One rank's end of the lines between the ranks of a run.
+///
+/// A backend only has to [`exchange`](Communicator::exchange); everything else is made of it, with
+/// sums in the order of the group, so that they are the same bits on every rank, run and backend.
+/// One that has collectives of its own with the same promise may use them instead.
+///
+/// All members of a group make the same calls in the same order, one at a time.
+pub trait Communicator: Send + Sync + fmt::Debug {
+    /// This rank's number, below [`Communicator::size`].
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are.
+    fn size(&self) -> usize;
+
+    /// Sends `send[i]` to rank `group[i]` and fills `receive[i]` with what it sent here, for all `i`
+    /// at once. `group` has every member once and this rank among them; what it sends to itself is
+    /// copied. Empty parts are not waited for.
+    ///
+    /// # Errors
+    /// When a member is lost, or sends another number of bytes: names its rank.
+    fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()>;
+
+    /// Every member's `part`, one after the other in the order of the group, in `whole`; member `i`
+    /// gives `sizes[i]` bytes.
+    ///
+    /// # Errors
+    /// As [`Communicator::exchange`].
+    fn all_gather(
+        &self,
+        group: &[usize],
+        part: &[u8],
+        sizes: &[usize],
+        whole: &mut [u8],
+    ) -> Result<()> {
+        let send = vec![part; group.len()];
+        self.exchange(group, &send, &mut split_mut(whole, sizes))
+    }
+
+    /// The combination of all members' `whole`, of which member `i` gets the `sizes[i]` bytes that
+    /// follow those of the members before it. Half precision is summed in f32 and rounded once.
+    ///
+    /// # Errors
+    /// As [`Communicator::exchange`].
+    fn reduce_scatter(
+        &self,
+        group: &[usize],
+        kind: ReduceKind,
+        dtype: DType,
+        whole: &[u8],
+        sizes: &[usize],
+        part: &mut [u8],
+    ) -> Result<()> {
+        let mut received = vec![0; part.len() * group.len()];
+        let each = vec![part.len(); group.len()];
+        self.exchange(group, &split(whole, sizes), &mut split_mut(&mut received, &each))?;
+        combine(kind, dtype, &split(&received, &each), part)
+    }
+
+    /// Replaces every member's `data` by the combination of all.
+    ///
+    /// # Errors
+    /// As [`Communicator::exchange`].
+    fn all_reduce(
+        &self,
+        group: &[usize],
+        kind: ReduceKind,
+        dtype: DType,
+        data: &mut [u8],
+    ) -> Result<()> {
+        let sizes: Vec<usize> = (0..group.len())
+            .map(|i| chunk(data.len() / dtype.size(), group.len(), i).len() * dtype.size())
+            .collect();
+        let me = group.iter().position(|&rank| rank == self.rank());
+        let mut part = vec![0; me.map_or(0, |me| sizes[me])];
+        self.reduce_scatter(group, kind, dtype, data, &sizes, &mut part)?;
+        self.all_gather(group, &part, &sizes, data)
+    }
+}
+
+/// Part `i` of `count` nearly equal parts of `0..size`: how dimensions and buffers are cut.
+pub fn chunk(size: usize, count: usize, i: usize) -> Range<usize> {
+    size * i / count..size * (i + 1) / count
+}
+
+fn split<'a>(mut whole: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+    sizes.iter().map(|&size| whole.split_off(..size).unwrap_or_default()).collect()
+}
+
+fn split_mut<'a>(mut whole: &'a mut [u8], sizes: &[usize]) -> Vec<&'a mut [u8]> {
+    sizes.iter().map(|&size| whole.split_off_mut(..size).unwrap_or_default()).collect()
+}
+
+/// Elements that are combined at a time: their accumulators stay in the first cache.
+const BLOCK: usize = 1024;
+
+/// An element as it lies in memory, and as it is accumulated.
+trait Element: Copy {
+    type Sum: Copy;
+    const SIZE: usize;
+    fn read(bytes: &[u8]) -> Self::Sum;
+    fn write(sum: Self::Sum, bytes: &mut [u8]);
+}
+
+macro_rules! element {
+    ($($ty:ty as $sum:ty: $read:expr, $write:expr;)*) => {
+        $(impl Element for $ty {
+            type Sum = $sum;
+            const SIZE: usize = size_of::<$ty>();
+
+            fn read(bytes: &[u8]) -> $sum {
+                $read(<$ty>::from_le_bytes(bytes.try_into().expect("one element")))
+            }
+
+            fn write(sum: $sum, bytes: &mut [u8]) {
+                let element: $ty = $write(sum);
+                bytes.copy_from_slice(&element.to_le_bytes());
+            }
+        })*
+    };
+}
+
+element! {
+    f64 as f64: |x| x, |x| x;
+    f32 as f32: |x| x, |x| x;
+    f16 as f32: f16::to_f32, f16::from_f32;
+    bf16 as f32: bf16::to_f32, bf16::from_f32;
+    i64 as i64: |x| x, |x| x;
+    i32 as i32: |x| x, |x| x;
+    i16 as i16: |x| x, |x| x;
+    i8 as i8: |x| x, |x| x;
+    u8 as u8: |x| x, |x| x;
+    u32 as u32: |x| x, |x| x;
+}
+
+fn combine_with<T: Element>(parts: &[&[u8]], out: &mut [u8], f: impl Fn(T::Sum, T::Sum) -> T::Sum) {
+    let Some((first, rest)) = parts.split_first() else { return };
+    let mut sums = Vec::with_capacity(BLOCK);
+    for (block, out) in out.chunks_mut(BLOCK * T::SIZE).enumerate() {
+        let start = block * BLOCK * T::SIZE;
+        let elements = |part: &&[u8]| start..(start + out.len()).min(part.len());
+        sums.clear();
+        sums.extend(first[elements(first)].chunks_exact(T::SIZE).map(T::read));
+        for part in rest {
+            let next = part[elements(part)].chunks_exact(T::SIZE).map(T::read);
+            sums.iter_mut().zip(next).for_each(|(sum, x)| *sum = f(*sum, x));
+        }
+        out.chunks_exact_mut(T::SIZE).zip(&sums).for_each(|(out, sum)| T::write(*sum, out));
+    }
+}
+
+/// The elementwise combination of `parts`, all as long as `out`, in their order.
+///
+/// # Errors
+/// When values of this dtype cannot be combined so.
+pub fn combine(kind: ReduceKind, dtype: DType, parts: &[&[u8]], out: &mut [u8]) -> Result<()> {
+    kind.accepts(dtype)?;
+    macro_rules! float {
+        ($ty:ty) => {
+            match kind {
+                ReduceKind::Sum => combine_with::<$ty>(parts, out, |x, y| x + y),
+                ReduceKind::Product => combine_with::<$ty>(parts, out, |x, y| x * y),
+                // NaN wins, as in every reduction.
+                ReduceKind::Max => {
+                    combine_with::<$ty>(parts, out, |x, y| if x.is_nan() || x > y { x } else { y })
+                }
+                ReduceKind::Min => {
+                    combine_with::<$ty>(parts, out, |x, y| if x.is_nan() || x < y { x } else { y })
+                }
+                ReduceKind::And | ReduceKind::Or => return Err(no_bits(dtype)),
+            }
+        };
+    }
+    macro_rules! int {
+        ($ty:ty) => {
+            match kind {
+                ReduceKind::Sum => combine_with::<$ty>(parts, out, |x, y| x.wrapping_add(y)),
+                ReduceKind::Product => combine_with::<$ty>(parts, out, |x, y| x.wrapping_mul(y)),
+                ReduceKind::Max => combine_with::<$ty>(parts, out, |x, y| x.max(y)),
+                ReduceKind::Min => combine_with::<$ty>(parts, out, |x, y| x.min(y)),
+                ReduceKind::And => combine_with::<$ty>(parts, out, |x, y| x & y),
+                ReduceKind::Or => combine_with::<$ty>(parts, out, |x, y| x | y),
+            }
+        };
+    }
+    match dtype {
+        DType::F64 => float!(f64),
+        DType::F32 => float!(f32),
+        DType::F16 => float!(f16),
+        DType::BF16 => float!(bf16),
+        DType::I64 => int!(i64),
+        DType::I32 => int!(i32),
+        DType::I16 => int!(i16),
+        DType::I8 => int!(i8),
+        DType::U8 | DType::Bool => int!(u8),
+        DType::U32 => int!(u32),
+    }
+    Ok(())
+}
+
+fn no_bits(dtype: DType) -> Error {
+    Error::new(format!("{dtype} has no bits to combine"))
+}
