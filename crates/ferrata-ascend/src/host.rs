@@ -1,0 +1,107 @@
+//! What the host does with values of a device: primitives that have no kernel, and the look for
+//! numbers that are none.
+
+use ferrata_compiler::Kernel;
+use ferrata_compiler::kernel::{Instruction, View};
+use ferrata_ir::{
+    Error, Evaluator, Literal, Precision, Primitive, Result, Scalar, Type, row_major_strides,
+};
+
+/// Byte offsets of a view's elements, row-major.
+fn positions(view: &View) -> impl Iterator<Item = usize> + '_ {
+    let steps = row_major_strides(&view.shape);
+    let size = view.dtype.size();
+    (0..view.shape.iter().product()).map(move |i: usize| {
+        let index = steps.iter().zip(&view.shape).map(|(step, n)| i / step % n);
+        let at = index.zip(&view.strides).map(|(i, s)| i as isize * s).sum::<isize>();
+        (view.offset as isize + at) as usize * size
+    })
+}
+
+/// The elements of a view on an operand's bytes.
+///
+/// # Errors
+/// When the view leaves them.
+pub(crate) fn read(view: &View, bytes: &[u8]) -> Result<Literal> {
+    let size = view.dtype.size();
+    let mut dense = Vec::with_capacity(view.shape.iter().product::<usize>() * size);
+    for at in positions(view) {
+        let element = bytes.get(at..at + size);
+        dense.extend(element.ok_or("a kernel of the plan leaves its memory")?);
+    }
+    Literal::from_bytes(Type::new(view.dtype, view.shape.clone()), &dense)
+}
+
+/// Writes the elements of a view on an operand's bytes.
+///
+/// # Errors
+/// When the view leaves them.
+pub(crate) fn write(view: &View, bytes: &mut [u8], value: &Literal) -> Result<()> {
+    let size = view.dtype.size();
+    let dense = value.to_bytes();
+    for (at, element) in positions(view).zip(dense.chunks(size)) {
+        let place = bytes.get_mut(at..at + size);
+        place.ok_or("a kernel of the plan leaves its memory")?.copy_from_slice(element);
+    }
+    Ok(())
+}
+
+/// Results of a primitive, by the reference evaluator.
+///
+/// # Errors
+/// When the primitive has no meaning for these operands.
+pub(crate) fn evaluate(
+    op: &Primitive,
+    inputs: &[Literal],
+    outputs: &[View],
+) -> Result<Vec<Literal>> {
+    let types: Vec<Type> = outputs.iter().map(|v| Type::new(v.dtype, v.shape.clone())).collect();
+    let (inputs, types): (Vec<_>, Vec<_>) = (inputs.iter().collect(), types.iter().collect());
+    let results = op.rules().evaluate(&Evaluator::new(Precision::Typed), &inputs, &types)?;
+    Ok(results.into_iter().map(Literal::rounded).collect())
+}
+
+/// Whether there are NaNs and infinities among some values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Specials {
+    nan: bool,
+    infinity: bool,
+}
+
+impl Specials {
+    /// What is among these values.
+    pub fn among<'a>(values: impl IntoIterator<Item = &'a Literal>) -> Specials {
+        let mut found = Specials::default();
+        for value in values {
+            for i in 0..value.ty.elements() {
+                if let Scalar::Float(x) = value.get(i) {
+                    found.nan |= x.is_nan();
+                    found.infinity |= x.is_infinite();
+                }
+            }
+        }
+        found
+    }
+
+    /// Checks what a kernel has written, given what it had read.
+    ///
+    /// # Errors
+    /// Says what the kernel has made of what.
+    pub fn check(self, kernel: &Kernel, made: Specials) -> Result<()> {
+        let infinite = |i: &Instruction| match i {
+            Instruction::Constant { value: Scalar::Float(x), .. } => x.is_infinite(),
+            _ => false,
+        };
+        // A constant may be infinite, as masks are.
+        let of_infinities = self.infinity || kernel.body().iter().any(infinite);
+        match (made.nan, made.infinity) {
+            _ if self.nan => Ok(()),
+            (true, _) if self.infinity => Err(Error::new("makes NaN of infinities")),
+            (true, _) => Err(Error::new("makes NaN of finite numbers")),
+            (false, true) if !of_infinities => {
+                Err(Error::new("makes infinities of finite numbers"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

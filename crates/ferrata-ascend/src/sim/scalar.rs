@@ -1,0 +1,153 @@
+//! Arithmetic of the scalar unit.
+
+use super::number;
+use super::syntax::Kind;
+use ferrata_ir::{Error, Result};
+
+/// A value of the scalar unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scalar {
+    Int(i64),
+    Float(f64),
+}
+
+impl Scalar {
+    pub fn int(self) -> i64 {
+        match self {
+            Scalar::Int(x) => x,
+            Scalar::Float(x) => x as i64,
+        }
+    }
+
+    pub fn float(self) -> f64 {
+        match self {
+            Scalar::Int(x) => x as f64,
+            Scalar::Float(x) => x,
+        }
+    }
+
+    /// From the bits of an element.
+    pub fn of(bits: u64, kind: Kind) -> Scalar {
+        if kind.is_float() {
+            Scalar::Float(number::decode(bits, kind))
+        } else {
+            Scalar::Int(number::integer(bits, kind))
+        }
+    }
+
+    /// The bits of an element.
+    pub fn bits(self, kind: Kind) -> u64 {
+        match self {
+            Scalar::Int(x) => x as u64,
+            Scalar::Float(x) => number::encode(x, kind),
+        }
+    }
+}
+
+/// Applies `arith.NAME`.
+///
+/// # Errors
+/// For operations that are not known.
+pub(crate) fn apply(
+    name: &str,
+    args: &[Scalar],
+    from: Option<Kind>,
+    to: Option<Kind>,
+) -> Result<Scalar> {
+    let unknown = || Error::new(format!("unknown operation `arith.{name}`"));
+    let (from, to) = (from.ok_or_else(unknown)?, to.ok_or_else(unknown)?);
+    let x = *args.first().ok_or_else(unknown)?;
+    let y = args.get(1).copied().unwrap_or(x);
+    if let Some(predicate) = name.strip_prefix("cmpi ") {
+        return compare_int(predicate, x.int(), y.int(), from).map(|t| Scalar::Int(t.into()));
+    }
+    if from.is_float() && to.is_float() {
+        let (x, y) = (x.float(), y.float());
+        let result = match name {
+            "addf" => x + y,
+            "subf" => x - y,
+            "mulf" => x * y,
+            "divf" => x / y,
+            "negf" => -x,
+            "maximumf" if x.is_nan() || y.is_nan() => f64::NAN,
+            "minimumf" if x.is_nan() || y.is_nan() => f64::NAN,
+            "maximumf" => x.max(y),
+            "minimumf" => x.min(y),
+            "extf" | "truncf" => x,
+            _ => return Err(unknown()),
+        };
+        return Ok(Scalar::Float(number::decode(number::encode(result, to), to)));
+    }
+    if name == "bitcast" {
+        return Ok(Scalar::of(x.bits(from), to));
+    }
+    if to.is_float() {
+        return match name {
+            "sitofp" => Ok(Scalar::Float(number::decode(number::encode(x.int() as f64, to), to))),
+            _ => Err(unknown()),
+        };
+    }
+    if from.is_float() {
+        return match name {
+            "fptosi" => Ok(wrapped(x.float() as i64, to)),
+            _ => Err(unknown()),
+        };
+    }
+    let (a, b) = (x.int(), y.int());
+    let bits = from.bits() as u32;
+    let mask = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
+    let (ua, ub) = (a as u64 & mask, b as u64 & mask);
+    Ok(wrapped(
+        match name {
+            "addi" => a.wrapping_add(b),
+            "subi" => a.wrapping_sub(b),
+            "muli" => a.wrapping_mul(b),
+            "divsi" | "divui" | "remsi" | "remui" | "ceildivsi" | "floordivsi" if b == 0 => {
+                return Err(Error::new("division by 0"));
+            }
+            "divsi" => a.wrapping_div(b),
+            "remsi" => a.wrapping_rem(b),
+            "divui" => (ua / ub) as i64,
+            "remui" => (ua % ub) as i64,
+            "ceildivsi" => -(-a).div_euclid(b),
+            "floordivsi" => a.div_euclid(b),
+            "andi" => a & b,
+            "ori" => a | b,
+            "xori" => a ^ b,
+            "shli" => a.checked_shl(b as u32).unwrap_or(0),
+            "shrsi" => a >> b.clamp(0, 63),
+            "shrui" => ua.checked_shr(b as u32).unwrap_or(0) as i64,
+            "maxsi" => a.max(b),
+            "minsi" => a.min(b),
+            "extui" => ua as i64,
+            "extsi" | "trunci" | "index_cast" => a,
+            "index_castui" => ua as i64,
+            _ => return Err(unknown()),
+        },
+        to,
+    ))
+}
+
+/// A truth value is 0 or 1; other integers wrap.
+fn wrapped(x: i64, to: Kind) -> Scalar {
+    Scalar::Int(number::integer(x as u64, to))
+}
+
+fn compare_int(predicate: &str, a: i64, b: i64, kind: Kind) -> Result<bool> {
+    let bits = kind.bits() as u32;
+    let mask = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
+    let (ua, ub) = (a as u64 & mask, b as u64 & mask);
+    Ok(match predicate {
+        "eq" => a == b,
+        "ne" => a != b,
+        "slt" => a < b,
+        "sle" => a <= b,
+        "sgt" => a > b,
+        "sge" => a >= b,
+        "ult" => ua < ub,
+        "ule" => ua <= ub,
+        "ugt" => ua > ub,
+        "uge" => ua >= ub,
+        _ => return Err(Error::new(format!("unknown comparison `{predicate}`"))),
+    })
+}
