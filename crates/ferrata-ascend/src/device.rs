@@ -81,7 +81,7 @@ impl AscendSimulator {
         vec![
             ("loop, gather, scatter", cores("vector cores")),
             ("contract", cores("cube cores, then vector cores")),
-            ("other primitives", "the host, by the reference evaluator".into()),
+            ("other primitives, loops in f64", "the host, by their meaning".into()),
         ]
     }
 }
@@ -95,8 +95,8 @@ impl Device for AscendSimulator {
         format!("ascend-sim {} {}", self.machine.target.name, env!("CARGO_PKG_VERSION"))
     }
 
-    /// F64 is supported for single numbers, such as the rates of an optimiser, which are rounded to
-    /// f32 where they are read; u32 for what the host computes. Kernels say so where that ends.
+    /// F64 and u32 are computed by the host, but for single numbers of f64 among others, such as the
+    /// rates of an optimiser, which are rounded to f32 where they are read.
     fn supports(&self, dtype: DType) -> bool {
         !matches!(dtype, DType::I16 | DType::I8 | DType::U8)
     }

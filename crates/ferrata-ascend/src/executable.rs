@@ -10,7 +10,6 @@ use ferrata_compiler::kernel::View;
 use ferrata_compiler::plan::{Place, Step};
 use ferrata_compiler::watch::{Activity, Event};
 use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
-use ferrata_ir::primitive::Primitive;
 use ferrata_ir::{Error, Literal, Origin, Result};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -31,15 +30,13 @@ enum Prepared {
         launches: Vec<(Launch, Program)>,
         workspaces: Vec<usize>,
     },
-    /// A primitive that the host computes.
+    /// Computed by the host.
     Host,
 }
 
 impl Prepared {
     fn new(kernel: &Kernel, target: &Target, compiler: &Compiler) -> Result<Prepared> {
-        if let Kernel::Primitive { op, .. } = kernel
-            && !matches!(op, Primitive::Gather(_) | Primitive::Scatter(_))
-        {
+        if host::runs(kernel) {
             return Ok(Prepared::Host);
         }
         let (launches, workspaces) = compile(kernel, target, compiler)?;
@@ -233,7 +230,7 @@ impl Run<'_> {
 
     fn kernel(&mut self, number: usize, operands: &[Place]) -> Result<()> {
         let program = self.program;
-        let kernel = &*program.plan.kernels[number];
+        let kernel = &program.plan.kernels[number];
         let before = match self.finite {
             true => Some(Specials::among(&self.read(&kernel.reads(), operands)?)),
             false => None,
@@ -273,9 +270,18 @@ impl Run<'_> {
         done
     }
 
-    fn host(&mut self, kernel: &Kernel, operands: &[Place]) -> Result<()> {
-        let Kernel::Primitive { op, inputs, outputs } = kernel else {
-            return Err(Error::new("the host computes primitives only"));
+    fn host(&mut self, kernel: &Arc<Kernel>, operands: &[Place]) -> Result<()> {
+        let Kernel::Primitive { op, inputs, outputs } = &**kernel else {
+            let places: Vec<(usize, usize)> = operands.iter().map(|p| self.program.at(p)).collect();
+            let bytes = |&(buffer, at): &(usize, usize)| self.memory[buffer][at..].to_vec();
+            let mut copies: Vec<Vec<u8>> = places.iter().map(bytes).collect();
+            host::interpret(kernel, &mut copies)?;
+            for view in kernel.writes() {
+                let (buffer, at) = places[view.operand];
+                let value = host::read(&view, &copies[view.operand])?;
+                host::write(&view, &mut self.memory[buffer][at..], &value)?;
+            }
+            return Ok(());
         };
         let results = host::evaluate(op, &self.read(inputs, operands)?, outputs)?;
         for (view, result) in outputs.iter().zip(&results) {

@@ -1,11 +1,14 @@
-//! What the host does with values of a device: primitives that have no kernel, and the look for
-//! numbers that are none.
+//! What the host does with values of a device: primitives that have no kernel, loop nests in f64,
+//! which the cores do not have, and the look for numbers that are none.
 
-use ferrata_compiler::Kernel;
-use ferrata_compiler::kernel::{Instruction, View};
+use ferrata_compiler::kernel::{Access, Instruction, Loop, View};
+use ferrata_compiler::plan::{Place, Step};
+use ferrata_compiler::{Kernel, Plan};
 use ferrata_ir::{
-    Error, Evaluator, Literal, Precision, Primitive, Result, Scalar, Type, row_major_strides,
+    DType, Error, Evaluator, Literal, Origin, Precision, Primitive, Result, Scalar, Type,
+    row_major_strides,
 };
+use std::sync::Arc;
 
 /// Byte offsets of a view's elements, row-major.
 fn positions(view: &View) -> impl Iterator<Item = usize> + '_ {
@@ -59,6 +62,61 @@ pub(crate) fn evaluate(
     let (inputs, types): (Vec<_>, Vec<_>) = (inputs.iter().collect(), types.iter().collect());
     let results = op.rules().evaluate(&Evaluator::new(Precision::Typed), &inputs, &types)?;
     Ok(results.into_iter().map(Literal::rounded).collect())
+}
+
+/// Whether a kernel belongs to the host: the cores know loop nests, products, gather and scatter,
+/// and of f64 single numbers alone.
+pub(crate) fn runs(kernel: &Kernel) -> bool {
+    match kernel {
+        Kernel::Loop(nest) => varies_in_f64(nest),
+        Kernel::Primitive { op, .. } => !matches!(op, Primitive::Gather(_) | Primitive::Scatter(_)),
+        _ => false,
+    }
+}
+
+/// Whether a nest computes more than single numbers in f64, or leaves such a number in memory.
+fn varies_in_f64(nest: &Loop) -> bool {
+    let moves = |a: &Access| a.strides.iter().any(|&s| s != 0);
+    let wide = |d: DType| d == DType::F64;
+    let mut varies: Vec<bool> = Vec::new();
+    let mut found = nest.stores.iter().any(|s| wide(s.access.dtype));
+    for x in &nest.body {
+        let (is, dtype) = match x {
+            Instruction::Load(i) => (moves(&nest.loads[*i]), nest.loads[*i].dtype),
+            Instruction::Product => (true, DType::F32),
+            Instruction::Constant { dtype, .. } => (false, *dtype),
+            Instruction::Index { dtype, .. } => (true, *dtype),
+            Instruction::Apply { dtype, args, .. } => (args.iter().any(|&a| varies[a]), *dtype),
+            Instruction::Cast { to, arg, .. } => (varies[*arg], *to),
+            Instruction::ReduceColumns { dtype, .. } => (true, *dtype),
+        };
+        found |= is && wide(dtype);
+        varies.push(is);
+    }
+    found
+}
+
+/// Runs a kernel on its operands by the interpreter of the kernel language.
+///
+/// # Errors
+/// When the kernel has no meaning for these operands.
+pub(crate) fn interpret(kernel: &Arc<Kernel>, operands: &mut [Vec<u8>]) -> Result<()> {
+    let literal = |bytes: &Vec<u8>| Literal::from_bytes(Type::new(DType::U8, [bytes.len()]), bytes);
+    let inputs = operands.iter().map(literal).collect::<Result<Vec<_>>>()?;
+    let types: Vec<Type> = inputs.iter().map(|x| x.ty.clone()).collect();
+    let places = (0..inputs.len()).map(|index| Place::Input { index, offset: 0 }).collect();
+    let plan = Plan {
+        inputs: types.clone(),
+        results: types,
+        takes: (0..inputs.len()).map(Some).collect(),
+        kernels: vec![Arc::clone(kernel)],
+        steps: vec![Step::Run { kernel: 0, operands: places, origin: Origin::default() }],
+        arena: 0,
+        constants: Vec::new(),
+    };
+    let results = ferrata_compiler::testing::interpret(&plan, &inputs.iter().collect::<Vec<_>>())?;
+    operands.iter_mut().zip(results).for_each(|(bytes, result)| *bytes = result.to_bytes());
+    Ok(())
 }
 
 /// Whether there are NaNs and infinities among some values.

@@ -95,7 +95,9 @@ pub(crate) fn tiles(nest: &Loop, target: &Target, halvings: u32, row: bool) -> T
         });
     }
     let unit = |l: usize| accesses(nest).filter(|a| a.strides[l] == 1).count();
-    let long = |l: &usize| counts[*l] > 1;
+    // A tile never runs backwards.
+    let forward = |l: usize| accesses(nest).all(|a| a.strides[l] >= 0);
+    let long = |l: &usize| counts[*l] > 1 && forward(*l);
     let column = if row {
         (nest.rows.len()..counts.len()).find(long)
     } else {

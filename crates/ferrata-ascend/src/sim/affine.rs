@@ -41,9 +41,10 @@ impl Map {
         Ok(Map { results })
     }
 
-    /// The smallest result; most maps have one.
-    pub fn least(&self, args: &[i64]) -> i64 {
-        self.results.iter().map(|r| r.evaluate(args)).min().unwrap_or(0)
+    /// The largest or the smallest result; most maps have one.
+    pub fn extreme(&self, args: &[i64], largest: bool) -> i64 {
+        let results = self.results.iter().map(|r| r.evaluate(args));
+        if largest { results.max() } else { results.min() }.unwrap_or(0)
     }
 }
 
@@ -142,9 +143,10 @@ mod tests {
     #[test]
     fn maps_are_evaluated() {
         let map = Map::parse("()[s0, s1] -> (s0 * -64 + 100, (s1 + 15) floordiv 16)").unwrap();
-        assert_eq!(map.least(&[0, 1000]), 63);
-        assert_eq!(map.least(&[1, 1000]), 36);
+        assert_eq!(map.extreme(&[0, 1000], false), 63);
+        assert_eq!(map.extreme(&[1, 1000], false), 36);
+        assert_eq!(map.extreme(&[1, 1000], true), 63);
         let map = Map::parse("(d0)[s0] -> (-d0 + s0 mod 7)").unwrap();
-        assert_eq!(map.least(&[3, 15]), -2);
+        assert_eq!(map.extreme(&[3, 15], false), -2);
     }
 }

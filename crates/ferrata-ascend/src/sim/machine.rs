@@ -196,10 +196,10 @@ impl<'a> Machine<'a> {
             Operation::Arithmetic { result, name, args, from, to } => {
                 self.arithmetic(*result, name, args, *from, *to)?;
             }
-            Operation::Affine { result, map, args } => {
+            Operation::Affine { result, map, args, largest } => {
                 let args = args.iter().map(|&a| Ok(self.number(a)?.int()));
                 let args = args.collect::<Result<Vec<i64>>>()?;
-                self.set_int(*result, self.maps[*map].least(&args));
+                self.set_int(*result, self.maps[*map].extreme(&args, *largest));
             }
             Operation::Set { from, to, event } => {
                 let event = self.operand(*event)?;

@@ -44,7 +44,7 @@ impl Scalar {
     }
 }
 
-/// Applies `arith.NAME`.
+/// Applies `arith.NAME`, or a square root.
 ///
 /// # Errors
 /// For operations that are not known.
@@ -54,7 +54,7 @@ pub(crate) fn apply(
     from: Option<Kind>,
     to: Option<Kind>,
 ) -> Result<Scalar> {
-    let unknown = || Error::new(format!("unknown operation `arith.{name}`"));
+    let unknown = || Error::new(format!("unknown scalar operation `{name}`"));
     let (from, to) = (from.ok_or_else(unknown)?, to.ok_or_else(unknown)?);
     let x = *args.first().ok_or_else(unknown)?;
     let y = args.get(1).copied().unwrap_or(x);
@@ -69,6 +69,7 @@ pub(crate) fn apply(
             "mulf" => x * y,
             "divf" => x / y,
             "negf" => -x,
+            "sqrt" => x.sqrt(),
             "maximumf" if x.is_nan() || y.is_nan() => f64::NAN,
             "minimumf" if x.is_nan() || y.is_nan() => f64::NAN,
             "maximumf" => x.max(y),

@@ -142,6 +142,7 @@ pub(crate) enum Operation {
         result: Slot,
         map: usize,
         args: Vec<Slot>,
+        largest: bool,
     },
     Pointer {
         result: Slot,
@@ -417,12 +418,13 @@ impl Parser {
                 Operation::Yield { values: self.slots(values) }
             }
             "return" | "hivm.hir.set_mask_norm" | "hivm.hir.set_ctrl" => Operation::Nothing,
-            "affine.apply" | "affine.min" => {
+            "affine.apply" | "affine.min" | "affine.max" => {
                 let (map, args) = rest.split_once(['(', '[']).unwrap_or((rest, ""));
                 let map = map.trim().trim_start_matches('#');
                 let map = *self.maps.get(map).ok_or_else(|| Error::new(format!("no map {map}")))?;
                 let args = args.replace([')', ']'], ",").replace(['(', '['], "");
-                Operation::Affine { result: result()?, map, args: self.slots(&clean(&args)) }
+                let args = self.slots(&clean(&args));
+                Operation::Affine { result: result()?, map, args, largest: name == "affine.max" }
             }
             "hivm.hir.pointer_cast" => {
                 let array = array(rest.split_once(" : ").ok_or("no type")?.1)?;
@@ -465,6 +467,7 @@ impl Parser {
                 Operation::Call { name, args: self.slots(behind(&rest[open..]).0) }
             }
             _ if name.starts_with("memref.") => return self.view(name, rest, &results),
+            "math.sqrt" => return self.arithmetic("sqrt", rest, result()?),
             _ if name.starts_with("arith.") => return self.arithmetic(&name[6..], rest, result()?),
             _ => return Err(Error::new(format!("unknown operation `{name}`"))),
         })

@@ -103,3 +103,30 @@ fn products() {
         vec![b.logistic(y)]
     });
 }
+
+#[test]
+fn gathers_and_scatters() {
+    use ferrata_ir::primitive::index::{BadIndex, ScatterKind};
+    use ferrata_ir::primitive::{Gather, Primitive, Scatter};
+    let one = |op: Primitive, types: &[Type], what: &str| {
+        case(types, 2.0, 8.0, what, |b, x| b.emit(op, x));
+    };
+    for bad in [BadIndex::Clip, BadIndex::Drop] {
+        for dtype in [DType::F32, DType::BF16, DType::I64, DType::Bool] {
+            let gather = Gather { batch: 0, indexed: 1, bad };
+            let types = [ty(dtype, &[9, 20]), ty(DType::I64, &[13, 1])];
+            one(gather.into(), &types, "rows");
+            let gather = Gather { batch: 1, indexed: 2, bad };
+            let types = [ty(dtype, &[2, 3, 4, 5]), ty(DType::I32, &[2, 6, 2])];
+            one(gather.into(), &types, "batched");
+        }
+        for kind in [ScatterKind::Set, ScatterKind::Add, ScatterKind::Max, ScatterKind::Min] {
+            let scatter = Scatter { batch: 0, indexed: 1, kind, bad };
+            let types = [f32s(&[9, 5000]), ty(DType::I64, &[13, 1]), f32s(&[13, 5000])];
+            one(scatter.clone().into(), &types, "rows");
+            let scatter = Scatter { batch: 1, ..scatter };
+            let types = [f32s(&[2, 5, 3]), ty(DType::I32, &[2, 7, 1]), f32s(&[2, 7, 3])];
+            one(scatter.into(), &types, "batched");
+        }
+    }
+}

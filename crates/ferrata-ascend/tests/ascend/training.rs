@@ -1,0 +1,83 @@
+//! A tiny GPT and a tiny Llama learn on the simulator as they do on the CPU.
+
+use crate::support::device;
+use ferrata::models::{Model, ModelConfig};
+use ferrata::nn::Context;
+use ferrata::optim::{Adam, Optimizer, Schedule, clip_by_norm};
+use ferrata::{DType, Device, Key, Tensor, compile, tree, value_and_grad};
+use std::path::Path;
+
+const GPT: &str = r#"{"model_type": "gpt2", "vocab_size": 24, "n_positions": 16, "n_embd": 32,
+    "n_layer": 2, "n_head": 4, "embd_pdrop": 0, "attn_pdrop": 0, "resid_pdrop": 0}"#;
+const LLAMA: &str = r#"{"model_type": "llama", "vocab_size": 24, "max_position_embeddings": 16,
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "tie_word_embeddings": false}"#;
+
+/// Losses of so many steps on a device; products in `dtype`.
+fn losses(config: &str, device: &Device, dtype: DType, steps: u64) -> Vec<f32> {
+    let config = ModelConfig::from_json(config.as_bytes(), Path::new("config.json")).unwrap();
+    let windows = |shift: i64| {
+        let token = |row: i64, at: i64| (row * 5 + at + shift).pow(2) % 23;
+        let row = |r: i64| (0..16).map(|at| token(r, at)).collect::<Vec<i64>>();
+        Tensor::from((0..2).map(row).collect::<Vec<_>>()).to_device(device)
+    };
+    let optimizer = Optimizer::new(Adam { decoupled: true, ..Adam::default() }).weight_decay(0.01);
+    let schedule = Schedule::constant(1e-2);
+    let model = Model::new(&config, &Key::new(1)).unwrap();
+    let state = optimizer.init(&model);
+    let mut model = tree::map(&model, |t| t.to_device(device));
+    let mut state = tree::map(&state, |t| t.to_device(device));
+    let step = compile(move |(model, state, ids, targets, rates)| {
+        let loss = |model: &Model| {
+            model.loss(&ids, &targets, &mut Context::train(Key::new(0)).with_compute(dtype))
+        };
+        let (loss, gradient) = value_and_grad(loss)(&model);
+        let (gradient, _norm) = clip_by_norm(&gradient, 1.0);
+        let (model, state) = optimizer.update(&model, &gradient, &state, &rates);
+        (model, state, loss)
+    });
+    let optimizer = Optimizer::new(Adam { decoupled: true, ..Adam::default() }).weight_decay(0.01);
+    let mut losses = Vec::new();
+    for i in 0..steps {
+        let rates = tree::map(&optimizer.rates(i, schedule.at(i)), |t| t.to_device(device));
+        let loss: Tensor;
+        (model, state, loss) = step.call((model, state, windows(0), windows(1), rates)).unwrap();
+        losses.push(loss.item::<f32>().unwrap());
+    }
+    losses
+}
+
+/// Losses on the simulator are those on the CPU, to within `tolerance` of the first.
+fn same(config: &str, dtype: DType, tolerance: f32) {
+    let Some(simulator) = device() else { return };
+    let simulator = Device::from_backend(simulator.clone());
+    let want = losses(config, &Device::cpu(), dtype, 20);
+    let got = losses(config, &simulator, dtype, 20);
+    assert!(want[19] < 0.8 * want[0], "{want:?}");
+    let first = want[0];
+    for (step, (got, want)) in got.iter().zip(&want).enumerate() {
+        let off = (got - want).abs() / first;
+        assert!(off <= tolerance, "step {step} of {dtype}: {got}, not {want}");
+    }
+}
+
+#[test]
+fn gpt_in_f32() {
+    same(GPT, DType::F32, 1e-4);
+}
+
+#[test]
+fn gpt_in_bf16() {
+    same(GPT, DType::BF16, 2e-2);
+}
+
+#[test]
+fn gpt_in_f16() {
+    same(GPT, DType::F16, 5e-3);
+}
+
+#[test]
+fn llama_in_f32() {
+    same(LLAMA, DType::F32, 1e-4);
+}
