@@ -25,14 +25,12 @@
 //! | `cost` | operations and bytes of kernels and plans |
 //! | `plan` | a schedule of kernels over statically planned memory |
 //! | `device` | the interface of devices: buffers, executables |
-//! | `communicator` | how the ranks of a run exchange data |
 //! | `watch` | what a watched device tells of its runs; the limits of its machine |
 //! | `reference` | the device that runs the reference evaluator, the oracle of all others |
 
 mod body;
 mod callees;
 mod channels_last;
-pub mod communicator;
 mod compile;
 mod cost;
 pub mod device;
@@ -56,10 +54,10 @@ mod support;
 pub mod testing;
 pub mod watch;
 
-pub use communicator::Communicator;
 pub use compile::{Trace, compile, trace};
 pub use cost::Cost;
 pub use device::{Argument, Buffer, Device, Executable, Memory};
+pub use ferrata_ir::communicator::{self, Communicator};
 pub use kernel::Kernel;
 pub use memory::Resident;
 pub use plan::Plan;

@@ -1,9 +1,11 @@
 //! The reference evaluator: slow, obvious, and the meaning of every program.
 
+use crate::communicator::Communicator;
 use crate::error::{Error, Result};
 use crate::literal::{Elements, Literal};
 use crate::program::Function;
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// How results are rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +35,13 @@ pub struct Evaluator {
     precision: Precision,
     watch: bool,
     shown: RefCell<Vec<String>>,
+    communicator: Option<Arc<dyn Communicator>>,
 }
 
 impl Evaluator {
     /// An evaluator of the given precision.
     pub fn new(precision: Precision) -> Self {
-        Evaluator { precision, watch: false, shown: RefCell::default() }
+        Evaluator { precision, watch: false, shown: RefCell::default(), communicator: None }
     }
 
     /// The same evaluator, for which a node that makes the first NaN, or an infinity from finite
@@ -59,6 +62,23 @@ impl Evaluator {
     pub fn watching(mut self) -> Self {
         self.watch = true;
         self
+    }
+
+    /// The same evaluator as one of the ranks of a run.
+    #[must_use]
+    pub fn with_communicator(mut self, communicator: Arc<dyn Communicator>) -> Self {
+        self.communicator = Some(communicator);
+        self
+    }
+
+    /// How values are rounded.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// What connects this rank to the others.
+    pub(crate) fn communicator(&self) -> Result<&dyn Communicator> {
+        self.communicator.as_deref().ok_or_else(crate::communicator::alone)
     }
 
     /// Results of `function` on `inputs`.

@@ -13,11 +13,14 @@
 //! | `text/` | the text form: printing and parsing |
 //! | `verify` | the rules that every finished program keeps |
 //! | `evaluate` | the reference evaluator |
+//! | `communicator` | the interface by which the ranks of a run exchange data |
+//! | `sharding/` | meshes, and the program of each rank |
 //! | `matrix/` | algorithms of linear algebra, which the evaluator and devices share |
 //! | `testing` | random programs, and checks of derivatives and batching, for tests everywhere |
 //! | `error` | errors that name operation, shapes, scope and user line |
 
 mod builder;
+pub mod communicator;
 pub mod composite;
 mod dtype;
 mod error;
@@ -26,12 +29,14 @@ mod literal;
 pub mod matrix;
 pub mod primitive;
 mod program;
+pub mod sharding;
 pub mod testing;
 pub mod text;
 pub mod transform;
 mod types;
 mod verify;
 
+pub use communicator::Communicator;
 pub use dtype::DType;
 pub use error::{Error, Location, Origin, Result};
 pub use evaluate::{Evaluator, Precision};

@@ -4,6 +4,7 @@
 
 pub mod arg_reduce;
 mod attribute;
+pub mod collective;
 pub mod constant;
 pub mod control;
 pub mod convolution;
@@ -27,6 +28,7 @@ pub mod windows;
 pub use arg_reduce::{ArgReduce, Extremum};
 pub(crate) use attribute::attribute_words;
 pub use attribute::{Attribute, AttributeReader, AttributeValue, Attributes};
+pub use collective::{AllGather, AllReduce, AllToAll, Permute, ReduceScatter};
 pub use constant::{Constant, Dense, Iota};
 pub use control::{Call, Cond, CustomLinear};
 pub use convolution::Convolution;
@@ -269,6 +271,8 @@ primitives! {
     Sort => "sort", TopK => "top_k", Cumulative => "cumulative", Dot => "dot",
     Convolution => "convolution", Factorize => "factorize", TriangularSolve => "triangular_solve",
     Dft => "dft",
+    AllReduce => "all_reduce", AllGather => "all_gather", ReduceScatter => "reduce_scatter",
+    AllToAll => "all_to_all", Permute => "permute",
     RandomBits => "random_bits", FoldKey => "fold_key",
     StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
     Scan => "scan", Cond => "cond", CustomLinear => "custom_linear",
@@ -316,10 +320,18 @@ impl Primitive {
         }
     }
 
+    /// Whether it is done together with other ranks.
+    pub fn is_collective(&self) -> bool {
+        use Primitive::{AllGather, AllReduce, AllToAll, Permute, ReduceScatter};
+        matches!(self, AllReduce(_) | AllGather(_) | ReduceScatter(_) | AllToAll(_) | Permute(_))
+    }
+
     /// Whether a node must be kept although nobody uses its results.
     pub fn has_effect(&self) -> bool {
         match self {
             Primitive::DebugPrint(_) => true,
+            // The other ranks wait for it.
+            op if op.is_collective() => true,
             other => other.functions().iter().any(|f| f.nodes().iter().any(|n| n.op.has_effect())),
         }
     }

@@ -1,7 +1,7 @@
 //! How the ranks of a run exchange data, whatever carries it.
 
-use ferrata_ir::primitive::ReduceKind;
-use ferrata_ir::{DType, Error, Result};
+use crate::primitive::ReduceKind;
+use crate::{DType, Error, Result};
 use half::{bf16, f16};
 use std::fmt;
 use std::ops::Range;
@@ -203,6 +203,12 @@ pub fn combine(kind: ReduceKind, dtype: DType, parts: &[&[u8]], out: &mut [u8]) 
         DType::U32 => int!(u32),
     }
     Ok(())
+}
+
+/// The error of a collective where nothing connects to other ranks.
+pub fn alone() -> Error {
+    Error::new("this program is one of several ranks, and nothing connects them")
+        .help("run it on a device with a communicator")
 }
 
 fn no_bits(dtype: DType) -> Error {

@@ -1,0 +1,150 @@
+//! Partitioned programs mean what the whole program means.
+
+use std::sync::Arc;
+
+use ferrata_cluster::local;
+use ferrata_ir::sharding::{Cut, Mesh, Placement, Rates, Sharding, partition};
+use ferrata_ir::testing::{
+    Options, Random, evaluate, property_programs, random_arguments, random_program,
+};
+use ferrata_ir::{Communicator, Evaluator, Function, Literal, Precision, Result, Type, verify};
+
+/// The part of a value that a rank holds.
+fn part(x: &Literal, mesh: &Mesh, sharding: &Sharding, rank: usize) -> Literal {
+    let places = sharding.elements(mesh, &x.ty, rank);
+    let ty = sharding.local(mesh, &x.ty, rank);
+    Literal::build(ty, |i| x.get(places[i]))
+}
+
+/// Results of all ranks, put together; ranks that hold the same have to agree.
+fn whole(parts: &[Literal], mesh: &Mesh, sharding: &Sharding, ty: &Type) -> Vec<f64> {
+    let mut whole = vec![None; ty.elements()];
+    for (rank, part) in parts.iter().enumerate() {
+        let places = sharding.elements(mesh, ty, rank);
+        for (at, x) in places.into_iter().zip(part.to_f64()) {
+            let there = whole[at].get_or_insert(x);
+            assert!(there.to_bits() == x.to_bits(), "rank {rank} holds {x}, another {there}");
+        }
+    }
+    whole.into_iter().map(|x| x.expect("every element is somewhere")).collect()
+}
+
+/// A random way for a value to lie.
+fn random_sharding(random: &mut Random, mesh: &Mesh, ty: &Type) -> Sharding {
+    let mut sharding = Sharding::replicated(ty.rank());
+    for axis in 0..mesh.axes().len() {
+        if ty.rank() == 0 || random.one_in(3) {
+            continue;
+        }
+        let d = random.below(ty.rank());
+        let mut with = sharding.clone();
+        let mut axes = with.cuts[d].axes.clone();
+        axes.push(axis);
+        with.cuts[d] = Cut::along(&axes);
+        if with.check(mesh, ty).is_ok() {
+            sharding = with;
+        }
+    }
+    sharding
+}
+
+/// What the ranks of a mesh make of a program together.
+fn run_ranks(programs: &[Arc<Function>], arguments: &[Vec<Literal>]) -> Vec<Result<Vec<Literal>>> {
+    let ranks = local(programs.len());
+    std::thread::scope(|scope| {
+        let ranks = ranks.into_iter().zip(programs).zip(arguments).map(|((rank, program), x)| {
+            scope.spawn(move || {
+                let rank: Arc<dyn Communicator> = rank.into();
+                let evaluator = Evaluator::new(Precision::Exact).with_communicator(rank);
+                evaluator.call(program, &x.iter().collect::<Vec<_>>())
+            })
+        });
+        let ranks: Vec<_> = ranks.collect();
+        ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
+    })
+}
+
+fn close(a: f64, b: f64) -> bool {
+    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()))
+}
+
+fn compare(
+    name: &str,
+    program: &Arc<Function>,
+    mesh: &Mesh,
+    placements: &[Placement],
+    results: &[Option<Sharding>],
+    arguments: &[Literal],
+) {
+    let expected = evaluate(program, arguments).expect("the whole program runs");
+    let rates = Rates::default();
+    let parts: Vec<_> = (0..mesh.size())
+        .map(|rank| {
+            let made = partition(program, mesh, rank, placements, results, &rates);
+            let made = made.unwrap_or_else(|e| panic!("{name} on {mesh}: {e}"));
+            verify(&made.program).unwrap_or_else(|e| panic!("{name} on {mesh}: {e}"));
+            made
+        })
+        .collect();
+    let programs: Vec<_> = parts.iter().map(|p| p.program.clone()).collect();
+    let arguments: Vec<Vec<Literal>> = (0..mesh.size())
+        .map(|rank| {
+            let each = arguments.iter().zip(placements);
+            each.map(|(x, placement)| part(x, mesh, &placement.sharding, rank)).collect()
+        })
+        .collect();
+    let made: Vec<Vec<Literal>> = run_ranks(&programs, &arguments)
+        .into_iter()
+        .map(|made| made.unwrap_or_else(|e| panic!("{name} on {mesh}: {e}")))
+        .collect();
+    for (i, expected) in expected.iter().enumerate() {
+        let each: Vec<Literal> = made.iter().map(|results| results[i].clone()).collect();
+        let sharding = &parts[0].results[i];
+        if let Some(want) = &results[i] {
+            assert_eq!(sharding, want, "{name}: result {i}");
+        }
+        let found = whole(&each, mesh, sharding, &expected.ty);
+        for (at, (a, b)) in expected.to_f64().into_iter().zip(found).enumerate() {
+            assert!(close(a, b), "{name} on {mesh}: result {i}, element {at}: {a} whole, {b} cut");
+        }
+    }
+}
+
+#[test]
+fn random_programs_mean_the_same_on_random_meshes() {
+    let meshes: Vec<Mesh> = [
+        vec![("data", 2)],
+        vec![("data", 3)],
+        vec![("data", 2), ("tensor", 2)],
+        vec![("data", 2), ("tensor", 3)],
+        vec![("data", 2), ("context", 2), ("tensor", 2)],
+    ]
+    .into_iter()
+    .map(|axes| Mesh::new(axes).expect("a mesh"))
+    .collect();
+    let sizes = vec![2, 3, 4, 6, 5, 8, 1, 4, 6];
+    // The indices of unstable orders may differ, as may which of equal elements is first.
+    let options = Options { sizes, without: vec!["debug_print"], ..Options::differentiable() };
+    for seed in 0..property_programs(200) {
+        let program = random_program(seed, &options);
+        let random = &mut Random::new(seed + 1_000_000);
+        let mesh = random.pick(&meshes).clone();
+        let placements: Vec<Placement> = program
+            .parameter_types()
+            .into_iter()
+            .map(|ty| {
+                let sharding = random_sharding(random, &mesh, ty);
+                let stored: Vec<usize> =
+                    (0..mesh.axes().len()).filter(|_| random.one_in(4)).collect();
+                Placement { sharding, stored, weight: random.one_in(2) }
+            })
+            .collect();
+        let results: Vec<Option<Sharding>> = program
+            .result_types()
+            .into_iter()
+            .map(|ty| (!random.one_in(3)).then(|| random_sharding(random, &mesh, ty)))
+            .collect();
+        let arguments = random_arguments(&program, seed + 7);
+        compare(&format!("program {seed}"), &program, &mesh, &placements, &results, &arguments);
+    }
+}

@@ -1,0 +1,705 @@
+//! The program of one rank: the nodes of the whole program on local shapes, with collectives
+//! between them.
+
+use super::cost::Rates;
+use super::local::{Cuts, Place};
+use super::pattern::{Linear, Pattern, pattern};
+use super::propagate::{Intents, Level, Propagation, Wishes};
+use super::reshard::{self, Mover};
+use super::{Cut, Mesh, Sharding};
+use crate::error::{Error, Origin, Result};
+use crate::primitive::{Barrier, Call, Cond, Primitive, ReduceKind, Scan};
+use crate::program::{Builder, Function, Node, Value};
+use crate::types::Type;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// How a parameter of a program lies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Placement {
+    /// What each rank holds.
+    pub sharding: Sharding,
+    /// Axes that cut it only to save memory: where it is used it is gathered, and the work is not
+    /// cut like that.
+    pub stored: Vec<usize>,
+    /// Whether it is a weight: the way in which weights are cut weighs more than that of data.
+    pub weight: bool,
+}
+
+impl Placement {
+    /// Data that lies so.
+    pub fn data(sharding: Sharding) -> Placement {
+        Placement { sharding, stored: Vec::new(), weight: false }
+    }
+
+    /// A weight that lies so, and whether some of its axes only save memory.
+    pub fn weight(sharding: Sharding, stored: &[usize]) -> Placement {
+        Placement { sharding, stored: stored.to_vec(), weight: true }
+    }
+
+    fn wishes(&self) -> Wishes {
+        let level = |cut: &Cut| match () {
+            () if cut.axes.iter().any(|axis| self.stored.contains(axis)) => Level::Stored,
+            () if self.weight => Level::Weight,
+            () => Level::Data,
+        };
+        let wish = |cut: &Cut| (!cut.is_whole()).then(|| (cut.clone(), level(cut)));
+        self.sharding.cuts.iter().map(wish).collect()
+    }
+}
+
+/// A value that is moved: a named edge of the program.
+#[derive(Clone, Debug)]
+pub struct Reshard {
+    /// The operation that wants it otherwise.
+    pub wanted_by: String,
+    /// Its scope and line.
+    pub origin: Origin,
+    /// The whole value.
+    pub ty: Type,
+    /// How it lies.
+    pub from: Sharding,
+    /// How it is wanted.
+    pub to: Sharding,
+    /// Bytes that a rank sends.
+    pub bytes: f64,
+    /// Seconds that this takes.
+    pub seconds: f64,
+    /// How often it happens in a run of the program.
+    pub times: usize,
+}
+
+/// The program of one rank.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// Takes the rank's parts of the parameters and gives its parts of the results.
+    pub program: Arc<Function>,
+    /// How the results lie.
+    pub results: Vec<Sharding>,
+    /// Every value that is moved, in the order of the program; those of a function that is called
+    /// many times stand here once.
+    pub reshards: Vec<Reshard>,
+}
+
+/// Cuts the program of `rank` out of a whole program, with these parameters and, where given,
+/// results. Results that nothing is said of lie as it comes, but never partial.
+///
+/// ```
+/// use ferrata_ir::sharding::{Mesh, Placement, Rates, Sharding, partition};
+/// use ferrata_ir::{Builder, DType, Type};
+/// use std::sync::Arc;
+/// // A product whose contracted dimension is cut: every rank has a partial sum.
+/// let mut b = Builder::new("product");
+/// let x = b.parameter(Type::new(DType::F32, [4, 8]));
+/// let y = b.parameter(Type::new(DType::F32, [8, 2]));
+/// let z = b.matmul(x, y);
+/// let program = Arc::new(b.finish(&[z])?);
+/// let mesh = Mesh::new([("tensor", 2)])?;
+/// let parameters = [Sharding::along(&[&[], &[0]]), Sharding::along(&[&[0], &[]])];
+/// let parameters = parameters.map(Placement::data);
+/// let part = partition(&program, &mesh, 1, &parameters, &[None], &Rates::default())?;
+/// assert_eq!(part.program.parameter_types()[0].shape, [4, 4]);
+/// assert!(part.program.nodes().iter().any(|node| node.op.name() == "all_reduce"));
+/// # Ok::<(), ferrata_ir::Error>(())
+/// ```
+///
+/// # Errors
+/// When a parameter or result cannot lie so, or a node cannot be cut: names scope and line.
+pub fn partition(
+    program: &Arc<Function>,
+    mesh: &Mesh,
+    rank: usize,
+    parameters: &[Placement],
+    results: &[Option<Sharding>],
+    rates: &Rates,
+) -> Result<Partition> {
+    for (i, (placement, ty)) in parameters.iter().zip(program.parameter_types()).enumerate() {
+        let checked = placement.sharding.check(mesh, ty);
+        checked.map_err(|e| Error::new(format!("parameter {i}: {e}")))?;
+    }
+    let wants = results.iter().zip(program.result_types()).enumerate().map(|(i, (want, ty))| {
+        let Some(sharding) = want else {
+            return Ok(Want { wishes: vec![None; ty.rank()], exact: None, whole: true });
+        };
+        sharding.check(mesh, ty).map_err(|e| Error::new(format!("result {i}: {e}")))?;
+        let wishes = Placement::data(sharding.clone()).wishes();
+        // Whatever cuts a result that is as large as a weight, it need not cut the work.
+        let wishes = wishes.into_iter().map(|w| w.map(|(cut, _)| (cut, Level::Stored)));
+        Ok(Want { wishes: wishes.collect(), exact: Some(sharding.clone()), whole: true })
+    });
+    let wants: Vec<Want> = wants.collect::<Result<_>>()?;
+    let mut partitioner = Partitioner {
+        place: Place { mesh, rank },
+        rates: *rates,
+        propagation: Propagation::new(mesh),
+        known: HashMap::new(),
+        reshards: Vec::new(),
+    };
+    let made = partitioner.function(program, parameters, &wants)?;
+    let results = made.results.iter().map(|lie| lie.sharding.clone()).collect();
+    Ok(Partition { program: made.function.clone(), results, reshards: partitioner.reshards })
+}
+
+/// What is wanted of a result of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Want {
+    wishes: Wishes,
+    /// Just this.
+    exact: Option<Sharding>,
+    /// Never partial.
+    whole: bool,
+}
+
+/// A function of one rank.
+struct Made {
+    function: Arc<Function>,
+    results: Vec<Placement>,
+    /// Whether it is the same function on smaller shapes.
+    same: bool,
+}
+
+/// What is asked for: a function, its parameters and wants.
+type Question = (*const Function, Vec<Placement>, Vec<Want>);
+
+struct Partitioner<'a> {
+    place: Place<'a>,
+    rates: Rates,
+    propagation: Propagation<'a>,
+    known: HashMap<Question, Arc<Made>>,
+    reshards: Vec<Reshard>,
+}
+
+/// A value of the whole program in one of the ways that it lies by now.
+#[derive(Clone, Debug)]
+struct Version {
+    lies: Placement,
+    value: Value,
+}
+
+/// A function while it is being built.
+struct Body<'f> {
+    whole: &'f Function,
+    b: Builder,
+    /// For each value of the whole function, the first being the one that was computed.
+    versions: Vec<Vec<Version>>,
+    intents: Arc<Intents>,
+    same: bool,
+    /// The node that is being built.
+    node: String,
+}
+
+/// A way to cut the loops of a node.
+struct Candidate {
+    assigned: Vec<Cut>,
+    operands: Vec<Sharding>,
+    results: Vec<Sharding>,
+}
+
+impl Body<'_> {
+    fn set(&mut self, v: Value, lies: Placement, value: Value) {
+        self.versions[v.index()] = vec![Version { lies, value }];
+    }
+
+    fn ty(&self, v: Value) -> &Type {
+        self.whole.ty(v)
+    }
+
+    fn first(&self, v: Value) -> &Version {
+        &self.versions[v.index()][0]
+    }
+}
+
+impl<'a> Partitioner<'a> {
+    fn mesh(&self) -> &'a Mesh {
+        self.place.mesh
+    }
+
+    fn function(
+        &mut self,
+        function: &Arc<Function>,
+        parameters: &[Placement],
+        wants: &[Want],
+    ) -> Result<Arc<Made>> {
+        let question = (Arc::as_ptr(function), parameters.to_vec(), wants.to_vec());
+        if let Some(made) = self.known.get(&question) {
+            return Ok(made.clone());
+        }
+        let made = Arc::new(self.build(function, parameters, wants)?);
+        self.known.insert(question, made.clone());
+        Ok(made)
+    }
+
+    fn build(
+        &mut self,
+        function: &Arc<Function>,
+        parameters: &[Placement],
+        wants: &[Want],
+    ) -> Result<Made> {
+        let of_parameters: Vec<Wishes> = parameters.iter().map(Placement::wishes).collect();
+        let of_results: Vec<Wishes> = wants.iter().map(|want| want.wishes.clone()).collect();
+        let intents = self.propagation.intents(function, &of_parameters, &of_results);
+        let mut body = Body {
+            whole: function,
+            b: Builder::new(function.name.clone()),
+            versions: vec![Vec::new(); function.value_count()],
+            intents,
+            same: true,
+            node: "the results".to_owned(),
+        };
+        for (&p, lies) in function.parameters().iter().zip(parameters) {
+            let ty = lies.sharding.local(self.mesh(), function.ty(p), self.place.rank);
+            let value = body.b.parameter(ty);
+            body.set(p, lies.clone(), value);
+        }
+        for node in function.nodes() {
+            body.b.set_origin(node.origin.clone());
+            body.node = node.op.name().to_owned();
+            self.node(&mut body, node).map_err(|e| {
+                let types: Vec<&Type> = node.inputs.iter().map(|&v| function.ty(v)).collect();
+                e.at(node.op.name(), &types, &node.origin)
+            })?;
+        }
+        body.node = "the results".to_owned();
+        body.b.set_origin(Origin::default());
+        let mut results = Vec::new();
+        let mut values = Vec::new();
+        for (&v, want) in function.results().iter().zip(wants) {
+            let target = match &want.exact {
+                Some(exact) => exact.clone(),
+                None => self.as_it_comes(&body, v, want),
+            };
+            let version = self.version(&mut body, v, &target);
+            values.push(version.value);
+            results.push(version.lies);
+        }
+        let mut made = body.b.finish(&values)?;
+        if body.same && results.iter().all(|lies| lies.sharding.partial.is_empty()) {
+            made.composite = function.composite.clone();
+        }
+        crate::transform::prune(&mut made);
+        Ok(Made { function: Arc::new(made), results, same: body.same })
+    }
+
+    /// How a result lies that is not wanted otherwise: partial sums go to where they are wanted
+    /// cut, and else may wait, unless nobody is there to combine them.
+    fn as_it_comes(&self, body: &Body, v: Value, want: &Want) -> Sharding {
+        let lies = &body.first(v).lies.sharding;
+        let mut target = Sharding { cuts: lies.cuts.clone(), partial: Vec::new() };
+        for &(axis, kind) in &lies.partial {
+            let wanted = want
+                .wishes
+                .iter()
+                .position(|wish| wish.as_ref().is_some_and(|(cut, _)| cut.axes == [axis]));
+            match wanted {
+                Some(d) if target.cuts[d].is_whole() && !target.cuts_along(axis) => {
+                    if let Some((cut, _)) = &want.wishes[d] {
+                        target.cuts[d] = cut.clone();
+                    }
+                }
+                _ if kind == ReduceKind::Sum && !want.whole => target.partial.push((axis, kind)),
+                _ => {}
+            }
+        }
+        target
+    }
+
+    /// A version of a value that lies as `target`, made from the nearest one there is.
+    fn version(&mut self, body: &mut Body, v: Value, target: &Sharding) -> Version {
+        let all = &body.versions[v.index()];
+        if let Some(found) = all.iter().find(|x| x.lies.sharding == *target) {
+            return found.clone();
+        }
+        let ty = body.whole.ty(v);
+        let cost =
+            |x: &Version| reshard::cost(self.mesh(), &self.rates, ty, &x.lies.sharding, target).1;
+        let Some(from) = all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned() else {
+            unreachable!("every value has a version");
+        };
+        let mover = Mover { mesh: self.mesh(), rank: self.place.rank };
+        let value = mover.reshard(&mut body.b, from.value, ty, &from.lies.sharding, target);
+        let (bytes, seconds) =
+            reshard::cost(self.mesh(), &self.rates, ty, &from.lies.sharding, target);
+        if bytes > 0.0 {
+            self.reshards.push(Reshard {
+                wanted_by: body.node.clone(),
+                origin: body.b.origin().clone(),
+                ty: ty.clone(),
+                from: from.lies.sharding.clone(),
+                to: target.clone(),
+                bytes,
+                seconds,
+                times: 1,
+            });
+        }
+        body.same = false;
+        let stored = from.lies.stored.iter().filter(|&&axis| target.cuts_along(axis)).copied();
+        let lies = Placement {
+            sharding: target.clone(),
+            stored: stored.collect(),
+            weight: from.lies.weight,
+        };
+        let version = Version { lies, value };
+        body.versions[v.index()].push(version.clone());
+        version
+    }
+
+    fn node(&mut self, body: &mut Body, node: &Node) -> Result<()> {
+        match &node.op {
+            Primitive::Barrier(_) => {
+                let versions: Vec<Version> =
+                    node.inputs.iter().map(|&v| self.ready(body, v)).collect();
+                let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
+                let outputs = body.b.emit(Barrier {}, &values);
+                for ((&o, value), x) in node.outputs.iter().zip(outputs).zip(versions) {
+                    body.set(o, x.lies, value);
+                }
+                Ok(())
+            }
+            Primitive::Call(call) => self.call(body, node, call),
+            Primitive::Scan(scan) => self.scan(body, node, scan),
+            Primitive::Cond(cond) => self.cond(body, node, cond),
+            op if op.is_collective() => Err(Error::new("this program is already that of one rank")),
+            _ => self.loops(body, node),
+        }
+    }
+
+    /// A value as a callee gets it: not partial, and cut where it is wanted cut and nothing has
+    /// to be sent for that.
+    fn ready(&mut self, body: &mut Body, v: Value) -> Version {
+        let lies = &body.first(v).lies.sharding;
+        let mut target = Sharding { cuts: lies.cuts.clone(), partial: Vec::new() };
+        for (d, wish) in body.intents.of(v).iter().enumerate() {
+            let Some((cut, level)) = wish else { continue };
+            let free = cut.axes.iter().all(|&axis| !target.cuts_along(axis));
+            let partial = |axis: &usize| lies.partial.iter().any(|(a, _)| a == axis);
+            let asked = *level > Level::Stored || cut.axes.iter().all(partial);
+            if free && asked && target.cuts[d].is_whole() {
+                target.cuts[d] = cut.clone();
+            }
+        }
+        self.version(body, v, &target)
+    }
+
+    fn wants(&self, body: &Body, outputs: &[Value]) -> Vec<Want> {
+        let want =
+            |&v: &Value| Want { wishes: body.intents.of(v).clone(), exact: None, whole: false };
+        outputs.iter().map(want).collect()
+    }
+
+    fn call(&mut self, body: &mut Body, node: &Node, call: &Call) -> Result<()> {
+        let versions: Vec<Version> = node.inputs.iter().map(|&v| self.ready(body, v)).collect();
+        let lies: Vec<Placement> = versions.iter().map(|x| x.lies.clone()).collect();
+        let wants = self.wants(body, &node.outputs);
+        let before = self.reshards.len();
+        let made = self.function(&call.function, &lies, &wants)?;
+        for edge in &mut self.reshards[before..] {
+            edge.origin = node.origin.enter(&edge.origin);
+        }
+        body.same &= made.same;
+        let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
+        let op = Call { function: made.function.clone(), recompute: call.recompute };
+        let outputs = body.b.emit(op, &values);
+        for ((&o, value), lies) in node.outputs.iter().zip(outputs).zip(&made.results) {
+            body.set(o, lies.clone(), value);
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, body: &mut Body, node: &Node, scan: &Scan) -> Result<()> {
+        let whole = scan.constants + scan.carries;
+        let mut versions = Vec::new();
+        for (i, &v) in node.inputs.iter().enumerate() {
+            let mut version = self.ready(body, v);
+            if i >= whole && !version.lies.sharding.cuts[0].is_whole() {
+                let mut target = version.lies.sharding.clone();
+                target.cuts[0] = Cut::whole();
+                version = self.version(body, v, &target);
+            }
+            versions.push(version);
+        }
+        let slice = |(i, x): (usize, &Version)| {
+            let mut lies = x.lies.clone();
+            if i >= whole {
+                lies.sharding.cuts.remove(0);
+            }
+            lies
+        };
+        let lies: Vec<Placement> = versions.iter().enumerate().map(slice).collect();
+        let carries = &lies[scan.constants..whole];
+        let mut wants = self.wants(body, &node.outputs);
+        for (i, want) in wants.iter_mut().enumerate() {
+            want.whole = true;
+            match carries.get(i) {
+                Some(carry) => want.exact = Some(carry.sharding.clone()),
+                None => {
+                    want.wishes.remove(0);
+                }
+            }
+        }
+        let made = self.function(&scan.body, &lies, &wants)?;
+        body.same &= made.same;
+        let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
+        let op = Scan { body: made.function.clone(), ..scan.clone() };
+        let outputs = body.b.emit(op, &values);
+        for (i, ((&o, value), lies)) in
+            node.outputs.iter().zip(outputs).zip(&made.results).enumerate()
+        {
+            let mut lies = lies.clone();
+            if i >= scan.carries {
+                lies.sharding.cuts.insert(0, Cut::whole());
+            }
+            body.set(o, lies, value);
+        }
+        Ok(())
+    }
+
+    fn cond(&mut self, body: &mut Body, node: &Node, cond: &Cond) -> Result<()> {
+        let condition = self.version(body, node.inputs[0], &Sharding::replicated(0));
+        let versions: Vec<Version> =
+            node.inputs[1..].iter().map(|&v| self.ready(body, v)).collect();
+        let lies: Vec<Placement> = versions.iter().map(|x| x.lies.clone()).collect();
+        // Both branches leave their results alike: as the first would.
+        let mut wants = self.wants(body, &node.outputs);
+        wants.iter_mut().for_each(|want| want.whole = true);
+        let before = self.reshards.len();
+        let first = self.function(&cond.branches[0], &lies, &wants)?;
+        self.reshards.truncate(before);
+        for (want, lies) in wants.iter_mut().zip(&first.results) {
+            want.exact = Some(lies.sharding.clone());
+        }
+        let [yes, no] = [&cond.branches[0], &cond.branches[1]]
+            .map(|branch| self.function(branch, &lies, &wants));
+        let (yes, no) = (yes?, no?);
+        body.same &= yes.same && no.same;
+        let values: Vec<Value> =
+            [condition.value].into_iter().chain(versions.iter().map(|x| x.value)).collect();
+        let op = Cond { branches: [yes.function.clone(), no.function.clone()] };
+        let outputs = body.b.emit(op, &values);
+        for ((&o, value), lies) in node.outputs.iter().zip(outputs).zip(&yes.results) {
+            body.set(o, Placement { stored: Vec::new(), ..lies.clone() }, value);
+        }
+        Ok(())
+    }
+
+    fn loops(&mut self, body: &mut Body, node: &Node) -> Result<()> {
+        let whole = body.whole;
+        let types =
+            |values: &[Value]| -> Vec<&Type> { values.iter().map(|&v| whole.ty(v)).collect() };
+        let (inputs, outputs) = (types(&node.inputs), types(&node.outputs));
+        let Some(pattern) = pattern(&node.op, &inputs, &outputs) else {
+            return Err(Error::new("cannot be cut over a mesh"));
+        };
+        let best = self.choose(body, node, &pattern)?;
+        let mut operands = Vec::new();
+        for (&v, target) in node.inputs.iter().zip(&best.operands) {
+            operands.push(self.version(body, v, target));
+        }
+        let values: Vec<Value> = operands.iter().map(|x| x.value).collect();
+        let assigned = &best.assigned;
+        let cuts = Cuts { op: &node.op, pattern: &pattern, assigned, outputs: &outputs };
+        let (made, same) = self.place.emit(&mut body.b, &cuts, &values)?;
+        body.same &= same;
+        let has = |x: &Version, axis: usize| x.lies.sharding.cuts_along(axis);
+        for ((&o, value), sharding) in node.outputs.iter().zip(made).zip(best.results) {
+            let stored = |axis: &usize| {
+                let mut with = operands.iter().filter(|x| has(x, *axis)).peekable();
+                with.peek().is_some() && with.all(|x| x.lies.stored.contains(axis))
+            };
+            let axes = sharding.cuts.iter().flat_map(|cut| &cut.axes).copied();
+            let stored = axes.filter(stored).collect();
+            let weight = !operands.is_empty() && operands.iter().all(|x| x.lies.weight);
+            body.set(o, Placement { sharding, stored, weight }, value);
+        }
+        Ok(())
+    }
+
+    /// The cheapest way to cut the loops of a node among those that how its operands lie, how its
+    /// results are wanted, and whole loops suggest.
+    fn choose(&self, body: &Body, node: &Node, pattern: &Pattern) -> Result<Candidate> {
+        let mesh = self.mesh();
+        // What suggests cuts, the most important first.
+        let mut sources: Vec<Vec<(usize, Cut)>> = Vec::new();
+        for (&v, dims) in node.outputs.iter().zip(&pattern.results) {
+            let wishes = body.intents.of(v).iter().zip(dims);
+            let cuts = wishes.filter_map(|(wish, dim)| {
+                let (cut, _) = wish.as_ref()?;
+                pattern.project(mesh, dim, cut)
+            });
+            sources.push(cuts.collect());
+        }
+        let mut order: Vec<usize> = (0..node.inputs.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(body.ty(node.inputs[i]).bytes()));
+        for &i in &order {
+            let v = node.inputs[i];
+            for version in &body.versions[v.index()] {
+                let dims = version.lies.sharding.cuts.iter().zip(&pattern.operands[i]);
+                sources
+                    .push(dims.filter_map(|(cut, dim)| pattern.project(mesh, dim, cut)).collect());
+            }
+            let wishes = body.intents.of(v).iter().zip(&pattern.operands[i]);
+            let cuts = wishes.filter_map(|(wish, dim)| {
+                let (cut, _) = wish.as_ref()?;
+                pattern.project(mesh, dim, cut)
+            });
+            sources.push(cuts.collect());
+        }
+        sources.retain(|cuts| !cuts.is_empty());
+        sources.dedup();
+        let mut best: Option<(f64, Candidate)> = None;
+        for first in 0..=sources.len() {
+            let cuts = sources[first..].iter().chain(&sources[..first]).flatten();
+            // The last candidate is whole.
+            let cuts: Vec<&(usize, Cut)> =
+                if first < sources.len() { cuts.collect() } else { Vec::new() };
+            let Some(candidate) = self.candidate(body, node, pattern, &cuts) else { continue };
+            let cost = self.cost(body, node, pattern, &candidate);
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                best = Some((cost, candidate));
+            }
+        }
+        best.map(|(_, candidate)| candidate).ok_or_else(|| Error::new("cannot be cut over a mesh"))
+    }
+
+    /// The node with its loops cut along these, the first of two that exclude each other.
+    fn candidate(
+        &self,
+        body: &Body,
+        node: &Node,
+        pattern: &Pattern,
+        cuts: &[&(usize, Cut)],
+    ) -> Option<Candidate> {
+        let mesh = self.mesh();
+        let mut assigned = vec![Cut::whole(); pattern.factors.len()];
+        for (factor, cut) in cuts {
+            let taken = |axis: &usize| assigned.iter().any(|c: &Cut| c.axes.contains(axis));
+            if !assigned[*factor].is_whole() || cut.axes.iter().any(taken) {
+                continue;
+            }
+            assigned[*factor] = cut.clone();
+            let all = pattern.operands.iter().chain(&pattern.results);
+            if all.clone().any(|dims| pattern.lift_all(mesh, dims, &assigned).is_none())
+                || self.unaddressable(node, pattern, *factor, cut)
+            {
+                assigned[*factor] = Cut::whole();
+            }
+        }
+        let cuts_of = |dims| pattern.lift_all(mesh, dims, &assigned);
+        let operands = pattern.operands.iter().map(|dims| cuts_of(dims));
+        let operands: Vec<Vec<Cut>> = operands.collect::<Option<_>>()?;
+        let results = pattern.results.iter().map(|dims| cuts_of(dims));
+        let results: Vec<Vec<Cut>> = results.collect::<Option<_>>()?;
+        let mut partial: Vec<(usize, ReduceKind)> = Vec::new();
+        for (factor, cut) in pattern.factors.iter().zip(&assigned) {
+            if let Some(kind) = factor.reduced {
+                partial.extend(cut.axes.iter().map(|&axis| (axis, kind)));
+            }
+        }
+        // Partial operands that may stay so.
+        let mut operand_partial = vec![Vec::new(); operands.len()];
+        let waiting = |v: Value| {
+            let partial = &body.first(v).lies.sharding.partial;
+            partial.iter().all(|&(_, kind)| kind == ReduceKind::Sum).then_some(partial)
+        };
+        let used = |axis: &usize| assigned.iter().any(|cut| cut.axes.contains(axis));
+        let staying = |v: Value| -> Vec<(usize, ReduceKind)> {
+            let all = waiting(v).cloned().unwrap_or_default();
+            if all.iter().any(|(axis, _)| used(axis)) { Vec::new() } else { all }
+        };
+        let stays = match (pattern.linear, node.inputs.as_slice()) {
+            (Linear::First, [x, ..]) => {
+                operand_partial[0] = staying(*x);
+                operand_partial[0].clone()
+            }
+            (Linear::All, [x, rest @ ..]) => {
+                let stays = staying(*x);
+                if rest.iter().all(|&y| staying(y) == stays) {
+                    operand_partial.iter_mut().for_each(|p| p.clone_from(&stays));
+                    stays
+                } else {
+                    Vec::new()
+                }
+            }
+            (Linear::Either, &[x, y]) => match (staying(x), staying(y)) {
+                (left, right)
+                    if right.is_empty() && body.first(y).lies.sharding.partial.is_empty() =>
+                {
+                    operand_partial[0] = left.clone();
+                    left
+                }
+                (left, right)
+                    if left.is_empty() && body.first(x).lies.sharding.partial.is_empty() =>
+                {
+                    operand_partial[1] = right.clone();
+                    right
+                }
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        };
+        // A sum into an operand: only one rank brings what is there already.
+        if let Primitive::Scatter(_) = node.op {
+            operand_partial[0].clone_from(&partial);
+        }
+        partial.extend(stays);
+        partial.sort_by_key(|&(axis, _)| axis);
+        partial.dedup();
+        let with = |(cuts, mut partial): (Vec<Cut>, Vec<(usize, ReduceKind)>)| {
+            partial.sort_by_key(|&(axis, _)| axis);
+            Sharding { cuts, partial }
+        };
+        Some(Candidate {
+            assigned,
+            operands: operands.into_iter().zip(operand_partial).map(with).collect(),
+            results: results.into_iter().map(|cuts| with((cuts, partial.clone()))).collect(),
+        })
+    }
+
+    /// Whether indices cannot address a dimension that is cut so.
+    fn unaddressable(&self, node: &Node, pattern: &Pattern, factor: usize, cut: &Cut) -> bool {
+        let batch = match &node.op {
+            Primitive::Gather(g) => g.batch,
+            Primitive::Scatter(s) => s.batch,
+            _ => return false,
+        };
+        let addressed =
+            pattern.operands[0].get(batch) == Some(&crate::primitive::Dim::Factor(factor));
+        addressed && cut.blocks != 1
+    }
+
+    /// Seconds of moving the operands, of computing, and of what becomes of the results.
+    fn cost(&self, body: &Body, node: &Node, pattern: &Pattern, candidate: &Candidate) -> f64 {
+        let mesh = self.mesh();
+        let moving = |v: Value, to: &Sharding| {
+            let cost =
+                |x: &Version| reshard::cost(mesh, &self.rates, body.ty(v), &x.lies.sharding, to).1;
+            body.versions[v.index()].iter().map(cost).fold(f64::INFINITY, f64::min)
+        };
+        let mut seconds = 0.0;
+        let mut bytes = 0.0;
+        let part = |ty: &Type, sharding: &Sharding| {
+            let parts: usize = sharding.cuts.iter().map(|cut| mesh.parts(&cut.axes)).product();
+            ty.bytes() as f64 / parts as f64
+        };
+        for (&v, to) in node.inputs.iter().zip(&candidate.operands) {
+            seconds += moving(v, to);
+            bytes += part(body.ty(v), to);
+        }
+        for (&v, made) in node.outputs.iter().zip(&candidate.results) {
+            bytes += part(body.ty(v), made);
+            let mut target = Sharding { cuts: made.cuts.clone(), partial: Vec::new() };
+            for (d, wish) in body.intents.of(v).iter().enumerate() {
+                let Some((cut, _)) = wish else { continue };
+                let elsewhere = |axis: &usize| {
+                    let others = target.cuts.iter().enumerate();
+                    others.into_iter().any(|(e, c)| e != d && c.axes.contains(axis))
+                };
+                if !cut.axes.iter().any(elsewhere) {
+                    target.cuts[d] = cut.clone();
+                }
+            }
+            seconds += reshard::cost(mesh, &self.rates, body.ty(v), made, &target).1;
+        }
+        let operations = pattern.operations * pattern.points(mesh, &candidate.assigned);
+        seconds + self.rates.compute(operations, bytes)
+    }
+}
