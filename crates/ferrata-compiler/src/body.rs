@@ -121,6 +121,15 @@ impl Kind {
             _ => Vec::new(),
         }
     }
+
+    /// Whether somebody waits for it, so that its place among others of the kind is fixed.
+    pub fn has_effect(&self) -> bool {
+        let inside = |f: &&Arc<Function>| f.nodes().iter().any(|node| node.op.has_effect());
+        match self {
+            Kind::Primitive(op) => op.has_effect(),
+            other => other.callees().iter().any(inside),
+        }
+    }
 }
 
 impl Body {

@@ -7,7 +7,7 @@ use crate::memory::{Heap, MemoryUse};
 use crate::pool::Pool;
 use ferrata_compiler::watch::{Level, Limits, Watch};
 use ferrata_compiler::{Buffer, Device, Executable};
-use ferrata_ir::{Composite, DType, Error, Function, Result, Type};
+use ferrata_ir::{Communicator, Composite, DType, Error, Function, Result, Type};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
@@ -23,6 +23,8 @@ pub struct CpuOptions {
     pub isa: Option<Isa>,
     /// Receives what `debug_print` shows; without it nothing is shown.
     pub show: Option<Show>,
+    /// Connects this device to those of other ranks; without it programs with collectives fail.
+    pub communicator: Option<Arc<dyn Communicator>>,
 }
 
 impl fmt::Debug for CpuOptions {
@@ -30,7 +32,8 @@ impl fmt::Debug for CpuOptions {
         f.debug_struct("CpuOptions")
             .field("threads", &self.threads)
             .field("isa", &self.isa)
-            .finish()
+            .field("communicator", &self.communicator)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,6 +82,7 @@ impl CpuDevice {
             isa,
             heap: Arc::new(Heap::default()),
             show: options.show,
+            communicator: options.communicator,
             watch: RwLock::new(None),
             limits: OnceLock::new(),
             arenas: Mutex::default(),

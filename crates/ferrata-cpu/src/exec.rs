@@ -20,7 +20,7 @@ use crate::isa::Isa;
 use crate::pool::Pool;
 use ferrata_compiler::Kernel;
 use ferrata_compiler::kernel::View;
-use ferrata_ir::{Literal, Result};
+use ferrata_ir::{Communicator, Literal, Result};
 use std::sync::Arc;
 
 /// Receives what `debug_print` shows: the label and the value.
@@ -31,6 +31,7 @@ pub(crate) struct Context<'a> {
     pub pool: &'a Pool,
     pub isa: Isa,
     pub show: Option<&'a Show>,
+    pub communicator: Option<&'a Arc<dyn Communicator>>,
     /// Memory for the time of one kernel.
     pub workspace: *mut u8,
 }

@@ -61,6 +61,8 @@ struct Fuser<'a> {
     free: Vec<bool>,
     /// Operations that a group has already.
     placed: Vec<bool>,
+    /// The group of the first of the operations with effects that have one.
+    effect: Option<usize>,
 }
 
 impl<'a> Fuser<'a> {
@@ -81,6 +83,7 @@ impl<'a> Fuser<'a> {
             is_result,
             free,
             placed: vec![false; body.ops.len()],
+            effect: None,
         }
     }
 
@@ -127,6 +130,13 @@ impl<'a> Fuser<'a> {
         } else {
             Group::Single(at)
         };
+        if op.kind.has_effect() {
+            // The next one waits for this one, as if for its result.
+            if let (Some(next), Some(&made)) = (self.effect, op.outputs.first()) {
+                self.wanted_by[made].insert(next);
+            }
+            self.effect = Some(self.groups.len());
+        }
         self.add(group, at, wanted);
     }
 

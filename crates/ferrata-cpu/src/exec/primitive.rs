@@ -2,9 +2,10 @@
 //!
 //! Map: `moves` (windows, padding, concatenation), `index` (gather, scatter), `order` (sort, top-k,
 //! arg-reduce, running reductions), `matrix` (factorisations), `fourier` (transforms), `batch` (what
-//! these two work on), `random` (bits and keys).
+//! these two work on), `random` (bits and keys), `collective` (what ranks do together).
 
 mod batch;
+mod collective;
 mod fourier;
 mod index;
 mod matrix;
@@ -52,7 +53,7 @@ impl PrimitiveKernel {
                 | RandomBits(_)
                 | FoldKey(_)
                 | DebugPrint(_)
-        );
+        ) || op.is_collective();
         if !known {
             return Err(Error::new(format!("this device has no kernel for `{}`", op.name())));
         }
@@ -74,6 +75,7 @@ impl PrimitiveKernel {
         match &self.op {
             Primitive::Scatter(op) => index::scatter_workspace(op, &self.outputs[0]),
             Primitive::Cumulative(_) => order::running_workspace(&self.outputs[0]),
+            op if op.is_collective() => collective::workspace(&self.inputs[0], &self.outputs[0]),
             _ => 0,
         }
     }
@@ -84,10 +86,14 @@ impl PrimitiveKernel {
     /// As for [`super::Prepared::run`].
     pub unsafe fn run(&self, cx: &Context<'_>, operands: &[*mut u8]) -> Result<()> {
         let (inputs, outputs) = (&self.inputs[..], &self.outputs[..]);
-        if outputs[0].shape.contains(&0) {
+        let (x, y) = (&inputs[0], &outputs[0]);
+        if self.op.is_collective() {
+            // SAFETY: passed on.
+            return unsafe { collective::run(&self.op, cx, [x, y], operands) };
+        }
+        if y.shape.contains(&0) {
             return Ok(());
         }
-        let (x, y) = (&inputs[0], &outputs[0]);
         // SAFETY: passed on.
         unsafe {
             match &self.op {

@@ -7,7 +7,7 @@ use crate::pool::Pool;
 use ferrata_compiler::plan::{Place, Step as PlanStep};
 use ferrata_compiler::watch::{Activity, Event, Limits, Watch};
 use ferrata_compiler::{Argument, Buffer, Executable, Plan};
-use ferrata_ir::{Error, Origin, Result, Type};
+use ferrata_ir::{Communicator, Error, Origin, Result, Type};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ pub(crate) struct Machine {
     pub isa: Isa,
     pub heap: Arc<Heap>,
     pub show: Option<Show>,
+    pub communicator: Option<Arc<dyn Communicator>>,
     pub watch: RwLock<Option<Watch>>,
     pub limits: OnceLock<Limits>,
     /// Memory for the time of a run: one for each run that has been in progress at a time.
@@ -341,6 +342,7 @@ impl Run<'_> {
             pool: &machine.pool,
             isa: machine.isa,
             show: machine.show.as_ref(),
+            communicator: machine.communicator.as_ref(),
             workspace: self.bases.workspace,
         };
         let start = self.now();

@@ -38,7 +38,7 @@ pub fn devices() -> &'static [CpuDevice] {
 
 /// A device of a path with so many threads.
 pub fn device(isa: Isa, threads: usize) -> CpuDevice {
-    let options = CpuOptions { threads: Some(threads), isa: Some(isa), show: None };
+    let options = CpuOptions { threads: Some(threads), isa: Some(isa), ..CpuOptions::default() };
     CpuDevice::new(options).unwrap()
 }
 

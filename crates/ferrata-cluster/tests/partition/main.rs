@@ -1,8 +1,13 @@
 //! Partitioned programs mean what the whole program means.
 
+mod network;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ferrata_cluster::local;
+use ferrata_compiler::{Argument, Device};
+use ferrata_cpu::{CpuDevice, CpuOptions};
 use ferrata_ir::sharding::{Cut, Mesh, Placement, Rates, Sharding, partition};
 use ferrata_ir::testing::{
     Options, Random, evaluate, property_programs, random_arguments, random_program,
@@ -48,17 +53,45 @@ fn random_sharding(random: &mut Random, mesh: &Mesh, ty: &Type) -> Sharding {
     sharding
 }
 
+/// What a rank runs its program with.
+type Runner = fn(&Arc<Function>, &[Literal], Arc<dyn Communicator>) -> Result<Vec<Literal>>;
+
+fn evaluated(
+    program: &Arc<Function>,
+    x: &[Literal],
+    rank: Arc<dyn Communicator>,
+) -> Result<Vec<Literal>> {
+    let evaluator = Evaluator::new(Precision::Exact).with_communicator(rank);
+    evaluator.call(program, &x.iter().collect::<Vec<_>>())
+}
+
+fn compiled(
+    program: &Arc<Function>,
+    x: &[Literal],
+    rank: Arc<dyn Communicator>,
+) -> Result<Vec<Literal>> {
+    let options =
+        CpuOptions { threads: Some(1), communicator: Some(rank), ..CpuOptions::default() };
+    let cpu = CpuDevice::new(options)?;
+    let upload = |x: &Literal| cpu.upload(x.ty.clone(), &x.to_bytes()).map(Argument::Shared);
+    let arguments = x.iter().map(upload).collect::<Result<_>>()?;
+    let results = cpu.compile(program, &vec![false; x.len()])?.run(arguments)?;
+    results.iter().map(|y| Literal::from_bytes(y.ty.clone(), &cpu.download(y)?)).collect()
+}
+
 /// What the ranks of a mesh make of a program together.
-fn run_ranks(programs: &[Arc<Function>], arguments: &[Vec<Literal>]) -> Vec<Result<Vec<Literal>>> {
+fn run_ranks(
+    runner: Runner,
+    programs: &[Arc<Function>],
+    arguments: &[Vec<Literal>],
+) -> Vec<Result<Vec<Literal>>> {
     let ranks = local(programs.len());
     std::thread::scope(|scope| {
-        let ranks = ranks.into_iter().zip(programs).zip(arguments).map(|((rank, program), x)| {
-            scope.spawn(move || {
-                let rank: Arc<dyn Communicator> = rank.into();
-                let evaluator = Evaluator::new(Precision::Exact).with_communicator(rank);
-                evaluator.call(program, &x.iter().collect::<Vec<_>>())
-            })
-        });
+        let ranks = ranks
+            .into_iter()
+            .zip(programs)
+            .zip(arguments)
+            .map(|((rank, program), x)| scope.spawn(move || runner(program, x, rank.into())));
         let ranks: Vec<_> = ranks.collect();
         ranks.into_iter().map(|rank| rank.join().expect("no panic")).collect()
     })
@@ -69,18 +102,18 @@ fn close(a: f64, b: f64) -> bool {
 }
 
 fn compare(
-    name: &str,
+    (name, runner): (&str, Runner),
     program: &Arc<Function>,
     mesh: &Mesh,
     placements: &[Placement],
     results: &[Option<Sharding>],
     arguments: &[Literal],
-) {
+    rates: &Rates,
+) -> Arc<Function> {
     let expected = evaluate(program, arguments).expect("the whole program runs");
-    let rates = Rates::default();
     let parts: Vec<_> = (0..mesh.size())
         .map(|rank| {
-            let made = partition(program, mesh, rank, placements, results, &rates);
+            let made = partition(program, mesh, rank, placements, results, rates);
             let made = made.unwrap_or_else(|e| panic!("{name} on {mesh}: {e}"));
             verify(&made.program).unwrap_or_else(|e| panic!("{name} on {mesh}: {e}"));
             made
@@ -93,7 +126,7 @@ fn compare(
             each.map(|(x, placement)| part(x, mesh, &placement.sharding, rank)).collect()
         })
         .collect();
-    let made: Vec<Vec<Literal>> = run_ranks(&programs, &arguments)
+    let made: Vec<Vec<Literal>> = run_ranks(runner, &programs, &arguments)
         .into_iter()
         .map(|made| made.unwrap_or_else(|e| panic!("{name} on {mesh}: {e}")))
         .collect();
@@ -108,10 +141,15 @@ fn compare(
             assert!(close(a, b), "{name} on {mesh}: result {i}, element {at}: {a} whole, {b} cut");
         }
     }
+    programs[0].clone()
 }
 
-#[test]
-fn random_programs_mean_the_same_on_random_meshes() {
+/// Compares random programs on random meshes; gives how often each collective was wanted.
+fn compare_random(
+    seeds: std::ops::Range<u64>,
+    make: impl Fn(u64) -> Arc<Function>,
+    runner: Runner,
+) -> BTreeMap<String, usize> {
     let meshes: Vec<Mesh> = [
         vec![("data", 2)],
         vec![("data", 3)],
@@ -122,11 +160,9 @@ fn random_programs_mean_the_same_on_random_meshes() {
     .into_iter()
     .map(|axes| Mesh::new(axes).expect("a mesh"))
     .collect();
-    let sizes = vec![2, 3, 4, 6, 5, 8, 1, 4, 6];
-    // The indices of unstable orders may differ, as may which of equal elements is first.
-    let options = Options { sizes, without: vec!["debug_print"], ..Options::differentiable() };
-    for seed in 0..property_programs(200) {
-        let program = random_program(seed, &options);
+    let mut collectives = BTreeMap::new();
+    for seed in seeds {
+        let program = make(seed);
         let random = &mut Random::new(seed + 1_000_000);
         let mesh = random.pick(&meshes).clone();
         let placements: Vec<Placement> = program
@@ -145,6 +181,45 @@ fn random_programs_mean_the_same_on_random_meshes() {
             .map(|ty| (!random.one_in(3)).then(|| random_sharding(random, &mesh, ty)))
             .collect();
         let arguments = random_arguments(&program, seed + 7);
-        compare(&format!("program {seed}"), &program, &mesh, &placements, &results, &arguments);
+        // Where computing is slow all work is shared, whatever has to be sent for that.
+        let slow = Rates { operations: 1e3, memory: 1e3, network: 1e9, latency: 0.0 };
+        let rates = if random.one_in(2) { slow } else { Rates::default() };
+        let name = format!("program {seed}");
+        let made =
+            compare((&name, runner), &program, &mesh, &placements, &results, &arguments, &rates);
+        made.visit(&mut |f| {
+            for node in f.nodes().iter().filter(|node| node.op.is_collective()) {
+                *collectives.entry(node.op.name().to_owned()).or_default() += 1;
+            }
+        });
     }
+    collectives
+}
+
+fn any_program(seed: u64) -> Arc<Function> {
+    let sizes = vec![2, 3, 4, 6, 5, 8, 1, 4, 6];
+    let options = Options { sizes, without: vec!["debug_print"], ..Options::differentiable() };
+    random_program(seed, &options)
+}
+
+#[test]
+fn random_programs_mean_the_same_on_random_meshes() {
+    compare_random(0..property_programs(100), any_program, evaluated);
+}
+
+#[test]
+fn random_networks_mean_the_same_on_random_meshes() {
+    let programs = property_programs(60);
+    let made = compare_random(0..programs, network::random_network, evaluated);
+    for name in ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"] {
+        let count = made.get(name).copied().unwrap_or(0);
+        assert!(count as u64 >= programs / 4, "{name}: {count} in {programs} programs");
+    }
+}
+
+#[test]
+fn ranks_of_devices_compute_what_the_whole_program_means() {
+    let programs = property_programs(40);
+    compare_random(100_000..100_000 + programs, any_program, compiled);
+    compare_random(200_000..200_000 + programs, network::random_network, compiled);
 }
