@@ -12,13 +12,17 @@ use std::{env, fs, io};
 
 /// Where the compiler is looked for first: its path, or that of its folder.
 pub const VARIABLE: &str = "FERRATA_ASCEND_COMPILER";
+const TOOL: &str = "bishengir-compile";
+/// The one for the generation of the 950.
+const TOOL_A5: &str = "bishengir-compile-a5";
 /// What the compiler leaves for its last step.
 const MODULE: &str = "module.hivm.opt.mlir";
 
 /// The compiler and what it has compiled.
 #[derive(Debug)]
 pub struct Compiler {
-    folder: PathBuf,
+    /// Where its tools are; without them only what is kept is known.
+    tools: Option<PathBuf>,
     cache: Option<PathBuf>,
     known: Mutex<HashMap<String, Arc<str>>>,
     statistics: Mutex<Statistics>,
@@ -66,7 +70,7 @@ impl Compiler {
         places.extend(homes.into_iter().flatten().map(|h| h.join("tools/bishengir/bin")));
         let folder = places.into_iter().find_map(|place| {
             let folder = if place.is_file() { place.parent()?.to_owned() } else { place };
-            folder.join("bishengir-compile").is_file().then_some(folder)
+            folder.join(TOOL).is_file().then_some(folder)
         });
         let folder = folder.ok_or_else(|| {
             Error::new("there is no bishengir-compile").help(format!(
@@ -74,13 +78,27 @@ impl Compiler {
             ))
         })?;
         let user = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        Ok(Compiler::new(folder, user.map(|user| user.join("ferrata/ascend"))))
+        // Another compiler makes other programs.
+        let size = fs::metadata(folder.join(TOOL)).map_or(0, |m| m.len());
+        let which = hash(&[&folder.to_string_lossy(), &size.to_string()]);
+        let cache = user.map(|user| user.join("ferrata/ascend").join(which));
+        Ok(Compiler::new(folder, cache))
     }
 
     /// The compiler in a folder, which keeps programs in another one.
     pub fn new(folder: impl Into<PathBuf>, cache: Option<PathBuf>) -> Compiler {
-        let (folder, known, statistics) = (folder.into(), Mutex::default(), Mutex::default());
-        Compiler { folder, cache, known, statistics }
+        let (known, statistics) = (Mutex::default(), Mutex::default());
+        Compiler { tools: Some(folder.into()), cache, known, statistics }
+    }
+
+    /// What a compiler has kept in a folder, and nothing else.
+    pub fn kept(folder: impl Into<PathBuf>) -> Compiler {
+        Compiler { tools: None, ..Compiler::new("", Some(folder.into())) }
+    }
+
+    /// The same compiler, keeping programs in this folder.
+    pub fn keeping(self, folder: impl Into<PathBuf>) -> Compiler {
+        Compiler { cache: Some(folder.into()), ..self }
     }
 
     /// What compiling has cost so far.
@@ -93,9 +111,7 @@ impl Compiler {
     /// # Errors
     /// What the compiler refuses, with its words.
     pub fn compile(&self, source: &str, target: &Target) -> Result<Arc<str>, Refusal> {
-        let tool =
-            self.folder.join(if target.a5 { "bishengir-compile-a5" } else { "bishengir-compile" });
-        let key = self.key(source, target, &tool);
+        let key = hash(&[source, target.name]);
         let count = |f: &dyn Fn(&mut Statistics)| {
             f(&mut self.statistics.lock().unwrap_or_else(PoisonError::into_inner));
         };
@@ -110,6 +126,10 @@ impl Compiler {
                 .insert(key, Arc::clone(&found));
             return Ok(found);
         }
+        let Some(tools) = &self.tools else {
+            return Err(Error::new("a kernel is not among those that are kept").into());
+        };
+        let tool = tools.join(if target.a5 { TOOL_A5 } else { TOOL });
         let start = Instant::now();
         let done = run(&tool, source, target, &key);
         count(&|s| {
@@ -124,17 +144,16 @@ impl Compiler {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&module));
         Ok(module)
     }
+}
 
-    /// Of everything that the result depends on.
-    fn key(&self, source: &str, target: &Target, tool: &Path) -> String {
-        let mut hash = blake3::Hasher::new();
-        let size = fs::metadata(tool).map_or(0, |m| m.len());
-        for part in [source, target.name, &tool.to_string_lossy(), &size.to_string()] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part.as_bytes());
-        }
-        hash.finalize().to_hex()[..32].to_owned()
+/// Of some texts, each with its length.
+fn hash(parts: &[&str]) -> String {
+    let mut hash = blake3::Hasher::new();
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
     }
+    hash.finalize().to_hex()[..16].to_owned()
 }
 
 /// Runs the compiler in a folder of its own.

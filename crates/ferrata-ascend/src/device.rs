@@ -8,6 +8,7 @@ use ferrata_compiler::watch::{Level, Limits, Watch};
 use ferrata_compiler::{Buffer, Device, Executable, Memory};
 use ferrata_ir::{Composite, DType, Error, Function, Result, Type};
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// A simulated Ascend NPU.
@@ -21,6 +22,8 @@ pub(crate) struct Machine {
     pub target: Target,
     pub compiler: Compiler,
     pub watch: RwLock<Option<Watch>>,
+    /// Why kernels were left to the host.
+    pub on_host: Mutex<BTreeSet<String>>,
 }
 
 impl std::fmt::Debug for Machine {
@@ -66,7 +69,8 @@ impl AscendSimulator {
             let error = Error::new(format!("the simulator does not know {}", target.name));
             return Err(error.help("it knows the cores of the 910B and the 910C"));
         }
-        let machine = Machine { target, compiler, watch: RwLock::new(None) };
+        let machine =
+            Machine { target, compiler, watch: RwLock::new(None), on_host: Mutex::default() };
         Ok(AscendSimulator { machine: Arc::new(machine) })
     }
 
@@ -81,8 +85,19 @@ impl AscendSimulator {
         vec![
             ("loop, gather, scatter", cores("vector cores")),
             ("contract", cores("cube cores, then vector cores")),
-            ("other primitives, loops in f64", "the host, by their meaning".into()),
+            ("what the cores lack", "the host, by its meaning".into()),
         ]
+    }
+
+    /// Why kernels that were compiled so far run on the host: what the cores lack for them.
+    pub fn on_host(&self) -> Vec<String> {
+        self.machine
+            .on_host
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 }
 
@@ -95,10 +110,10 @@ impl Device for AscendSimulator {
         format!("ascend-sim {} {}", self.machine.target.name, env!("CARGO_PKG_VERSION"))
     }
 
-    /// F64 and u32 are computed by the host, but for single numbers of f64 among others, such as the
-    /// rates of an optimiser, which are rounded to f32 where they are read.
-    fn supports(&self, dtype: DType) -> bool {
-        !matches!(dtype, DType::I16 | DType::I8 | DType::U8)
+    /// What the cores do not compute with is computed by the host. Single numbers of f64 among
+    /// others, such as the rates of an optimiser, are rounded to f32 where they are read.
+    fn supports(&self, _: DType) -> bool {
+        true
     }
 
     fn claims(&self, _: &Composite, _: &[&Type]) -> bool {

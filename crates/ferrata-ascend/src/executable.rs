@@ -30,16 +30,23 @@ enum Prepared {
         launches: Vec<(Launch, Program)>,
         workspaces: Vec<usize>,
     },
-    /// Computed by the host.
+    /// What the cores lack; the host computes it.
     Host,
 }
 
 impl Prepared {
-    fn new(kernel: &Kernel, target: &Target, compiler: &Compiler) -> Result<Prepared> {
-        if host::runs(kernel) {
+    fn new(kernel: &Kernel, machine: &Machine) -> Result<Prepared> {
+        let target = &machine.target;
+        let lacks = match host::is_f64(kernel) {
+            true => Some("it computes in f64".to_owned()),
+            false => emit::lower(kernel, target, 0).err().map(|e| e.message().to_owned()),
+        };
+        if let Some(why) = lacks {
+            let mut reasons = machine.on_host.lock().unwrap_or_else(PoisonError::into_inner);
+            reasons.insert(why);
             return Ok(Prepared::Host);
         }
-        let (launches, workspaces) = compile(kernel, target, compiler)?;
+        let (launches, workspaces) = compile(kernel, target, &machine.compiler)?;
         let read = |(launch, module): (Launch, Arc<str>)| {
             let program = Program::parse(&module)?;
             Ok((launch, program))
@@ -88,7 +95,7 @@ impl Simulated {
     pub fn new(machine: Arc<Machine>, plan: Plan) -> Result<Simulated> {
         let mut kernels = Vec::new();
         for (i, kernel) in plan.kernels.iter().enumerate() {
-            let prepared = Prepared::new(kernel, &machine.target, &machine.compiler);
+            let prepared = Prepared::new(kernel, &machine);
             kernels.push(prepared.map_err(|e| match origin(&plan.steps, i) {
                 Some(origin) => e.at("kernel", &[], origin),
                 None => e,

@@ -64,14 +64,9 @@ pub(crate) fn evaluate(
     Ok(results.into_iter().map(Literal::rounded).collect())
 }
 
-/// Whether a kernel belongs to the host: the cores know loop nests, products, gather and scatter,
-/// and of f64 single numbers alone.
-pub(crate) fn runs(kernel: &Kernel) -> bool {
-    match kernel {
-        Kernel::Loop(nest) => varies_in_f64(nest),
-        Kernel::Primitive { op, .. } => !matches!(op, Primitive::Gather(_) | Primitive::Scatter(_)),
-        _ => false,
-    }
+/// Whether a kernel computes in f64, of which the cores know single numbers alone.
+pub(crate) fn is_f64(kernel: &Kernel) -> bool {
+    matches!(kernel, Kernel::Loop(nest) if varies_in_f64(nest))
 }
 
 /// Whether a nest computes more than single numbers in f64, or leaves such a number in memory.

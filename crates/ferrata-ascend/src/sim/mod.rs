@@ -20,10 +20,13 @@ mod order;
 mod scalar;
 mod syntax;
 
+pub use order::{Access, Event, Place};
+pub use syntax::{Pipe, Space};
+
 use crate::target::Target;
 use ferrata_ir::{Error, Result};
 use machine::{Machine, Pointer};
-use order::{Access, Place, merged};
+use order::merged;
 use std::collections::BTreeMap;
 
 /// A compiled program, ready to run.
@@ -60,12 +63,9 @@ impl Program {
         arguments: &[Argument],
         grid: usize,
     ) -> Result<()> {
-        let pointers: Vec<Pointer> =
-            arguments.iter().map(|&(buffer, byte)| Pointer { buffer, byte }).collect();
         let (mut written, mut read) = (Written::new(), Written::new());
         for block in 0..grid {
-            let mut machine =
-                Machine::new(&self.module, &self.maps, target, buffers, &pointers, (block, grid))?;
+            let mut machine = self.machine(target, buffers, arguments, (block, grid))?;
             machine.run(&self.module.body)?;
             let touched = std::mem::take(&mut machine.touched);
             note(&mut written, block, touched.iter().filter(|a| a.write));
@@ -75,6 +75,36 @@ impl Program {
             apart(&written, &read)?;
         }
         Ok(())
+    }
+
+    /// Runs one program of the grid alone: what its core was told to do up to its end, or up to
+    /// what the hardware must not do.
+    pub fn record(
+        &self,
+        target: &Target,
+        buffers: &mut [Vec<u8>],
+        arguments: &[Argument],
+        place: (usize, usize),
+    ) -> (Vec<Event>, Result<()>) {
+        let mut machine = match self.machine(target, buffers, arguments, place) {
+            Ok(machine) => machine,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        machine.order.log = Some(Vec::new());
+        let done = machine.run(&self.module.body);
+        (machine.order.log.unwrap_or_default(), done)
+    }
+
+    fn machine<'a>(
+        &'a self,
+        target: &Target,
+        buffers: &'a mut [Vec<u8>],
+        arguments: &[Argument],
+        place: (usize, usize),
+    ) -> Result<Machine<'a>> {
+        let pointer = |&(buffer, byte): &Argument| Pointer { buffer, byte };
+        let pointers: Vec<Pointer> = arguments.iter().map(pointer).collect();
+        Machine::new(&self.module, &self.maps, target, buffers, &pointers, place)
     }
 }
 

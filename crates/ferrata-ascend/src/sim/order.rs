@@ -16,19 +16,57 @@ const PIPES: usize = Pipe::EACH.len();
 type Clock = [u64; PIPES];
 
 /// Which memory: that of the core, or a buffer in global memory.
-pub(crate) type Place = (Space, usize);
+pub type Place = (Space, usize);
 
 /// Bytes that an instruction reads or writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Access {
+pub struct Access {
+    /// In which memory, and for global memory in which buffer.
     pub place: Place,
     /// Ranges of bytes, ascending, with gaps between them.
     pub ranges: Vec<(usize, usize)>,
+    /// Whether it writes.
     pub write: bool,
 }
 
+/// What a core was told to do.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An instruction of a pipe.
+    Instruction {
+        /// Which pipe.
+        pipe: Pipe,
+        /// What it reads and writes.
+        accesses: Vec<Access>,
+    },
+    /// A flag is set when all that `from` has started has ended.
+    Set {
+        /// The pipe that sets it.
+        from: Pipe,
+        /// The pipe that waits for it.
+        to: Pipe,
+        /// Which flag between the two.
+        event: i64,
+    },
+    /// `to` starts nothing before the flag is set.
+    Wait {
+        /// The pipe that sets it.
+        from: Pipe,
+        /// The pipe that waits for it.
+        to: Pipe,
+        /// Which flag between the two.
+        event: i64,
+    },
+    /// The pipe, or all of them, start nothing before what they have started has ended.
+    Barrier {
+        /// Which pipe.
+        pipe: Pipe,
+    },
+}
+
 impl Access {
-    fn meets(&self, other: &Access) -> bool {
+    /// Whether both use the same bytes, and one of them writes.
+    pub fn meets(&self, other: &Access) -> bool {
         if self.place != other.place || !(self.write || other.write) {
             return false;
         }
@@ -63,15 +101,19 @@ pub(crate) struct Order {
     flights: Vec<Flight>,
     /// What the setting pipe knew, for each flag that is set.
     flags: BTreeMap<(Pipe, Pipe, i64), (Clock, usize)>,
+    /// All that was told, if that is wanted.
+    pub log: Option<Vec<Event>>,
 }
 
 fn join(a: &mut Clock, b: &Clock) {
     a.iter_mut().zip(b).for_each(|(a, b)| *a = (*a).max(*b));
 }
 
-/// Whether an instruction of this pipe ends before the next one begins.
-fn serial(pipe: Pipe) -> bool {
-    matches!(pipe, Pipe::Scalar | Pipe::Cube)
+impl Pipe {
+    /// Whether an instruction of this pipe ends before the next one begins.
+    pub fn is_serial(self) -> bool {
+        matches!(self, Pipe::Scalar | Pipe::Cube)
+    }
 }
 
 impl Order {
@@ -87,6 +129,7 @@ impl Order {
         accesses: Vec<Access>,
     ) -> Result<()> {
         let p = pipe as usize;
+        self.note(|| Event::Instruction { pipe, accesses: accesses.clone() });
         let mut known = self.known[p];
         // The scalar unit hands instructions out: what it waited for has ended.
         let own = known[Pipe::Scalar as usize];
@@ -108,7 +151,7 @@ impl Order {
         }
         self.started[p] += 1;
         let number = self.started[p];
-        if serial(pipe) {
+        if pipe.is_serial() {
             self.known[p][p] = number;
         }
         self.flights.push(Flight { pipe: p, number, line, name: name.to_owned(), accesses });
@@ -116,6 +159,12 @@ impl Order {
             self.forget();
         }
         Ok(())
+    }
+
+    fn note(&mut self, event: impl FnOnce() -> Event) {
+        if let Some(log) = &mut self.log {
+            log.push(event());
+        }
     }
 
     /// Drops instructions that everybody knows to have ended.
@@ -129,6 +178,7 @@ impl Order {
     /// # Errors
     /// If the flag is set already.
     pub fn set(&mut self, from: Pipe, to: Pipe, event: i64, line: usize) -> Result<()> {
+        self.note(|| Event::Set { from, to, event });
         let mut clock = self.known[from as usize];
         clock[from as usize] = self.started[from as usize];
         if let Some((_, first)) = self.flags.insert((from, to, event), (clock, line)) {
@@ -144,6 +194,7 @@ impl Order {
     /// # Errors
     /// If nobody has set it.
     pub fn wait(&mut self, from: Pipe, to: Pipe, event: i64, line: usize) -> Result<()> {
+        self.note(|| Event::Wait { from, to, event });
         let Some((clock, _)) = self.flags.remove(&(from, to, event)) else {
             return Err(Error::new(format!(
                 "line {line} waits for flag {event} from {from:?} to {to:?}, which nothing sets"
@@ -155,6 +206,7 @@ impl Order {
 
     /// All instructions of a pipe, or of all of them, end before its next one starts.
     pub fn barrier(&mut self, pipe: Pipe) {
+        self.note(|| Event::Barrier { pipe });
         if pipe != Pipe::All {
             self.known[pipe as usize][pipe as usize] = self.started[pipe as usize];
             return;

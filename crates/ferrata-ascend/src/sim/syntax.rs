@@ -34,12 +34,18 @@ pub(crate) struct Statement {
 
 /// The memories of a core, and global memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Space {
+pub enum Space {
+    /// Memory that all cores share.
     Global,
+    /// What vector cores compute in.
     Unified,
+    /// Where matrices are staged.
     L1,
+    /// Left operands of products.
     L0A,
+    /// Right operands of products.
     L0B,
+    /// Sums of products.
     L0C,
 }
 
@@ -89,18 +95,27 @@ pub(crate) struct Array {
 
 /// Parts of a core that run their instructions in order, side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Pipe {
+pub enum Pipe {
+    /// Control flow and addresses.
     Scalar,
+    /// Elementwise work and reductions.
     Vector,
+    /// Products.
     Cube,
+    /// Moves from L1 to the operands of products.
     Mte1,
+    /// Moves from global memory.
     Mte2,
+    /// Moves from the unified buffer to global memory.
     Mte3,
+    /// Moves of products.
     Fix,
+    /// All of them; only barriers name it.
     All,
 }
 
 impl Pipe {
+    /// Every pipe.
     pub const EACH: [Pipe; 7] =
         [Pipe::Scalar, Pipe::Vector, Pipe::Cube, Pipe::Mte1, Pipe::Mte2, Pipe::Mte3, Pipe::Fix];
 

@@ -74,10 +74,22 @@ pub fn run(
 /// dtype, relative to the value or to `scale`, are rounding.
 pub fn check(program: &Arc<Function>, args: &[Literal], units: f64, scale: f64, what: &str) {
     let Some(device) = device() else { return };
+    check_on(device, program, args, units, scale, what);
+}
+
+/// [`check`] on another simulated device.
+pub fn check_on(
+    device: &AscendSimulator,
+    program: &Arc<Function>,
+    args: &[Literal],
+    units: f64,
+    scale: f64,
+    what: &str,
+) {
     let inputs: Vec<&Literal> = args.iter().collect();
     let want = Evaluator::new(Precision::Typed).call(program, &inputs).unwrap();
     for donate in [false, true] {
-        let got = run(&**device, program, args, donate);
+        let got = run(device, program, args, donate);
         let got = got.unwrap_or_else(|e| panic!("{what}: {e}"));
         for (r, (got, want)) in got.iter().zip(&want).enumerate() {
             compare(got, want, units, scale, &format!("{what}, result {r}"));
