@@ -19,6 +19,7 @@ Examples:
   ferrata train --images flowers/                learn the classes of your own pictures
   ferrata classify runs/images rose.jpg
   ferrata paint runs/scenes 'a red circle'      paint what a text describes
+  ferrata launch --ranks 4 -- train --out runs/four
   ferrata generate runs/quickstart --prompt 'fn main'
   ferrata eval runs/quickstart --text book.txt
   ferrata inspect runs/quickstart
@@ -31,6 +32,8 @@ stderr says cause and remedy); 130 stopped by a second Ctrl-C.";
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Train(Train),
+    #[cfg(unix)]
+    Launch(Launch),
     Generate(Generate),
     Classify(Classify),
     Paint(Paint),
@@ -83,6 +86,127 @@ pub struct Train {
     /// [steps, batch]; one step per entry, in order; no data, evaluation or checkpoints
     #[arg(long, value_name = "FILE", requires = "init", conflicts_with_all = ["text", "images", "resume"])]
     pub replay: Option<PathBuf>,
+}
+
+/// Run a command on several ranks, watch over them, and start them again after a fault
+///
+/// Each rank is a process of its own, on this machine or on the nodes that mpirun or srun start
+/// it on. A rank that dies, stands still, hangs or crawls is named, with its host and its last
+/// collective; then all are ended and started again from the last checkpoint. Ctrl-C lets all
+/// ranks save and end; a second one aborts.
+#[cfg(unix)]
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata launch --ranks 4 -- train recipe.toml --out runs/four
+  ferrata launch --ranks 16 --with srun -- train recipe.toml --out runs/many
+  ferrata launch --ranks 16 --with mpirun --backend mpi --pass=--hostfile --pass=hosts -- train
+  ferrata launch --ranks 16 --per-node 8 --time 24:00:00 --write slurm -- train > job.sh
+  ferrata launch --ranks 16 --image ferrata:1 --write kubernetes -- train > job.yaml
+
+See docs/cluster.md for the environment of ranks, and for programs of your own.")]
+pub struct Launch {
+    /// How many ranks there are
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ranks: u32,
+    /// Go on with so many when others fail again and again [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min_ranks: Option<u32>,
+    /// Who starts the ranks
+    #[arg(long, value_enum, default_value = "local")]
+    pub with: LaunchWith,
+    /// What carries their data
+    #[arg(long, value_enum, default_value = "sockets")]
+    pub backend: LaunchBackend,
+    /// Where ranks find this launcher [default: a Unix socket for local ranks, else a free port of
+    /// this host]
+    #[arg(long, value_name = "HOST:PORT", required_if_eq("with", "none"))]
+    pub listen: Option<String>,
+    /// An argument for mpirun or srun; can be repeated
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub pass: Vec<std::ffi::OsString>,
+    /// Give up after so many starts in a row that get no step further
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub restarts: u32,
+    /// A rank that says nothing for so long is taken for lost
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    pub silence: f64,
+    /// All ranks have to join within this time
+    #[arg(long, default_value_t = 120.0, value_name = "SECONDS")]
+    pub start_time: f64,
+    /// Under Slurm: when the time of the job is nearly over (SIGUSR1), save and queue it again
+    #[arg(long)]
+    pub requeue: bool,
+    /// The program that ranks run, instead of this one
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::ExecutablePath)]
+    pub program: Option<PathBuf>,
+    /// Print a job script or manifest instead of running
+    #[arg(long, value_enum, value_name = "SCHEDULER")]
+    pub write: Option<LaunchWrite>,
+    #[command(flatten)]
+    pub shape: LaunchShape,
+    /// What each rank runs, such as: train recipe.toml --out runs/four
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// What a job script asks for
+#[cfg(unix)]
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of --write")]
+pub struct LaunchShape {
+    /// Name of the job
+    #[arg(long, default_value = "ferrata", value_name = "NAME", requires = "write")]
+    pub name: String,
+    /// Ranks on each node [default: all]
+    #[arg(long, value_name = "N", requires = "write", value_parser = clap::value_parser!(u32).range(1..))]
+    pub per_node: Option<u32>,
+    /// Cores of each rank
+    #[arg(long, value_name = "N", requires = "write", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cores: Option<u32>,
+    /// Memory of each rank, as the scheduler writes it
+    #[arg(long, value_name = "SIZE", requires = "write")]
+    pub memory: Option<String>,
+    /// Slurm: how long the job may run
+    #[arg(long, value_name = "TIME", requires = "write")]
+    pub time: Option<String>,
+    /// Kubernetes: container image whose entry point is ferrata
+    #[arg(long, value_name = "IMAGE", requires = "write")]
+    pub image: Option<String>,
+}
+
+/// Who starts ranks
+#[cfg(unix)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum LaunchWith {
+    /// This program, on this machine
+    Local,
+    /// mpirun, of Open MPI or MPICH
+    Mpirun,
+    /// srun, in an allocation of Slurm
+    Srun,
+    /// Somebody else, such as Kubernetes
+    None,
+}
+
+/// What carries data between ranks
+#[cfg(unix)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum LaunchBackend {
+    /// Unix domain sockets on one machine, TCP between machines
+    Sockets,
+    /// MPI; needs a build with --features mpi
+    Mpi,
+}
+
+/// What job scripts are for
+#[cfg(unix)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum LaunchWrite {
+    /// A script for sbatch
+    Slurm,
+    /// A JobSet
+    Kubernetes,
 }
 
 /// What to train, and on what

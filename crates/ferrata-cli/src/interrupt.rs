@@ -26,3 +26,14 @@ pub fn on_signal(stop: &Arc<AtomicBool>) -> Result<()> {
         Error::new(cause, "run it where signals are allowed")
     })
 }
+
+/// Sets both at the signal by which Slurm says that the time of a job is nearly over.
+#[cfg(unix)]
+pub fn on_time_limit(over: &Arc<AtomicBool>, stop: &Arc<AtomicBool>) -> Result<()> {
+    let register =
+        |set: &Arc<AtomicBool>| flag::register(signal_hook::consts::SIGUSR1, set.clone());
+    register(over).and_then(|_| register(stop)).map(drop).map_err(|error| {
+        let cause = format!("SIGUSR1 cannot be watched for: {error}");
+        Error::new(cause, "leave out --requeue")
+    })
+}

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
             Ok(agrees) => return ExitCode::from(if agrees { 0 } else { DIFFERS }),
             Err(error) => Err(error),
         },
+        #[cfg(unix)]
+        Command::Launch(args) => commands::launch::run(args),
         Command::Train(args) => commands::train::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Classify(args) => commands::classify::run(args),

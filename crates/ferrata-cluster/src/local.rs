@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
-use ferrata_compiler::Communicator;
+use ferrata_ir::Communicator;
 use ferrata_ir::{Error, Result};
 
 /// One thread's end of the lines to all others.

@@ -6,6 +6,20 @@ use half::{bf16, f16};
 use std::fmt;
 use std::ops::Range;
 
+/// What a rank is about to do, for whoever watches over the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report<'a> {
+    /// A training step. Ranks in steps are compared with each other: one that lets the others wait
+    /// for long is taken for broken.
+    Step(u64),
+    /// What takes its own time on each rank: compiling, an evaluation, a checkpoint.
+    Other(&'a str),
+    /// Collectives that belong to this scope of the program.
+    Scope(&'a str),
+    /// Nothing: the run is complete.
+    Done,
+}
+
 /// One rank's end of the lines between the ranks of a run.
 ///
 /// A backend only has to [`exchange`](Communicator::exchange); everything else is made of it, with
@@ -19,6 +33,9 @@ pub trait Communicator: Send + Sync + fmt::Debug {
 
     /// How many ranks there are.
     fn size(&self) -> usize;
+
+    /// Tells whoever watches over the run what this rank is about to do. Nobody does by default.
+    fn report(&self, _what: Report<'_>) {}
 
     /// Sends `send[i]` to rank `group[i]` and fills `receive[i]` with what it sent here, for all `i`
     /// at once. `group` has every member once and this rank among them; what it sends to itself is
@@ -213,4 +230,114 @@ pub fn alone() -> Error {
 
 fn no_bits(dtype: DType) -> Error {
     Error::new(format!("{dtype} has no bits to combine"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [ReduceKind; 4] =
+        [ReduceKind::Sum, ReduceKind::Product, ReduceKind::Max, ReduceKind::Min];
+
+    /// Elements of a dtype from numbers, and back.
+    fn bytes(dtype: DType, values: &[f64]) -> Vec<u8> {
+        let element = |&x: &f64| match dtype {
+            DType::F64 => x.to_le_bytes().to_vec(),
+            DType::F32 => (x as f32).to_le_bytes().to_vec(),
+            DType::F16 => f16::from_f64(x).to_le_bytes().to_vec(),
+            DType::BF16 => bf16::from_f64(x).to_le_bytes().to_vec(),
+            DType::I64 => (x as i64).to_le_bytes().to_vec(),
+            DType::I32 => (x as i32).to_le_bytes().to_vec(),
+            DType::U32 => (x as u32).to_le_bytes().to_vec(),
+            DType::I16 => (x as i16).to_le_bytes().to_vec(),
+            DType::I8 => (x as i8).to_le_bytes().to_vec(),
+            DType::U8 | DType::Bool => vec![x as u8],
+        };
+        values.iter().flat_map(element).collect()
+    }
+
+    fn values(dtype: DType, bytes: &[u8]) -> Vec<f64> {
+        let element = |x: &[u8]| match dtype {
+            DType::F64 => f64::from_le_bytes(x.try_into().unwrap()),
+            DType::F32 => f32::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::F16 => f16::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::BF16 => bf16::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::I64 => i64::from_le_bytes(x.try_into().unwrap()) as f64,
+            DType::I32 => i32::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::U32 => u32::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::I16 => i16::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::I8 => i8::from_le_bytes(x.try_into().unwrap()).into(),
+            DType::U8 | DType::Bool => x[0].into(),
+        };
+        bytes.chunks_exact(dtype.size()).map(element).collect()
+    }
+
+    #[test]
+    fn every_dtype_is_combined_as_its_numbers_are() {
+        let dtypes = [
+            DType::F64,
+            DType::F32,
+            DType::F16,
+            DType::BF16,
+            DType::I64,
+            DType::I32,
+            DType::U32,
+            DType::I16,
+            DType::I8,
+            DType::U8,
+        ];
+        // More than a block, and not a multiple of it; small enough to be exact in all dtypes.
+        let part = |seed: usize| (0..2500).map(|i| ((i * seed + i / 7) % 5) as f64).collect();
+        let parts: [Vec<f64>; 3] = [part(3), part(5), part(11)];
+        for (dtype, kind) in dtypes.into_iter().flat_map(|dtype| KINDS.map(|kind| (dtype, kind))) {
+            let raw: Vec<Vec<u8>> = parts.iter().map(|part| bytes(dtype, part)).collect();
+            let raw: Vec<&[u8]> = raw.iter().map(Vec::as_slice).collect();
+            let mut out = vec![0; 2500 * dtype.size()];
+            combine(kind, dtype, &raw, &mut out).unwrap();
+            let all = |f: fn(f64, f64) -> f64| -> Vec<f64> {
+                (0..2500).map(|i| f(f(parts[0][i], parts[1][i]), parts[2][i])).collect()
+            };
+            let want = match kind {
+                ReduceKind::Sum => all(|x, y| x + y),
+                ReduceKind::Product => all(|x, y| x * y),
+                ReduceKind::Max => all(f64::max),
+                _ => all(f64::min),
+            };
+            assert_eq!(values(dtype, &out), want, "{kind:?} of {dtype}");
+        }
+    }
+
+    #[test]
+    fn nan_wins_and_half_precision_is_rounded_once() {
+        let nan = f64::NAN;
+        for dtype in [DType::F64, DType::F32, DType::F16, DType::BF16] {
+            for kind in KINDS {
+                let parts =
+                    [[nan, 1.0, 1.0], [1.0, nan, 2.0], [2.0, 3.0, nan]].map(|x| bytes(dtype, &x));
+                let parts = parts.each_ref().map(Vec::as_slice);
+                let mut out = vec![0; 3 * dtype.size()];
+                combine(kind, dtype, &parts, &mut out).unwrap();
+                let out = values(dtype, &out);
+                assert!(out.iter().all(|x| x.is_nan()), "{kind:?} of {dtype}: {out:?}");
+            }
+        }
+        // 256 + 1 is 256 in bf16, if it is rounded after each addition.
+        let parts = [256.0, 1.0, 1.0].map(|x| bytes(DType::BF16, &[x]));
+        let parts = parts.each_ref().map(Vec::as_slice);
+        let mut out = [0; 2];
+        combine(ReduceKind::Sum, DType::BF16, &parts, &mut out).unwrap();
+        assert_eq!(values(DType::BF16, &out), [258.0]);
+    }
+
+    #[test]
+    fn truth_is_combined_by_and_and_or_alone() {
+        let parts: [&[u8]; 2] = [&[0, 0, 1, 1], &[0, 1, 0, 1]];
+        let mut out = [9; 4];
+        combine(ReduceKind::And, DType::Bool, &parts, &mut out).unwrap();
+        assert_eq!(out, [0, 0, 0, 1]);
+        combine(ReduceKind::Or, DType::Bool, &parts, &mut out).unwrap();
+        assert_eq!(out, [0, 1, 1, 1]);
+        assert!(combine(ReduceKind::Sum, DType::Bool, &parts, &mut out).is_err());
+        assert!(combine(ReduceKind::And, DType::F32, &parts, &mut out).is_err());
+    }
 }

@@ -6,6 +6,8 @@ pub mod devices;
 pub mod eval;
 pub mod generate;
 pub mod inspect;
+#[cfg(unix)]
+pub mod launch;
 pub mod paint;
 pub mod profile;
 pub mod run;

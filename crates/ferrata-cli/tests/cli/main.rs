@@ -5,6 +5,8 @@ mod devices;
 mod images;
 mod instruments;
 mod killed;
+#[cfg(unix)]
+mod launching;
 mod painting;
 mod recorded;
 mod training;

@@ -1,0 +1,314 @@
+//! Ranks that are processes: a stream to every other rank.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ferrata_ir::Communicator;
+use ferrata_ir::{Error, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use super::stream::Stream;
+
+/// The length of a message goes before it.
+const HEADER: usize = size_of::<u64>();
+
+/// The stream to another rank.
+pub(super) struct Peer {
+    pub stream: Stream,
+    /// Its machine, for errors.
+    pub host: String,
+}
+
+/// One process' streams to all others.
+pub(super) struct Sockets {
+    rank: usize,
+    /// By rank; none to itself. Locked by whoever exchanges data with it.
+    peers: Vec<Option<Mutex<Peer>>>,
+}
+
+impl Sockets {
+    pub fn new(rank: usize, peers: Vec<Option<Peer>>) -> io::Result<Sockets> {
+        for peer in peers.iter().flatten() {
+            peer.stream.set_nonblocking(true)?;
+        }
+        let peers = peers.into_iter().map(|peer| peer.map(Mutex::new)).collect();
+        Ok(Sockets { rank, peers })
+    }
+}
+
+impl fmt::Debug for Sockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {} processes", self.rank, self.peers.len())
+    }
+}
+
+impl Communicator for Sockets {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()> {
+        let mut lanes = Vec::with_capacity(group.len());
+        for ((&rank, out), into) in group.iter().zip(send).zip(receive) {
+            let peer = self.peers.get(rank).ok_or_else(|| {
+                Error::new(format!("there is no rank {rank} among {}", self.peers.len()))
+            })?;
+            match peer {
+                Some(peer) => {
+                    let peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
+                    lanes.push(Lane::new(rank, peer, out, into));
+                }
+                None => into.copy_from_slice(out),
+            }
+        }
+        let result = carry(&mut lanes);
+        if result.is_err() {
+            // In the middle of messages nothing can follow, and nobody shall wait for it.
+            lanes.iter().for_each(|lane| lane.peer.stream.shut());
+        }
+        result
+    }
+}
+
+/// Sends and receives on all lanes at once: a peer may have to send to us before it can take what
+/// we send.
+fn carry(lanes: &mut [Lane<'_>]) -> Result<()> {
+    loop {
+        for lane in &mut *lanes {
+            lane.advance()?;
+        }
+        let mut waiting: Vec<PollFd<'_>> = lanes.iter().filter_map(Lane::wants).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        match poll(&mut waiting, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                return Err(Error::new(format!("cannot wait for other ranks: {error}")));
+            }
+        }
+    }
+}
+
+/// What goes to one rank and comes from it in an exchange.
+struct Lane<'a> {
+    rank: usize,
+    peer: MutexGuard<'a, Peer>,
+    header: [u8; HEADER],
+    out: &'a [u8],
+    /// Bytes that went, the header counted.
+    sent: usize,
+    announced: [u8; HEADER],
+    into: &'a mut [u8],
+    /// Bytes that came, the header counted.
+    received: usize,
+}
+
+impl<'a> Lane<'a> {
+    fn new(rank: usize, peer: MutexGuard<'a, Peer>, out: &'a [u8], into: &'a mut [u8]) -> Self {
+        let header = (out.len() as u64).to_le_bytes();
+        Lane { rank, peer, header, out, sent: 0, announced: [0; HEADER], into, received: 0 }
+    }
+
+    fn sends(&self) -> bool {
+        !self.out.is_empty() && self.sent < HEADER + self.out.len()
+    }
+
+    fn receives(&self) -> bool {
+        !self.into.is_empty() && self.received < HEADER + self.into.len()
+    }
+
+    /// What has to happen before this lane can go on, unless it is through.
+    fn wants(&self) -> Option<PollFd<'_>> {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::OUT, self.sends());
+        flags.set(PollFlags::IN, self.receives());
+        (!flags.is_empty()).then(|| PollFd::new(&self.peer.stream, flags))
+    }
+
+    /// Moves as much as goes without waiting.
+    fn advance(&mut self) -> Result<()> {
+        while self.receives() {
+            let buffer = match self.received {
+                n @ ..HEADER => &mut self.announced[n..],
+                n => &mut self.into[n - HEADER..],
+            };
+            match (&self.peer.stream).read(buffer) {
+                Ok(0) => return Err(lost(self.rank, &self.peer.host)),
+                Ok(count) => self.received += count,
+                Err(error) if again(&error) => break,
+                Err(error) => return Err(broken(self.rank, &self.peer.host, &error)),
+            }
+            let announced = u64::from_le_bytes(self.announced);
+            if self.received == HEADER && announced != self.into.len() as u64 {
+                let (rank, want) = (self.rank, self.into.len());
+                return Err(Error::new(format!("rank {rank} sent {announced} bytes, not {want}"))
+                    .help("all ranks have to run the same program"));
+            }
+        }
+        while self.sends() {
+            let buffer = match self.sent {
+                n @ ..HEADER => &self.header[n..],
+                n => &self.out[n - HEADER..],
+            };
+            match (&self.peer.stream).write(buffer) {
+                Ok(count) => self.sent += count,
+                Err(error) if again(&error) => break,
+                Err(error) => return Err(broken(self.rank, &self.peer.host, &error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn again(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn lost(rank: usize, host: &str) -> Error {
+    Error::new(format!("rank {rank} on {host} is gone")).help("its own error says why")
+}
+
+fn broken(rank: usize, host: &str, error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => lost(rank, host),
+        _ => Error::new(format!("the line to rank {rank} on {host} broke: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use ferrata_ir::DType;
+    use ferrata_ir::primitive::ReduceKind;
+
+    use super::*;
+
+    /// The ends of `size` ranks, all in this process.
+    fn ranks(size: usize) -> Vec<Sockets> {
+        let mut peers: Vec<Vec<Option<Peer>>> =
+            (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
+        for a in 0..size {
+            for b in a + 1..size {
+                let (one, other) = UnixStream::pair().unwrap();
+                let peer = |stream| Some(Peer { stream: Stream::Unix(stream), host: "h".into() });
+                (peers[a][b], peers[b][a]) = (peer(one), peer(other));
+            }
+        }
+        let ends = peers.into_iter().enumerate();
+        ends.map(|(rank, peers)| Sockets::new(rank, peers).unwrap()).collect()
+    }
+
+    /// What `work` gives on each of `ranks`, all at once.
+    fn on_all<'a, T: Send>(
+        ranks: impl Iterator<Item = &'a dyn Communicator>,
+        work: impl Fn(&dyn Communicator) -> T + Sync,
+    ) -> Vec<T> {
+        let work = &work;
+        thread::scope(|scope| {
+            let threads: Vec<_> = ranks.map(|rank| scope.spawn(move || work(rank))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    fn ends(sockets: &[Sockets]) -> impl Iterator<Item = &dyn Communicator> {
+        sockets.iter().map(|end| end as _)
+    }
+
+    #[test]
+    fn messages_larger_than_any_buffer_cross_each_other() {
+        let ranks = ranks(3);
+        let size = 5 << 20;
+        let received = on_all(ends(&ranks), |rank| {
+            let parts: Vec<Vec<u8>> =
+                (0..3).map(|to| vec![(10 * rank.rank() + to) as u8; size + to]).collect();
+            let mut into: Vec<Vec<u8>> = (0..3).map(|_| vec![0; size + rank.rank()]).collect();
+            let send: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            let mut receive: Vec<&mut [u8]> = into.iter_mut().map(Vec::as_mut_slice).collect();
+            rank.exchange(&[0, 1, 2], &send, &mut receive).unwrap();
+            into
+        });
+        for (rank, into) in received.iter().enumerate() {
+            for (from, part) in into.iter().enumerate() {
+                assert!(part.iter().all(|&byte| byte == (10 * from + rank) as u8), "{from} {rank}");
+            }
+        }
+    }
+
+    #[test]
+    fn sums_are_the_same_bits_as_between_threads() {
+        let sockets = ranks(3);
+        let threads = crate::local(3);
+        for dtype in [DType::F32, DType::BF16, DType::F64, DType::I32] {
+            let reduce = |rank: &dyn Communicator| {
+                let noise = |i: usize| ((i * 7919 + rank.rank() * 104_729) % 1009) as f64 / 77.0;
+                let mut data: Vec<u8> = match dtype {
+                    DType::F32 => (0..1001).flat_map(|i| (noise(i) as f32).to_le_bytes()).collect(),
+                    DType::F64 => (0..1001).flat_map(|i| noise(i).to_le_bytes()).collect(),
+                    DType::I32 => (0..1001).flat_map(|i| (noise(i) as i32).to_le_bytes()).collect(),
+                    // The upper half of an f32.
+                    _ => (0..1001)
+                        .flat_map(|i| {
+                            let [_, _, low, high] = (noise(i) as f32).to_le_bytes();
+                            [low, high]
+                        })
+                        .collect(),
+                };
+                rank.all_reduce(&[0, 1, 2], ReduceKind::Sum, dtype, &mut data).unwrap();
+                data
+            };
+            let by_sockets = on_all(ends(&sockets), reduce);
+            let by_threads = on_all(threads.iter().map(|end| &**end), reduce);
+            assert_eq!(by_sockets, by_threads, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn groups_are_independent() {
+        let ranks = ranks(4);
+        let sums = on_all(ends(&ranks), |rank| {
+            let group = if rank.rank() % 2 == 0 { [0, 2] } else { [1, 3] };
+            let mut data = [rank.rank() as u8];
+            rank.all_reduce(&group, ReduceKind::Sum, DType::U8, &mut data).unwrap();
+            data[0]
+        });
+        assert_eq!(sums, [2, 4, 2, 4]);
+    }
+
+    #[test]
+    fn a_rank_that_is_gone_is_named() {
+        let mut ranks = ranks(2);
+        drop(ranks.remove(1));
+        let mut data = vec![0; 1 << 20];
+        let error = ranks[0].all_reduce(&[0, 1], ReduceKind::Sum, DType::U8, &mut data);
+        let error = error.unwrap_err().to_string();
+        assert!(error.starts_with("rank 1 on h is gone"), "{error}");
+    }
+
+    #[test]
+    fn ranks_that_disagree_about_sizes_are_told_so() {
+        let ranks = ranks(2);
+        let errors = on_all(ends(&ranks), |rank| {
+            let size = 4 + rank.rank();
+            let (send, mut receive) = (vec![1; size], vec![0; size]);
+            let mut own = vec![0; size];
+            let mut parts: [&mut [u8]; 2] = match rank.rank() {
+                0 => [&mut own, &mut receive],
+                _ => [&mut receive, &mut own],
+            };
+            rank.exchange(&[0, 1], &[&send, &send], &mut parts).unwrap_err().to_string()
+        });
+        // The first to notice ends the lines, which the other may see before it reads.
+        let told = ["rank 1 sent 5 bytes, not 4", "rank 0 sent 4 bytes, not 5"];
+        let is_told = |error: &String| told.iter().any(|told| error.starts_with(told));
+        assert!(errors.iter().any(is_told), "{errors:?}");
+    }
+}
