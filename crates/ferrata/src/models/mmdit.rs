@@ -21,7 +21,7 @@ pub struct Mmdit {
     pub positions: Tensor,
     /// From token ids.
     pub tokens: Embedding,
-    /// `[1, text_length, hidden_size]`.
+    /// `[1, text_length, hidden_size]`; begins as sines and cosines of the place.
     pub token_positions: Tensor,
     /// From time and caption.
     pub condition: Condition,
@@ -97,7 +97,7 @@ impl Mmdit {
         let pixels = config.channels * patch * patch;
         let side = config.image_size / patch.max(1);
         let weight = Init::XavierUniform.make(&[width, pixels], DType::F32, &key.fold(0));
-        let small = Init::Normal(0.02);
+        let places = Tensor::iota([config.text_length], 0, DType::F32);
         Mmdit {
             patches: Patches {
                 weight: weight.reshape([width, config.channels, patch, patch]),
@@ -105,7 +105,7 @@ impl Mmdit {
             },
             positions: grid_waves(side, width),
             tokens: Embedding::with_init(config.vocab_size, width, Init::Normal(1.0), &key.fold(1)),
-            token_positions: small.make(&[1, config.text_length, width], DType::F32, &key.fold(2)),
+            token_positions: waves(&places, width).unsqueeze(0),
             condition: Condition::new(width, &key.fold(3)),
             layers: (0..net.num_hidden_layers)
                 .map(|i| Layer::new(net, &key.fold(4).fold(i as u32)))
