@@ -3,6 +3,8 @@
 //! In the formulas `g` is the gradient, `p` the parameter, `wd` the weight decay, and `t` counts
 //! steps from 1; what is remembered starts at 0.
 
+use ferrata_ir::DType;
+
 /// An update rule.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rule {
@@ -94,6 +96,8 @@ pub struct Muon {
     pub nesterov: bool,
     /// Rounds of the Newton-Schulz iteration.
     pub rounds: usize,
+    /// The dtype of the iteration, which need not be exact; that of the parameter if `None`.
+    pub compute: Option<DType>,
     /// Added to the norm by which the direction is divided at first.
     pub eps: f64,
     /// How the length of a step depends on the shape.
@@ -144,6 +148,7 @@ impl Default for Muon {
             momentum: 0.95,
             nesterov: true,
             rounds: 5,
+            compute: None,
             eps: 1e-7,
             scale: MuonScale::Spectral,
             vectors: Adam { betas: (0.9, 0.95), decoupled: true, ..Adam::default() },

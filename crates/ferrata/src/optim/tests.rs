@@ -68,6 +68,27 @@ fn a_group_may_have_another_rule() {
 }
 
 #[test]
+fn steps_of_muon_are_nearly_orthogonal_in_half_precision_too() {
+    let matrix = |key| Tensor::randn([24, 16], DType::F32, &crate::Key::new(key));
+    let moved = |compute| {
+        let optimizer = Optimizer::new(Muon { compute, ..Muon::default() });
+        let (start, slope) = (net(&[("w", matrix(1))]), net(&[("w", matrix(2))]));
+        let rates = optimizer.rates(0, 1.0);
+        let (end, _) = optimizer.update(&start, &slope, &optimizer.init(&start), &rates);
+        &start["w"] - &end["w"]
+    };
+    let (exact, half) = (moved(None), moved(Some(DType::BF16)));
+    let size = |x: &Tensor| x.square().sum(..).sqrt().item::<f32>().unwrap();
+    let error = size(&(&half - &exact)) / size(&exact);
+    assert!(0.0 < error && error < 0.06, "{error}");
+    // Five rounds bring singular values between 0.68 and 1.14; rows are more than columns.
+    let squares = half.t().matmul(&half) / 1.5;
+    let lengths = squares.cast(DType::F64).eigvalsh();
+    let all = values(&lengths);
+    assert!(all.iter().all(|square| (0.4..1.4).contains(square)), "{all:?}");
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let optimizer = Optimizer::new(Adam::default());
     let start = example();

@@ -201,12 +201,13 @@ fn orthogonal(matrix: &Tensor, rule: &Muon) -> Tensor {
     let tall = rows > columns;
     let mut x = if tall { matrix.t() } else { matrix.clone() };
     let norm = x.square().sum(..).sqrt() + rule.eps;
-    x /= norm;
+    x = (x / norm).cast(rule.compute.unwrap_or(matrix.dtype()));
     let (a, b, c) = NEWTON_SCHULZ;
     for _ in 0..rule.rounds {
         let q = x.matmul(&x.t());
         let q = &q * b + q.matmul(&q) * c;
         x = &x * a + q.matmul(&x);
     }
+    x = x.cast(matrix.dtype());
     if tall { x.t() } else { x }
 }

@@ -3,6 +3,8 @@
 use super::config::{
     Config, DecayOn, OptimizerKind, OptimizerSection, ScheduleKind, ScheduleSection, StepScale,
 };
+use ferrata_ir::DType;
+
 use crate::optim::{
     Adagrad, Adam, Decay, Group, Lion, Muon, MuonScale, Optimizer, RmsProp, Rule, Schedule, Select,
     Sgd,
@@ -12,7 +14,8 @@ impl Config {
     /// The optimiser of the configuration, frozen parameters included.
     pub fn optimizer(&self) -> Optimizer {
         let section = &self.optimizer;
-        let mut optimizer = Optimizer::new(section.rule()).weight_decay(section.weight_decay);
+        let mut optimizer = Optimizer::new(section.rule(self.train.dtype.dtype()))
+            .weight_decay(section.weight_decay);
         for pattern in &self.train.freeze {
             optimizer = optimizer.group(Group::new(Select::Path(pattern.clone())).frozen());
         }
@@ -29,7 +32,8 @@ impl Config {
 }
 
 impl OptimizerSection {
-    fn rule(&self) -> Rule {
+    /// The rule, where it has products: of the dtype `compute`.
+    fn rule(&self, compute: Option<DType>) -> Rule {
         let flag = |value: Option<bool>| value.unwrap_or_default();
         match self.kind {
             OptimizerKind::Sgd => Rule::Sgd(Sgd {
@@ -59,7 +63,7 @@ impl OptimizerSection {
                     ..usual
                 })
             }
-            OptimizerKind::Muon => Rule::Muon(self.muon()),
+            OptimizerKind::Muon => Rule::Muon(Muon { compute, ..self.muon() }),
         }
     }
 

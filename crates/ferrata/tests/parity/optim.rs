@@ -52,6 +52,7 @@ fn optimizer(h: &Value) -> Optimizer {
                 momentum: number("momentum"),
                 nesterov: flag("nesterov"),
                 rounds: number("ns_steps") as usize,
+                compute: None,
                 eps: number("eps"),
                 scale: match h["scale"].as_str().unwrap() {
                     "spectral" => MuonScale::Spectral,
