@@ -1,6 +1,8 @@
 //! Flow matching against closed forms.
 
-use ferrata::flow::{Mixture, Sampler, Solver, Times, between, guided, log_likelihood, loss};
+use ferrata::flow::{
+    Mixture, Sampler, Solver, Times, between, guided, log_likelihood, loss, towards,
+};
 use ferrata::nn::{Context, Linear};
 use ferrata::optim::{Adam, Optimizer, Schedule};
 use ferrata::{DType, Key, Module, Result, Tensor, compile, value_and_grad};
@@ -117,6 +119,28 @@ fn the_velocity_is_the_mean_of_the_paths_through_a_point() {
             assert!(error < 0.1, "at {i}, {t}: {error}");
         }
     }
+}
+
+#[test]
+fn expected_data_tell_the_velocity() -> Result<()> {
+    // For normal data of mean 1 and standard deviation 2 the data are expected where the line of
+    // regression says.
+    let field = Mixture::new(&[vec![1.0]], &[2.0], &[1.0], DType::F64)?;
+    let x = Tensor::from([[-1.5f64], [0.0], [2.0], [0.5]]);
+    let t = Tensor::from([0.0f64, 0.3, 0.6, 0.94]);
+    let at = t.unsqueeze(1);
+    let expected = 1.0 + &at * 4.0 * (&x - &at) / ((1.0 - &at).square() + at.square() * 4.0);
+    let error = rms(&(towards(&expected, &x, &t) - field.velocity(&x, &t)));
+    assert!(error < 1e-12, "{error}");
+
+    // Near the data the time that is left counts for 0.05, and half precision is widened.
+    let near = towards(
+        &Tensor::from([[1.5f32], [1.5]]).cast(DType::BF16),
+        &Tensor::from([[1.0f32], [1.0]]),
+        &Tensor::from([0.99f32, 1.0]),
+    );
+    assert_eq!(near.to_vec::<f32>()?, [10.0, 10.0]);
+    Ok(())
 }
 
 #[test]

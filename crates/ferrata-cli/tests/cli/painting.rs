@@ -96,6 +96,31 @@ fn captioned_scenes_become_a_painter() {
 }
 
 #[test]
+fn a_model_knows_that_it_tells_pictures() {
+    let folder = scratch("painting_pictures");
+    recipe(&folder);
+    let train = ["train", "small.toml", "--set", "flow.predict=picture"];
+    succeed(&folder, &[&train[..], &["--out", "whole"]].concat());
+    let config = fs::read_to_string(folder.join("whole/final/config.json")).unwrap();
+    assert!(config.contains("\"prediction_type\": \"picture\""), "{config}");
+
+    let paint = |model: &str, out: &str| {
+        let arguments = ["paint", model, "a red circle", "--steps", "2", "--out", out];
+        succeed(&folder, &arguments);
+        fs::read(folder.join(out)).unwrap()
+    };
+    let own = paint("whole", "a.png");
+    // The same weights, taken for those of a velocity.
+    let other = config.replace("\"picture\"", "\"velocity\"");
+    fs::write(folder.join("whole/final/config.json"), other).unwrap();
+    assert!(own != paint("whole/final", "b.png"));
+
+    let on = ["--init", "whole/final", "--out", "on"];
+    let message = refuse(&folder, &[&train[..], &on].concat());
+    assert!(message.contains("`flow.predict` is not what the model has learned"), "{message}");
+}
+
+#[test]
 fn folders_of_classes_can_be_painted_too() {
     let folder = scratch("painting_classes");
     recipe(&folder);

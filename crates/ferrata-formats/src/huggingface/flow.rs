@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use ferrata_ir::DType;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::{dtype_name, indivisible, read_dtype};
@@ -17,6 +18,8 @@ use crate::{Error, Result};
 pub struct FlowConfig {
     /// The network.
     pub network: FlowNetwork,
+    /// What the network tells.
+    pub prediction: Prediction,
     /// Height and width of a picture in pixels.
     pub image_size: usize,
     /// Channels of a picture.
@@ -29,7 +32,18 @@ pub struct FlowConfig {
     pub dtype: DType,
 }
 
-/// The networks that tell the velocity of a flow.
+/// What a network tells of a point on the way from noise to a picture. `prediction_type`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Prediction {
+    /// The velocity there, noise and all. `velocity`
+    #[default]
+    Velocity,
+    /// The picture where the way ends, from which the velocity follows. `picture`
+    Picture,
+}
+
+/// The networks of text-to-image models.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FlowNetwork {
     /// Transformer of patches and text. `mmdit`
@@ -60,6 +74,7 @@ impl DirectoryConfig for FlowConfig {
         let Some(network) = FlowNetwork::read(&fields)? else { return Ok(None) };
         let config = FlowConfig {
             network,
+            prediction: Prediction::read(&fields)?,
             image_size: fields.size(&["image_size"])?,
             channels: fields.optional_size("num_channels")?.unwrap_or(3),
             vocab_size: fields.size(&["vocab_size"])?,
@@ -77,6 +92,7 @@ impl DirectoryConfig for FlowConfig {
         };
         let beside = [
             ("model_type", json!(self.kind())),
+            ("prediction_type", json!(self.prediction)),
             ("image_size", json!(self.image_size)),
             ("num_channels", json!(self.channels)),
             ("vocab_size", json!(self.vocab_size)),
@@ -115,6 +131,15 @@ impl FlowConfig {
 
 const MMDIT: &str = "mmdit";
 const UNET: &str = "unet";
+
+impl Prediction {
+    /// The velocity if nothing is said.
+    fn read(fields: &Fields<'_>) -> Result<Prediction> {
+        const KEY: &str = "prediction_type";
+        let Some(value) = fields.get(KEY) else { return Ok(Prediction::default()) };
+        Prediction::deserialize(value).map_err(|_| fields.unsupported(KEY, "velocity or picture"))
+    }
+}
 
 impl FlowNetwork {
     /// `None` if it is the configuration of another kind of model.

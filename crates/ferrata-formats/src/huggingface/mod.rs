@@ -17,7 +17,7 @@ pub use directory::{
     ClipDirectory, DirectoryConfig, FlowDirectory, ImageDirectory, ModelDirectory, WeightDirectory,
     write_directory,
 };
-pub use flow::{FlowConfig, FlowNetwork, MmditConfig};
+pub use flow::{FlowConfig, FlowNetwork, MmditConfig, Prediction};
 pub use image::{
     Architecture, ImageConfig, MobileNetV2Config, ResNetConfig, ResNetDepth, Stem, VitConfig,
 };

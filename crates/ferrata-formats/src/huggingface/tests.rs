@@ -412,9 +412,14 @@ fn reads_the_configuration_of_a_text_to_image_model() {
     assert_eq!((config.kind(), config.layers(), config.text_length), ("mmdit", 8, 19));
     assert_eq!(FlowConfig::from_json(config.to_json().as_bytes(), path).unwrap().unwrap(), config);
     assert_eq!(FlowConfig::from_json(GPT2, path).unwrap(), None);
+    // Files that do not say what the network tells are of networks of velocities.
+    assert_eq!(config.prediction, Prediction::Velocity);
+    let config = FlowConfig { prediction: Prediction::Picture, ..config };
+    assert_eq!(FlowConfig::from_json(config.to_json().as_bytes(), path).unwrap().unwrap(), config);
     refused::<FlowConfig>(
         MMDIT,
         &[
+            ("\"vocab_size\"", "\"prediction_type\": \"oak\", \"vocab_size\"", "use velocity or"),
             ("\"patch_size\": 4", "\"patch_size\": 5", "does not divide `image_size` = 32"),
             ("\"hidden_size\": 192", "\"hidden_size\": 6", "no multiple of 4"),
             ("\"num_attention_heads\": 3", "\"num_attention_heads\": 5", "does not divide"),

@@ -28,7 +28,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `path` | times to learn at, points between noise and data, the loss, guidance |
+//! | `path` | times to learn at, points between noise and data, velocities, the loss, guidance |
 //! | `sample` | [`Sampler`]: solvers and their time grid |
 //! | `likelihood` | exact log-likelihood by the change of variables |
 //! | `mixture` | [`Mixture`]: data whose velocity and density are known |
@@ -40,7 +40,7 @@ mod sample;
 
 pub use likelihood::log_likelihood;
 pub use mixture::Mixture;
-pub use path::{Times, between, guided, loss, noised};
+pub use path::{Times, between, guided, loss, noised, towards};
 pub use sample::{Sampler, Solver};
 
 use crate::tensor::Tensor;

@@ -51,13 +51,16 @@ impl Times {
 /// The points `(1 - t) noise + t data` for noise and data `[batch, ..]` and times `[batch]`.
 #[track_caller]
 pub fn between(noise: &Tensor, data: &Tensor, t: &Tensor) -> Tensor {
-    Tensor::op("between", &[noise, data, t], || {
-        let mut shape = vec![1; data.rank()];
-        if let Some(batch) = shape.first_mut() {
-            *batch = t.elements();
-        }
-        Ok(noise.lerp(data, t.cast(data.dtype()).reshape(shape)))
-    })
+    Tensor::op("between", &[noise, data, t], || Ok(noise.lerp(data, each(t, data))))
+}
+
+/// A number for each sample of `x [batch, ..]`, in its dtype and rank.
+fn each(numbers: &Tensor, x: &Tensor) -> Tensor {
+    let mut shape = vec![1; x.rank()];
+    if let Some(batch) = shape.first_mut() {
+        *batch = numbers.elements();
+    }
+    numbers.cast(x.dtype()).reshape(shape)
 }
 
 /// A point on the way from random noise to each sample of `data [batch, ..]` at a random time: the
@@ -67,6 +70,19 @@ pub fn noised(data: &Tensor, times: &Times, key: &Key) -> (Tensor, Tensor, Tenso
     let t = times.draw(data.size(0), &key.fold(0));
     let noise = Tensor::randn(data.shape(), data.dtype(), &key.fold(1));
     (between(&noise, data, &t), t, noise)
+}
+
+/// The time that is left is taken for no less than this where a velocity is divided by it.
+const LEAST_LEFT: f64 = 0.05;
+
+/// The velocity from the points `x [batch, ..]` at times `t [batch]` to the `data` that are expected
+/// at time 1, in the dtype of `x`: `(data - x) / (1 - t)`, where the time that is left counts for
+/// 0.05 at least. A network that tells `data` need not pass on the noise that it sees (Li & He 2025).
+#[track_caller]
+pub fn towards(data: &Tensor, x: &Tensor, t: &Tensor) -> Tensor {
+    Tensor::op("towards", &[data, x, t], || {
+        Ok((data.cast(x.dtype()) - x) / each(&(1.0 - t).maximum(LEAST_LEFT), x))
+    })
 }
 
 /// The mean square distance of predicted velocities from `data - noise`, all of one shape: a

@@ -2,12 +2,15 @@
 
 use super::files::{failed, raw_weights, with_weights};
 use super::{Mmdit, UNet};
+use crate::flow::towards;
 use crate::module::Module;
 use crate::nn::Context;
 use crate::random::Key;
 use crate::tensor::Tensor;
 use crate::tree::{Tree, Visitor};
-use ferrata_formats::huggingface::{DirectoryConfig, FlowConfig, FlowDirectory, FlowNetwork};
+use ferrata_formats::huggingface::{
+    DirectoryConfig, FlowConfig, FlowDirectory, FlowNetwork, Prediction,
+};
 use ferrata_ir::{DType, Error, Result};
 use std::path::Path;
 
@@ -37,7 +40,7 @@ pub struct FlowModel {
     pub network: VelocityNetwork,
 }
 
-/// The networks that tell velocities.
+/// The networks that tell velocities or pictures.
 #[derive(Clone, Debug)]
 pub enum VelocityNetwork {
     /// Transformer of patches and text.
@@ -117,12 +120,17 @@ impl FlowModel {
     }
 
     /// The velocity of `x [batch, channels, height, width]` at times `t [batch]`, for captions
-    /// `text`, i64 `[batch, text_length]`: the shape of `x`.
+    /// `text`, i64 `[batch, text_length]`: the shape of `x`. A network that tells pictures is
+    /// computed with in the dtype of `x` from there on.
     #[track_caller]
     pub fn forward(&self, x: &Tensor, t: &Tensor, text: &Tensor, cx: &mut Context) -> Tensor {
-        match &self.network {
+        let told = match &self.network {
             VelocityNetwork::Mmdit(model) => model.forward(x, t, text, cx),
             VelocityNetwork::UNet(model) => model.forward(x, t, text, cx),
+        };
+        match self.config.prediction {
+            Prediction::Velocity => told,
+            Prediction::Picture => towards(&told, x, t),
         }
     }
 }

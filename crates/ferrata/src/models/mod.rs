@@ -55,8 +55,8 @@ pub use clip::Clip;
 pub use ferrata_formats::huggingface::{
     Architecture, ClipConfig, ClipEncoderConfig, ClipTextConfig, ClipVisionConfig, DirectoryConfig,
     FlowConfig, FlowNetwork, Gpt2Config, ImageConfig, LlamaConfig, MmditConfig, MobileNetV2Config,
-    ModelConfig, ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, UNetConfig,
-    VitConfig,
+    ModelConfig, Prediction, ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem,
+    UNetConfig, VitConfig,
 };
 pub use flow::{FlowModel, VelocityNetwork};
 pub use generate::{GenerateOptions, Generation};

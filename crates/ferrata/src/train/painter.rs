@@ -28,7 +28,7 @@ use crate::data::images::{
 };
 use crate::data::scenes::Scenes;
 use crate::flow;
-use crate::models::FlowModel;
+use crate::models::{FlowConfig, FlowModel, Prediction};
 use crate::nn::Context;
 use crate::{Key, Module, Tensor};
 
@@ -152,6 +152,7 @@ fn initial(
             let model = FlowModel::load(&directory)?;
             let encoder = own_encoder(&model, &directory)?;
             check_size(&model, section.size)?;
+            check_prediction(&model, config.flow.predict)?;
             let longest = CaptionEncoder::longest(encoder.tokenizer(), &data.train)?;
             (model, encoder, longest)
         }
@@ -161,7 +162,10 @@ fn initial(
             let longest = CaptionEncoder::longest(&tokenizer, &data.train)?;
             let length = model.context.unwrap_or(longest.clamp(1, LONGEST));
             let encoder = CaptionEncoder::new(tokenizer, length);
-            let shape = model.to_flow_config(encoder.vocab_size(), length, section.size)?;
+            let shape = FlowConfig {
+                prediction: config.flow.predict.unwrap_or_default(),
+                ..model.to_flow_config(encoder.vocab_size(), length, section.size)?
+            };
             let key = Key::new(config.train.seed).fold(WEIGHTS);
             (FlowModel::new(&shape, &key)?, encoder, longest)
         }
@@ -174,6 +178,17 @@ fn initial(
     let note = (longest > length)
         .then(|| format!("captions are cut after {length} tokens; the longest has {longest}"));
     Ok((model, encoder, note))
+}
+
+/// Checks that a model that goes on tells what it should.
+fn check_prediction(model: &FlowModel, wanted: Option<Prediction>) -> Result<()> {
+    match wanted.is_none_or(|wanted| wanted == model.config.prediction) {
+        true => Ok(()),
+        false => Err(Error::new(
+            "`flow.predict` is not what the model has learned to tell",
+            "leave it out: the model knows",
+        )),
+    }
 }
 
 impl Painter {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::check::{LARGEST, in_range, size};
 use crate::flow::{Sampler, Solver, Times};
+use crate::models::Prediction;
 use crate::train::{Error, Result};
 
 /// How times to learn at are distributed.
@@ -21,6 +22,10 @@ pub enum TimesKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FlowSection {
+    /// What the model tells: the velocity (a new one by default), or the picture, from which the
+    /// velocity follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict: Option<Prediction>,
     /// How times to learn at are distributed, from noise at 0 to the picture at 1.
     pub times: TimesKind,
     /// Above 0, times are later: nearer to the picture (`times = "logit_normal"`).
@@ -50,6 +55,7 @@ impl Default for FlowSection {
     fn default() -> Self {
         let Sampler { solver, steps, shift } = Sampler::default();
         FlowSection {
+            predict: None,
             times: TimesKind::default(),
             time_mean: 0.0,
             time_std: 1.0,

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ferrata_formats::huggingface::{
     Activation, Architecture, DirectoryConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig,
-    LlamaConfig, MmditConfig, MobileNetV2Config, ModelConfig, ResNetConfig, ResNetDepth,
-    RopeScaling, SpecialTokens, Stem, UNetConfig, VitConfig,
+    LlamaConfig, MmditConfig, MobileNetV2Config, ModelConfig, Prediction, ResNetConfig,
+    ResNetDepth, RopeScaling, SpecialTokens, Stem, UNetConfig, VitConfig,
 };
 use ferrata_ir::DType;
 use serde::{Deserialize, Serialize};
@@ -405,6 +405,7 @@ impl ModelSection {
         };
         let config = FlowConfig {
             network,
+            prediction: Prediction::default(),
             image_size: side,
             channels: 3,
             vocab_size: vocab,
