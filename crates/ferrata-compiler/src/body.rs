@@ -225,7 +225,10 @@ pub fn fold_windows(function: &Function) -> Result<Body> {
             .collect::<Result<Vec<_>>>()?;
         let types: Vec<Type> = node.outputs.iter().map(|&v| function.ty(v).clone()).collect();
         // Sharing of equal work is over, so nothing has to be kept apart any more.
-        if matches!(node.op, Primitive::Barrier(_) | Primitive::StopGradient(_)) {
+        if matches!(
+            node.op,
+            Primitive::Barrier(_) | Primitive::StopGradient(_) | Primitive::Annotate(_)
+        ) {
             for (&o, x) in node.outputs.iter().zip(inputs) {
                 map[o.index()] = Some(x);
             }

@@ -1,6 +1,7 @@
 //! The interface of devices.
 
 use crate::watch::{Level, Limits, Watch};
+use ferrata_ir::sharding::Partition;
 use ferrata_ir::{Composite, DType, Function, Result, Type};
 use std::any::Any;
 use std::fmt;
@@ -57,6 +58,11 @@ pub trait Executable: Send + Sync {
 
     /// The plan, for devices that have one: kernels, schedule and memory.
     fn plan(&self) -> Option<&crate::Plan>;
+
+    /// The program of this rank, where a device has cut a whole program over a mesh.
+    fn partition(&self) -> Option<&Partition> {
+        None
+    }
 }
 
 /// Something that runs programs.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ferrata_cluster::local;
 use ferrata_compiler::{Argument, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions};
-use ferrata_ir::sharding::{Cut, Mesh, Placement, Rates, Sharding, partition};
+use ferrata_ir::sharding::{Cut, Mesh, Names, Placement, Rates, Setting, Sharding, partition};
 use ferrata_ir::testing::{
     Options, Random, evaluate, property_programs, random_arguments, random_program,
 };
@@ -111,9 +111,11 @@ fn compare(
     rates: &Rates,
 ) -> Arc<Function> {
     let expected = evaluate(program, arguments).expect("the whole program runs");
+    let names = Names::new();
+    let setting = Setting { mesh, names: &names, rates: *rates };
     let parts: Vec<_> = (0..mesh.size())
         .map(|rank| {
-            let made = partition(program, mesh, rank, placements, results, rates);
+            let made = partition(program, &setting, rank, placements, results);
             let made = made.unwrap_or_else(|e| panic!("{name} on {mesh}: {e}"));
             verify(&made.program).unwrap_or_else(|e| panic!("{name} on {mesh}: {e}"));
             made

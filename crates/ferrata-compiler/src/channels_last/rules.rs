@@ -26,7 +26,7 @@ impl Walk {
             Primitive::Elementwise(_) | Primitive::Cast(_) => {
                 return one(self.elementwise(op, node)?);
             }
-            Primitive::StopGradient(_) | Primitive::Barrier(_) => {
+            Primitive::StopGradient(_) | Primitive::Annotate(_) | Primitive::Barrier(_) => {
                 let inputs =
                     node.inputs.iter().map(|&v| self.value(v)).collect::<Result<Vec<_>>>()?;
                 let values: Vec<Value> = inputs.iter().map(|x| x.value).collect();

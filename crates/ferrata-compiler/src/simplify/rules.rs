@@ -137,7 +137,7 @@ impl Simplifier {
         let shape = &self.ty(x).shape;
         let inner = self.maker(x);
         let nothing = match op {
-            Primitive::StopGradient(_) => true,
+            Primitive::StopGradient(_) | Primitive::Annotate(_) => true,
             Primitive::Transpose(t) => t.permutation.iter().enumerate().all(|(i, &p)| i == p),
             Primitive::Reshape(r) => r.shape == *shape,
             Primitive::Broadcast(b) => b.shape == *shape,

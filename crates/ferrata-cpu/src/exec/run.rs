@@ -6,7 +6,8 @@ use crate::memory::{ALIGNMENT, Heap, HostMemory};
 use crate::pool::Pool;
 use ferrata_compiler::plan::{Place, Step as PlanStep};
 use ferrata_compiler::watch::{Activity, Event, Limits, Watch};
-use ferrata_compiler::{Argument, Buffer, Executable, Plan};
+use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
+use ferrata_ir::communicator::Report;
 use ferrata_ir::{Communicator, Error, Origin, Result, Type};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
@@ -348,6 +349,11 @@ impl Run<'_> {
         let start = self.now();
         let prepared = &self.program.kernels[kernel];
         let meaning = &self.program.plan.kernels[kernel];
+        if let (Some(communicator), Kernel::Primitive { op, .. }) = (cx.communicator, &**meaning)
+            && op.is_collective()
+        {
+            communicator.report(Report::Scope(&origin.scope));
+        }
         // SAFETY: `check` saw that the kernel stays inside of its operands; the plan orders steps
         // so that nothing else uses what they write.
         let done = unsafe {

@@ -1,8 +1,9 @@
-//! Primitives that pass values through: gradient stops, recompute barriers, debug prints.
+//! Primitives that pass values through: gradient stops, recompute barriers, debug prints, names of
+//! dimensions.
 
 use super::attribute::attributes;
-use super::{Loops, Operand, Rules, Tangents, expect_inputs, not_linear, zero};
-use crate::error::Result;
+use super::{Loops, Operand, Rules, Tangents, expect_inputs, linear, not_linear, zero};
+use crate::error::{Error, Result};
 use crate::evaluate::Evaluator;
 use crate::literal::Literal;
 use crate::program::{Builder, Value};
@@ -29,6 +30,57 @@ pub struct DebugPrint {
 }
 
 attributes!(DebugPrint { label });
+
+/// Identity that names the dimensions of its operand, so that whoever lays a program out on a mesh
+/// can say how values that no parameter determines are cut.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Annotate {
+    /// One name for each dimension, separated by commas; `-` for those that have none.
+    pub names: String,
+}
+
+attributes!(Annotate { names });
+
+impl Rules for Annotate {
+    fn name(&self) -> &'static str {
+        "annotate"
+    }
+
+    fn infer(&self, inputs: &[&Type]) -> Result<Vec<Type>> {
+        expect_inputs(inputs, 1)?;
+        let (names, rank) = (self.names.split(',').count(), inputs[0].rank());
+        match names == rank {
+            true => Ok(vec![inputs[0].clone()]),
+            false => Err(Error::new(format!("{names} names for the {rank} dimensions"))),
+        }
+    }
+
+    fn loops(&self, inputs: &[&Type]) -> Option<Loops> {
+        Some(Loops { operations: 0.0, ..Loops::elementwise(&inputs[0].shape, 1) })
+    }
+
+    fn evaluate(&self, _: &Evaluator, inputs: &[&Literal], _: &[&Type]) -> Result<Vec<Literal>> {
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn jvp(
+        &self,
+        b: &mut Builder,
+        _: &[Value],
+        _: &mut Vec<Value>,
+        dx: &[Option<Value>],
+    ) -> Result<Tangents> {
+        linear(dx, |d| b.emit1(self.clone(), &[d]))
+    }
+
+    fn transpose(&self, b: &mut Builder, _: &[Operand], dy: &[Option<Value>]) -> Result<Tangents> {
+        linear(dy, |d| b.emit1(self.clone(), &[d]))
+    }
+
+    fn batch(&self, b: &mut Builder, inputs: &[Value], _: &[bool], _: usize) -> Result<Vec<Value>> {
+        Ok(b.emit(Annotate { names: format!("-,{}", self.names) }, inputs))
+    }
+}
 
 impl Rules for StopGradient {
     fn name(&self) -> &'static str {

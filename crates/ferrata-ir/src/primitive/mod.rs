@@ -38,7 +38,7 @@ pub use dot::Dot;
 pub use dynamic::{DynamicSlice, DynamicUpdate};
 pub use elementwise::{Cast, Elementwise, ElementwiseOp, ScalarOp};
 pub use factorize::{Factorization, Factorize};
-pub use identity::{Barrier, DebugPrint, StopGradient};
+pub use identity::{Annotate, Barrier, DebugPrint, StopGradient};
 pub use index::{BadIndex, Gather, Scatter, ScatterKind};
 pub use loops::{Dim, Factor, Loops};
 pub use random::{FoldKey, RandomBits};
@@ -274,7 +274,7 @@ primitives! {
     AllReduce => "all_reduce", AllGather => "all_gather", ReduceScatter => "reduce_scatter",
     AllToAll => "all_to_all", Permute => "permute",
     RandomBits => "random_bits", FoldKey => "fold_key",
-    StopGradient => "stop_gradient", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
+    StopGradient => "stop_gradient", Annotate => "annotate", Barrier => "barrier", DebugPrint => "debug_print", Call => "call",
     Scan => "scan", Cond => "cond", CustomLinear => "custom_linear",
 }
 

@@ -24,7 +24,7 @@ mod propagate;
 mod reshard;
 
 pub use cost::Rates;
-pub use partition::{Partition, Placement, Reshard, partition};
+pub use partition::{Names, Partition, Placement, Reshard, Setting, partition};
 
 use crate::communicator::chunk;
 use crate::error::{Error, Result};
@@ -134,11 +134,11 @@ impl fmt::Display for Mesh {
 }
 
 /// How one dimension is cut: seen as `[blocks, n, unit]`, its `n` is cut into nearly equal parts
-/// along `axes`, whose order is that of the mesh. So the heads of a fused query, key and value
+/// along `axes`, the first of which makes the largest. So the heads of a fused query, key and value
 /// matrix are cut with 3 blocks, and a merged dimension with the size of its inner ones as unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cut {
-    /// Mesh axes, rising; none if the dimension is whole.
+    /// Mesh axes; none if the dimension is whole.
     pub axes: Vec<usize>,
     /// Number of stretches that are cut alike.
     pub blocks: usize,

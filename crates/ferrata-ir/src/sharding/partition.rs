@@ -3,15 +3,15 @@
 
 use super::cost::Rates;
 use super::local::{Cuts, Place};
-use super::pattern::{Linear, Pattern, pattern};
-use super::propagate::{Intents, Level, Propagation, Wishes};
+use super::pattern::{Linear, Pattern, attention, pattern};
+use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
 use super::reshard::{self, Mover};
 use super::{Cut, Mesh, Sharding};
 use crate::error::{Error, Origin, Result};
 use crate::primitive::{Barrier, Call, Cond, Primitive, ReduceKind, Scan};
 use crate::program::{Builder, Function, Node, Value};
 use crate::types::Type;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// How a parameter of a program lies.
@@ -65,8 +65,25 @@ pub struct Reshard {
     pub bytes: f64,
     /// Seconds that this takes.
     pub seconds: f64,
-    /// How often it happens in a run of the program.
+    /// How often it happens there: more than once in loops; not at all in the branch of a choice
+    /// that is not counted.
     pub times: usize,
+}
+
+/// Which mesh axes cut dimensions that a program names; see [`Annotate`].
+///
+/// [`Annotate`]: crate::primitive::Annotate
+pub type Names = BTreeMap<String, Vec<usize>>;
+
+/// A mesh, and what is said of it.
+#[derive(Clone, Debug)]
+pub struct Setting<'a> {
+    /// The mesh.
+    pub mesh: &'a Mesh,
+    /// Which axes cut dimensions with a name.
+    pub names: &'a Names,
+    /// What computing and sending costs.
+    pub rates: Rates,
 }
 
 /// The program of one rank.
@@ -76,8 +93,7 @@ pub struct Partition {
     pub program: Arc<Function>,
     /// How the results lie.
     pub results: Vec<Sharding>,
-    /// Every value that is moved, in the order of the program; those of a function that is called
-    /// many times stand here once.
+    /// Every value that is moved, in the order of the program, once for each call.
     pub reshards: Vec<Reshard>,
 }
 
@@ -85,7 +101,7 @@ pub struct Partition {
 /// results. Results that nothing is said of lie as it comes, but never partial.
 ///
 /// ```
-/// use ferrata_ir::sharding::{Mesh, Placement, Rates, Sharding, partition};
+/// use ferrata_ir::sharding::{Mesh, Names, Placement, Rates, Setting, Sharding, partition};
 /// use ferrata_ir::{Builder, DType, Type};
 /// use std::sync::Arc;
 /// // A product whose contracted dimension is cut: every rank has a partial sum.
@@ -97,7 +113,9 @@ pub struct Partition {
 /// let mesh = Mesh::new([("tensor", 2)])?;
 /// let parameters = [Sharding::along(&[&[], &[0]]), Sharding::along(&[&[0], &[]])];
 /// let parameters = parameters.map(Placement::data);
-/// let part = partition(&program, &mesh, 1, &parameters, &[None], &Rates::default())?;
+/// let names = Names::new();
+/// let setting = Setting { mesh: &mesh, names: &names, rates: Rates::default() };
+/// let part = partition(&program, &setting, 1, &parameters, &[None])?;
 /// assert_eq!(part.program.parameter_types()[0].shape, [4, 4]);
 /// assert!(part.program.nodes().iter().any(|node| node.op.name() == "all_reduce"));
 /// # Ok::<(), ferrata_ir::Error>(())
@@ -107,12 +125,12 @@ pub struct Partition {
 /// When a parameter or result cannot lie so, or a node cannot be cut: names scope and line.
 pub fn partition(
     program: &Arc<Function>,
-    mesh: &Mesh,
+    setting: &Setting,
     rank: usize,
     parameters: &[Placement],
     results: &[Option<Sharding>],
-    rates: &Rates,
 ) -> Result<Partition> {
+    let mesh = setting.mesh;
     for (i, (placement, ty)) in parameters.iter().zip(program.parameter_types()).enumerate() {
         let checked = placement.sharding.check(mesh, ty);
         checked.map_err(|e| Error::new(format!("parameter {i}: {e}")))?;
@@ -130,14 +148,13 @@ pub fn partition(
     let wants: Vec<Want> = wants.collect::<Result<_>>()?;
     let mut partitioner = Partitioner {
         place: Place { mesh, rank },
-        rates: *rates,
-        propagation: Propagation::new(mesh),
+        rates: setting.rates,
+        propagation: Propagation::new(mesh, setting.names),
         known: HashMap::new(),
-        reshards: Vec::new(),
     };
     let made = partitioner.function(program, parameters, &wants)?;
     let results = made.results.iter().map(|lie| lie.sharding.clone()).collect();
-    Ok(Partition { program: made.function.clone(), results, reshards: partitioner.reshards })
+    Ok(Partition { program: made.function.clone(), results, reshards: made.reshards.clone() })
 }
 
 /// What is wanted of a result of a function.
@@ -156,6 +173,8 @@ struct Made {
     results: Vec<Placement>,
     /// Whether it is the same function on smaller shapes.
     same: bool,
+    /// What is moved in it and in what it calls.
+    reshards: Vec<Reshard>,
 }
 
 /// What is asked for: a function, its parameters and wants.
@@ -166,7 +185,6 @@ struct Partitioner<'a> {
     rates: Rates,
     propagation: Propagation<'a>,
     known: HashMap<Question, Arc<Made>>,
-    reshards: Vec<Reshard>,
 }
 
 /// A value of the whole program in one of the ways that it lies by now.
@@ -186,6 +204,7 @@ struct Body<'f> {
     same: bool,
     /// The node that is being built.
     node: String,
+    reshards: Vec<Reshard>,
 }
 
 /// A way to cut the loops of a node.
@@ -202,6 +221,16 @@ impl Body<'_> {
 
     fn ty(&self, v: Value) -> &Type {
         self.whole.ty(v)
+    }
+
+    /// Takes over what is said of a function that a node runs so many times.
+    fn takes(&mut self, node: &Node, made: &Made, times: usize) {
+        self.same &= made.same;
+        self.reshards.extend(made.reshards.iter().map(|edge| Reshard {
+            origin: node.origin.enter(&edge.origin),
+            times: edge.times * times,
+            ..edge.clone()
+        }));
     }
 
     fn first(&self, v: Value) -> &Version {
@@ -245,6 +274,7 @@ impl<'a> Partitioner<'a> {
             intents,
             same: true,
             node: "the results".to_owned(),
+            reshards: Vec::new(),
         };
         for (&p, lies) in function.parameters().iter().zip(parameters) {
             let ty = lies.sharding.local(self.mesh(), function.ty(p), self.place.rank);
@@ -277,7 +307,7 @@ impl<'a> Partitioner<'a> {
             made.composite = function.composite.clone();
         }
         crate::transform::prune(&mut made);
-        Ok(Made { function: Arc::new(made), results, same: body.same })
+        Ok(Made { function: Arc::new(made), results, same: body.same, reshards: body.reshards })
     }
 
     /// How a result lies that is not wanted otherwise: partial sums go to where they are wanted
@@ -320,7 +350,7 @@ impl<'a> Partitioner<'a> {
         let (bytes, seconds) =
             reshard::cost(self.mesh(), &self.rates, ty, &from.lies.sharding, target);
         if bytes > 0.0 {
-            self.reshards.push(Reshard {
+            body.reshards.push(Reshard {
                 wanted_by: body.node.clone(),
                 origin: body.b.origin().clone(),
                 ty: ty.clone(),
@@ -358,9 +388,27 @@ impl<'a> Partitioner<'a> {
             Primitive::Call(call) => self.call(body, node, call),
             Primitive::Scan(scan) => self.scan(body, node, scan),
             Primitive::Cond(cond) => self.cond(body, node, cond),
+            Primitive::Annotate(named) => {
+                self.annotated(body, node, &named.names);
+                Ok(())
+            }
             op if op.is_collective() => Err(Error::new("this program is already that of one rank")),
             _ => self.loops(body, node),
         }
+    }
+
+    /// A value whose dimensions have names lies as these say.
+    fn annotated(&mut self, body: &mut Body, node: &Node, names: &str) {
+        let v = node.inputs[0];
+        let wishes = self.propagation.named(names, body.ty(v));
+        let cut = |wish: Wish| wish.map_or_else(Cut::whole, |(cut, _)| cut);
+        let cuts: Vec<Cut> = wishes.into_iter().map(cut).collect();
+        // Where the names say nothing of any dimension, the value lies as it comes.
+        let version = match cuts.iter().all(Cut::is_whole) {
+            true => body.first(v).clone(),
+            false => self.version(body, v, &Sharding { cuts, partial: Vec::new() }),
+        };
+        body.set(node.outputs[0], version.lies, version.value);
     }
 
     /// A value as a callee gets it: not partial, and cut where it is wanted cut and nothing has
@@ -387,15 +435,17 @@ impl<'a> Partitioner<'a> {
     }
 
     fn call(&mut self, body: &mut Body, node: &Node, call: &Call) -> Result<()> {
-        let versions: Vec<Version> = node.inputs.iter().map(|&v| self.ready(body, v)).collect();
+        let versions: Vec<Version> = match self.by_heads(body, node, call)? {
+            Some(targets) => {
+                let operands = node.inputs.iter().zip(&targets);
+                operands.map(|(&v, target)| self.version(body, v, target)).collect()
+            }
+            None => node.inputs.iter().map(|&v| self.ready(body, v)).collect(),
+        };
         let lies: Vec<Placement> = versions.iter().map(|x| x.lies.clone()).collect();
         let wants = self.wants(body, &node.outputs);
-        let before = self.reshards.len();
         let made = self.function(&call.function, &lies, &wants)?;
-        for edge in &mut self.reshards[before..] {
-            edge.origin = node.origin.enter(&edge.origin);
-        }
-        body.same &= made.same;
+        body.takes(node, &made, 1);
         let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
         let op = Call { function: made.function.clone(), recompute: call.recompute };
         let outputs = body.b.emit(op, &values);
@@ -403,6 +453,21 @@ impl<'a> Partitioner<'a> {
             body.set(o, lies.clone(), value);
         }
         Ok(())
+    }
+
+    /// How the operands of an attention have to lie so that every rank has all positions of some
+    /// heads (Jacobs et al. 2023); `None` if it is no attention or there are too few heads.
+    fn by_heads(&self, body: &Body, node: &Node, call: &Call) -> Result<Option<Vec<Sharding>>> {
+        let Some(composite) = &call.function.composite else { return Ok(None) };
+        let (inputs, outputs) = (call.function.parameter_types(), call.function.result_types());
+        let Some((pattern, groups)) = attention(composite, &inputs, &outputs) else {
+            return Ok(None);
+        };
+        let query = &body.first(node.inputs[0]).lies.sharding;
+        let positions = query.cuts[2].axes.clone();
+        let best = self.choose(body, node, &pattern, Some((groups, &positions)))?;
+        let used = |axis: &usize| best.assigned.iter().any(|cut| cut.axes.contains(axis));
+        Ok(positions.iter().all(used).then_some(best.operands))
     }
 
     fn scan(&mut self, body: &mut Body, node: &Node, scan: &Scan) -> Result<()> {
@@ -437,7 +502,7 @@ impl<'a> Partitioner<'a> {
             }
         }
         let made = self.function(&scan.body, &lies, &wants)?;
-        body.same &= made.same;
+        body.takes(node, &made, scan.length);
         let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
         let op = Scan { body: made.function.clone(), ..scan.clone() };
         let outputs = body.b.emit(op, &values);
@@ -461,16 +526,15 @@ impl<'a> Partitioner<'a> {
         // Both branches leave their results alike: as the first would.
         let mut wants = self.wants(body, &node.outputs);
         wants.iter_mut().for_each(|want| want.whole = true);
-        let before = self.reshards.len();
         let first = self.function(&cond.branches[0], &lies, &wants)?;
-        self.reshards.truncate(before);
         for (want, lies) in wants.iter_mut().zip(&first.results) {
             want.exact = Some(lies.sharding.clone());
         }
         let [yes, no] = [&cond.branches[0], &cond.branches[1]]
             .map(|branch| self.function(branch, &lies, &wants));
         let (yes, no) = (yes?, no?);
-        body.same &= yes.same && no.same;
+        body.takes(node, &yes, 1);
+        body.takes(node, &no, 0);
         let values: Vec<Value> =
             [condition.value].into_iter().chain(versions.iter().map(|x| x.value)).collect();
         let op = Cond { branches: [yes.function.clone(), no.function.clone()] };
@@ -489,7 +553,7 @@ impl<'a> Partitioner<'a> {
         let Some(pattern) = pattern(&node.op, &inputs, &outputs) else {
             return Err(Error::new("cannot be cut over a mesh"));
         };
-        let best = self.choose(body, node, &pattern)?;
+        let best = self.choose(body, node, &pattern, None)?;
         let mut operands = Vec::new();
         for (&v, target) in node.inputs.iter().zip(&best.operands) {
             operands.push(self.version(body, v, target));
@@ -514,8 +578,15 @@ impl<'a> Partitioner<'a> {
     }
 
     /// The cheapest way to cut the loops of a node among those that how its operands lie, how its
-    /// results are wanted, and whole loops suggest.
-    fn choose(&self, body: &Body, node: &Node, pattern: &Pattern) -> Result<Candidate> {
+    /// results are wanted, and whole loops suggest. `moved` names a loop that is to be cut along
+    /// further axes.
+    fn choose(
+        &self,
+        body: &Body,
+        node: &Node,
+        pattern: &Pattern,
+        moved: Option<(usize, &[usize])>,
+    ) -> Result<Candidate> {
         let mesh = self.mesh();
         // What suggests cuts, the most important first.
         let mut sources: Vec<Vec<(usize, Cut)>> = Vec::new();
@@ -551,7 +622,9 @@ impl<'a> Partitioner<'a> {
             // The last candidate is whole.
             let cuts: Vec<&(usize, Cut)> =
                 if first < sources.len() { cuts.collect() } else { Vec::new() };
-            let Some(candidate) = self.candidate(body, node, pattern, &cuts) else { continue };
+            let Some(candidate) = self.candidate(body, node, pattern, &cuts, moved) else {
+                continue;
+            };
             let cost = self.cost(body, node, pattern, &candidate);
             if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                 best = Some((cost, candidate));
@@ -567,6 +640,7 @@ impl<'a> Partitioner<'a> {
         node: &Node,
         pattern: &Pattern,
         cuts: &[&(usize, Cut)],
+        moved: Option<(usize, &[usize])>,
     ) -> Option<Candidate> {
         let mesh = self.mesh();
         let mut assigned = vec![Cut::whole(); pattern.factors.len()];
@@ -581,6 +655,15 @@ impl<'a> Partitioner<'a> {
                 || self.unaddressable(node, pattern, *factor, cut)
             {
                 assigned[*factor] = Cut::whole();
+            }
+        }
+        for (factor, axis) in moved.iter().flat_map(|(f, axes)| axes.iter().map(move |&a| (*f, a)))
+        {
+            let mut cut = assigned[factor].clone();
+            let taken = assigned.iter().any(|c: &Cut| c.axes.contains(&axis));
+            cut.axes.push(axis);
+            if !taken && cut.fits(mesh, pattern.factors[factor].size) {
+                assigned[factor] = cut.canonical(mesh, pattern.factors[factor].size);
             }
         }
         let cuts_of = |dims| pattern.lift_all(mesh, dims, &assigned);
@@ -602,17 +685,25 @@ impl<'a> Partitioner<'a> {
         };
         let used = |axis: &usize| assigned.iter().any(|cut| cut.axes.contains(axis));
         let staying = |v: Value| -> Vec<(usize, ReduceKind)> {
+            let combined = |x: &Version| x.lies.sharding.partial.is_empty();
             let all = waiting(v).cloned().unwrap_or_default();
-            if all.iter().any(|(axis, _)| used(axis)) { Vec::new() } else { all }
+            let known = body.versions[v.index()].iter().any(combined);
+            if known || all.iter().any(|(axis, _)| used(axis)) { Vec::new() } else { all }
         };
         let stays = match (pattern.linear, node.inputs.as_slice()) {
             (Linear::First, [x, ..]) => {
                 operand_partial[0] = staying(*x);
                 operand_partial[0].clone()
             }
-            (Linear::All, [x, rest @ ..]) => {
-                let stays = staying(*x);
-                if rest.iter().all(|&y| staying(y) == stays) {
+            (Linear::All, inputs) => {
+                let mut stays: Vec<(usize, ReduceKind)> =
+                    inputs.iter().flat_map(|&v| staying(v)).collect();
+                stays.sort_by_key(|&(axis, _)| axis);
+                stays.dedup();
+                let alike = |&v: &Value| staying(v) == stays;
+                // Of numbers, those that are whole are held by one rank for all.
+                let numbers = inputs.iter().all(|&v| body.ty(v).rank() == 0);
+                if numbers || inputs.iter().all(alike) {
                     operand_partial.iter_mut().for_each(|p| p.clone_from(&stays));
                     stays
                 } else {

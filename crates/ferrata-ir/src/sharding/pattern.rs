@@ -5,7 +5,9 @@
 
 use super::{Cut, Mesh};
 use crate::DType;
+use crate::composite::attention::Plan;
 use crate::primitive::{Dim, Loops, Primitive, ReduceKind, Reshape, ScatterKind};
+use crate::program::Composite;
 use crate::types::Type;
 
 /// One loop of a node.
@@ -435,4 +437,41 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
         _ => return None,
     }
     Some(p)
+}
+
+/// The pattern of a composite of attention that is computed by samples and groups of heads, each
+/// over all positions, and its factor of groups. `None` for any other composite.
+pub(super) fn attention(
+    composite: &Composite,
+    inputs: &[&Type],
+    outputs: &[&Type],
+) -> Option<(Pattern, usize)> {
+    let plan = Plan::of(composite)?;
+    // The gradient of a mask is summed over what it is repeated along.
+    if plan.mask {
+        return None;
+    }
+    let (batch, heads, groups) = (inputs[0].shape[0], inputs[0].shape[1], inputs[1].shape[1]);
+    let mut p = Pattern::new(inputs.len(), outputs.len());
+    let sample = p.parallel(batch);
+    p.parallel(groups);
+    p.whole(heads / groups.max(1));
+    let (group, head) = (Dim::Factor(1), Dim::Merged(vec![1, 2]));
+    let dims = |p: &mut Pattern, ty: &Type| -> Vec<Dim> {
+        let of = |(d, &size): (usize, &usize)| match d {
+            0 => sample.clone(),
+            1 if size == heads => head.clone(),
+            1 => group.clone(),
+            _ => p.whole(size),
+        };
+        ty.shape.iter().enumerate().map(of).collect()
+    };
+    for (i, ty) in inputs.iter().enumerate() {
+        p.operands[i] = dims(&mut p, ty);
+    }
+    for (i, ty) in outputs.iter().enumerate() {
+        p.results[i] = dims(&mut p, ty);
+    }
+    p.operations = 2.0 * inputs[0].shape[3] as f64;
+    Some((p, 1))
 }

@@ -2,7 +2,7 @@
 //! the nodes that they meet in, forwards and backwards, until nothing changes.
 
 use super::pattern::{Pattern, pattern};
-use super::{Cut, Mesh};
+use super::{Cut, Mesh, Names};
 use crate::primitive::{Primitive, Scan};
 use crate::program::{Function, Node, Value};
 use crate::types::Type;
@@ -45,6 +45,7 @@ type Question = (*const Function, Vec<Wishes>, Vec<Wishes>);
 /// Spreads wishes, each function and question once.
 pub(super) struct Propagation<'a> {
     pub mesh: &'a Mesh,
+    names: &'a Names,
     known: HashMap<Question, Arc<Intents>>,
 }
 
@@ -52,8 +53,23 @@ pub(super) struct Propagation<'a> {
 const SWEEPS: usize = 12;
 
 impl<'a> Propagation<'a> {
-    pub fn new(mesh: &'a Mesh) -> Propagation<'a> {
-        Propagation { mesh, known: HashMap::new() }
+    pub fn new(mesh: &'a Mesh, names: &'a Names) -> Propagation<'a> {
+        Propagation { mesh, names, known: HashMap::new() }
+    }
+
+    /// What the names of the dimensions of a value of this type wish.
+    pub fn named(&self, names: &str, ty: &Type) -> Wishes {
+        let mut used: Vec<usize> = Vec::new();
+        let dims = names.split(',').zip(&ty.shape);
+        let wish = |(name, &size): (&str, &usize)| {
+            let axes = self.names.get(name)?.iter().copied();
+            let axes: Vec<usize> = axes.filter(|axis| !used.contains(axis)).collect();
+            let cut = Cut::along(&axes);
+            let fits = !cut.is_whole() && cut.fits(self.mesh, size);
+            used.extend(fits.then_some(axes).into_iter().flatten());
+            fits.then(|| (cut.canonical(self.mesh, size), Level::Data))
+        };
+        dims.map(wish).collect()
     }
 
     /// The intents of a function with wishes for its parameters and results.
@@ -106,6 +122,11 @@ impl<'a> Propagation<'a> {
                     changed |= spread.same(self.mesh, x, y);
                 }
                 changed
+            }
+            Primitive::Annotate(named) => {
+                let (x, y) = (node.inputs[0], node.outputs[0]);
+                let wishes = self.named(&named.names, spread.function.ty(x));
+                spread.add_all(self.mesh, y, &wishes) | spread.same(self.mesh, x, y)
             }
             Primitive::Call(c) => {
                 let [inputs, outputs] =

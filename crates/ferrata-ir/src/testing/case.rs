@@ -163,6 +163,14 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
             StopGradient {},
             vec![(Type::new(any, shape(random, options, 3)), Domain::Free)],
         ),
+        "annotate" => {
+            let ty = Type::new(any, shape(random, options, 3));
+            let names = vec!["batch"; ty.rank().max(1)].join(",");
+            if ty.rank() == 0 {
+                return None;
+            }
+            Case::new(Annotate { names }, vec![(ty, Domain::Free)])
+        }
         "debug_print" => {
             let op = DebugPrint { label: "x".into() };
             Case::new(op, vec![(Type::new(any, shape(random, options, 2)), Domain::Free)])

@@ -346,6 +346,7 @@ fn is_free(op: &Primitive) -> bool {
             | Primitive::Slice(_)
             | Primitive::Windows(_)
             | Primitive::StopGradient(_)
+            | Primitive::Annotate(_)
     )
 }
 
