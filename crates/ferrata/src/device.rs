@@ -1,9 +1,11 @@
 //! Devices as run-time values, the default one, and the process-wide cache of compiled programs.
 
+use crate::mesh::{MeshDevice, Placement};
 use ferrata_compiler::watch::{Level, Limits, Watch};
 use ferrata_compiler::{Buffer, Device as Backend, Executable, ReferenceDevice};
 use ferrata_cpu::{CpuDevice, Isa};
 use ferrata_ir::{Composite, DType, Error, Function, Literal, Result, Type};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -12,7 +14,11 @@ pub use ferrata_cpu::CpuOptions;
 
 /// Something that runs programs. Cloning is cheap and gives the same device.
 #[derive(Clone)]
-pub struct Device(Arc<dyn Backend>);
+pub struct Device {
+    backend: Arc<dyn Backend>,
+    /// The same, if it is one of the ranks of a mesh.
+    mesh: Option<Arc<MeshDevice>>,
+}
 
 impl Device {
     /// The CPU of this machine, with a thread for every core that the process may use. Should the
@@ -22,7 +28,7 @@ impl Device {
         static CPU: OnceLock<Device> = OnceLock::new();
         let make = || {
             let cpu = Device::cpu_with(CpuOptions::default());
-            cpu.unwrap_or_else(|error| Device(Arc::new(Unavailable(error))))
+            cpu.unwrap_or_else(|error| Device::from_backend(Arc::new(Unavailable(error))))
         };
         CPU.get_or_init(make).clone()
     }
@@ -43,32 +49,42 @@ impl Device {
     /// If the machine lacks the instruction-set path.
     pub fn cpu_with(options: CpuOptions) -> Result<Self> {
         let show = options.show.unwrap_or_else(|| Arc::new(show_on_standard_error));
-        Ok(Device(Arc::new(CpuDevice::new(CpuOptions { show: Some(show), ..options })?)))
+        let cpu = CpuDevice::new(CpuOptions { show: Some(show), ..options })?;
+        Ok(Device::from_backend(Arc::new(cpu)))
     }
 
     /// The reference evaluator: slow, and the meaning of every program.
     pub fn reference() -> Self {
         static REFERENCE: OnceLock<Device> = OnceLock::new();
-        REFERENCE.get_or_init(|| Device(Arc::new(ReferenceDevice))).clone()
+        REFERENCE.get_or_init(|| Device::from_backend(Arc::new(ReferenceDevice))).clone()
     }
 
     /// A device of another crate.
     pub fn from_backend(backend: Arc<dyn Backend>) -> Self {
-        Device(backend)
+        Device { backend, mesh: None }
+    }
+
+    pub(crate) fn from_mesh(mesh: Arc<MeshDevice>) -> Self {
+        Device { backend: mesh.clone(), mesh: Some(mesh) }
+    }
+
+    /// The device as one of the ranks of a mesh, if it is one.
+    pub fn mesh(&self) -> Option<&MeshDevice> {
+        self.mesh.as_deref()
     }
 
     /// The implementation.
     pub fn backend(&self) -> &dyn Backend {
-        &*self.0
+        &*self.backend
     }
 
     /// Short name: `cpu`.
     pub fn name(&self) -> &str {
-        self.0.name()
+        self.backend.name()
     }
 
     fn address(&self) -> *const () {
-        Arc::as_ptr(&self.0).cast()
+        Arc::as_ptr(&self.backend).cast()
     }
 }
 
@@ -190,7 +206,7 @@ impl Default for Device {
 
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Device({})", self.0.fingerprint())
+        write!(f, "Device({})", self.backend.fingerprint())
     }
 }
 
@@ -201,8 +217,28 @@ pub fn set_default_device(device: &Device) {
     *DEFAULT.write().unwrap_or_else(PoisonError::into_inner) = Some(device.clone());
 }
 
+thread_local! {
+    static SCOPED: RefCell<Option<Device>> = const { RefCell::new(None) };
+}
+
+/// Runs `f`, during which new tensors of this thread are made on `device`: so threads can be ranks
+/// of one mesh.
+pub fn with_default_device<R>(device: &Device, f: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Device>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SCOPED.set(self.0.take());
+        }
+    }
+    let _restore = Restore(SCOPED.replace(Some(device.clone())));
+    f()
+}
+
 /// The device that new tensors are made on: the CPU unless changed.
 pub(crate) fn default_device() -> Device {
+    if let Some(device) = SCOPED.with_borrow(Clone::clone) {
+        return device;
+    }
     let chosen = DEFAULT.read().unwrap_or_else(PoisonError::into_inner).clone();
     chosen.unwrap_or_else(Device::cpu)
 }
@@ -211,6 +247,7 @@ pub(crate) fn default_device() -> Device {
 struct Key {
     program: Arc<Function>,
     donated: Vec<bool>,
+    like: Vec<Option<usize>>,
     device: Device,
 }
 
@@ -222,16 +259,31 @@ struct Cache {
 /// More compiled programs than this are not kept; the ones unused for longest go first.
 const CAPACITY: usize = 4096;
 
+/// How the inputs and results of a program lie on a mesh.
+#[derive(Default)]
+pub(crate) struct Lies {
+    /// Result `i` will lie as input `like[i]`, if there is one.
+    pub like: Vec<Option<usize>>,
+    /// How the inputs lie, if that is known.
+    pub inputs: Option<Vec<Placement>>,
+}
+
 /// The compiled form of `program`, from the cache if it is there.
 pub(crate) fn compiled(
     program: &Arc<Function>,
     donated: &[bool],
+    lies: Lies,
     device: &Device,
 ) -> Result<Arc<dyn Executable>> {
     static CACHE: OnceLock<Mutex<Cache>> = OnceLock::new();
     let cache = CACHE.get_or_init(|| Mutex::new(Cache { entries: HashMap::new(), clock: 0 }));
     let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
-    let key = Key { program: program.clone(), donated: donated.to_vec(), device: device.clone() };
+    let key = Key {
+        program: program.clone(),
+        donated: donated.to_vec(),
+        like: lies.like,
+        device: device.clone(),
+    };
     {
         let mut cache = lock();
         cache.clock += 1;
@@ -241,7 +293,10 @@ pub(crate) fn compiled(
             return Ok(found.clone());
         }
     }
-    let executable = device.backend().compile(program, donated)?;
+    let executable = match device.mesh() {
+        Some(mesh) => mesh.compile_like(program, donated, &key.like, lies.inputs)?,
+        None => device.backend().compile(program, donated)?,
+    };
     let mut cache = lock();
     if cache.entries.len() >= CAPACITY {
         let mut ages: Vec<u64> = cache.entries.values().map(|(_, used)| *used).collect();

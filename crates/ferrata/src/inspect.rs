@@ -9,6 +9,7 @@ use ferrata_ir::composite::attention;
 use ferrata_ir::{Function, Primitive, Result, Type};
 
 use crate::device::Device;
+use crate::mesh::Reshard;
 use crate::transform::Planned;
 
 /// A compiled program, opened up.
@@ -18,6 +19,8 @@ pub struct Inspection {
     recomputation: Option<Recomputation>,
     plan: Option<Plan>,
     passes: Vec<(&'static str, Arc<Function>)>,
+    /// What is moved between ranks.
+    reshards: Vec<Reshard>,
     /// What lies in the arena when most of it is in use.
     peak: Vec<(String, u64)>,
 }
@@ -49,7 +52,10 @@ impl Inspection {
     /// What keeps the program from being compiled.
     pub fn new(planned: Planned, device: &Device) -> Result<Inspection> {
         let Planned { traced: program, recomputation, executable, donated } = planned;
-        let compiled = recomputation.as_ref().map_or(&program, |r| &r.program);
+        let whole = recomputation.as_ref().map_or(&program, |r| &r.program);
+        let partition = executable.partition();
+        let compiled = partition.map_or(whole, |partition| &partition.program);
+        let reshards = partition.map_or_else(Vec::new, |partition| partition.reshards.clone());
         let trace = ferrata_compiler::trace(compiled, &donated, device.backend())?;
         let mut peak: BTreeMap<String, u64> = BTreeMap::new();
         for resident in trace.peak() {
@@ -65,12 +71,17 @@ impl Inspection {
             passes.insert(0, ("program", program.clone()));
         }
         let plan = executable.plan().cloned();
-        Ok(Inspection { program, recomputation, plan, passes, peak })
+        Ok(Inspection { program, recomputation, plan, passes, reshards, peak })
     }
 
     /// What is computed again in the backward pass, if that was asked for.
     pub fn recomputation(&self) -> Option<&Recomputation> {
         self.recomputation.as_ref()
+    }
+
+    /// What the ranks of a mesh move between each other in one run, in the order of the program.
+    pub fn reshards(&self) -> &[Reshard] {
+        &self.reshards
     }
 
     /// What lies in the arena when most of it is in use: scope and bytes, the largest first.

@@ -29,6 +29,7 @@ pub mod data;
 pub mod device;
 pub mod flow;
 pub mod inspect;
+pub mod mesh;
 pub mod models;
 pub mod module;
 pub mod nn;

@@ -17,7 +17,8 @@ use crate::{Error, Result, TensorView};
 /// leaves nothing.
 pub struct CheckpointWriter {
     path: PathBuf,
-    staged: StagedFolder,
+    /// `None` if another rank writes.
+    staged: Option<StagedFolder>,
     step: u64,
     files: Vec<FileEntry>,
 }
@@ -30,8 +31,13 @@ impl CheckpointWriter {
     /// [`Error::Io`], [`Error::DiskFull`].
     pub fn new(run: &Path, step: u64) -> Result<CheckpointWriter> {
         let path = checkpoint_path(run, step);
-        let staged = StagedFolder::new(&path)?;
+        let staged = Some(StagedFolder::new(&path)?);
         Ok(CheckpointWriter { path, staged, step, files: Vec::new() })
+    }
+
+    /// Takes part in a checkpoint that another rank writes: nothing is written here.
+    pub fn of_another_rank(run: &Path, step: u64) -> CheckpointWriter {
+        CheckpointWriter { path: checkpoint_path(run, step), staged: None, step, files: Vec::new() }
     }
 
     /// Adds a safetensors file.
@@ -45,9 +51,10 @@ impl CheckpointWriter {
         metadata: &BTreeMap<String, String>,
     ) -> Result<()> {
         self.check_name(name)?;
+        let Some(staged) = &self.staged else { return Ok(()) };
         let layout = Layout::new(&self.path.join(name), tensors, metadata)?;
         let bytes = layout.file_size();
-        self.staged.write(name, bytes, |out| layout.write(out))?;
+        staged.write(name, bytes, |out| layout.write(out))?;
         let sums = layout.tensors.iter().map(|(name, t)| (name.clone(), checksum(t.bytes)));
         self.files.push(FileEntry {
             name: name.to_owned(),
@@ -64,8 +71,9 @@ impl CheckpointWriter {
     /// [`Error::DiskFull`], [`Error::Io`]; [`Error::Checkpoint`] for a name that cannot be.
     pub fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.check_name(name)?;
+        let Some(staged) = &self.staged else { return Ok(()) };
         let size = bytes.len() as u64;
-        self.staged.write(name, size, |out| out.write_all(bytes))?;
+        staged.write(name, size, |out| out.write_all(bytes))?;
         self.files.push(FileEntry {
             name: name.to_owned(),
             bytes: size,
@@ -91,6 +99,7 @@ impl CheckpointWriter {
     /// # Errors
     /// [`Error::DiskFull`], [`Error::Io`]; nothing is left behind, and what was there is unchanged.
     pub fn finish(self, device: &str, state: Value) -> Result<PathBuf> {
+        let Some(staged) = self.staged else { return Ok(self.path) };
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             ferrata_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -100,8 +109,8 @@ impl CheckpointWriter {
             state,
         };
         let text = manifest.to_text();
-        self.staged.write(MANIFEST, text.len() as u64, |out| out.write_all(text.as_bytes()))?;
-        self.staged.replace_target()?;
+        staged.write(MANIFEST, text.len() as u64, |out| out.write_all(text.as_bytes()))?;
+        staged.replace_target()?;
         Ok(self.path)
     }
 

@@ -22,6 +22,12 @@ pub(super) struct Pass<'a> {
     pub hidden: bool,
 }
 
+/// What goes from layer to layer, `[B, T, width]`: cut by samples and positions on a mesh.
+#[track_caller]
+pub(super) fn residual(x: Tensor) -> Tensor {
+    x.annotate("batch,position,-")
+}
+
 /// Causal attention of queries `[B, heads, T, size]` to keys and values `[B, groups, T, size]` and
 /// to the cached ones before them: `[B, T, heads size]`, and the cache with the new positions.
 #[track_caller]

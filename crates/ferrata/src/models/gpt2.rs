@@ -1,6 +1,6 @@
 //! GPT-2: pre-norm decoder with learned positions.
 
-use super::attention::{BlockState, Pass, attend};
+use super::attention::{BlockState, Pass, attend, residual};
 use super::{Input, Output};
 use crate::module::Module;
 use crate::nn::{Activation, Context, Dropout, Embedding, Init, LayerNorm, Linear, Repeat};
@@ -183,10 +183,10 @@ impl Block {
     ) -> (Tensor, BlockState) {
         let normal = cx.scope("ln_1", |cx| self.ln_1.forward(x, cx));
         let (y, mut state) = cx.scope("attn", |cx| self.attn.forward(&normal, state, pass, cx));
-        let x = x + self.resid_dropout.forward(&y, cx);
+        let x = residual(x + self.resid_dropout.forward(&y, cx));
         let normal = cx.scope("ln_2", |cx| self.ln_2.forward(&x, cx));
         let y = cx.scope("mlp", |cx| self.mlp.forward(&normal, cx));
-        let x = x + self.resid_dropout.forward(&y, cx);
+        let x = residual(x + self.resid_dropout.forward(&y, cx));
         state.output = pass.hidden.then(|| x.clone());
         (x, state)
     }

@@ -1,7 +1,7 @@
 //! Llama: pre-norm decoder with rotary positions, grouped queries, RMS normalisation and a gated
 //! MLP.
 
-use super::attention::{BlockState, Pass, attend};
+use super::attention::{BlockState, Pass, attend, residual};
 use super::{Input, Output};
 use crate::module::Module;
 use crate::nn::{Activation, Context, Dropout, Embedding, Init, Linear, Repeat, RmsNorm, Rope};
@@ -193,10 +193,10 @@ impl Layer {
         let normal = cx.scope("input_layernorm", |cx| self.input_layernorm.forward(x, cx));
         let (y, mut state) =
             cx.scope("self_attn", |cx| self.self_attn.forward(&normal, rope, state, pass, cx));
-        let x = x + y;
+        let x = residual(x + y);
         let norm = &self.post_attention_layernorm;
         let normal = cx.scope("post_attention_layernorm", |cx| norm.forward(&x, cx));
-        let x = &x + cx.scope("mlp", |cx| self.mlp.forward(&normal, cx));
+        let x = residual(&x + cx.scope("mlp", |cx| self.mlp.forward(&normal, cx)));
         state.output = pass.hidden.then(|| x.clone());
         (x, state)
     }

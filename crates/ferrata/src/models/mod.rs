@@ -71,10 +71,40 @@ pub use run::{run, run_file, run_images};
 pub use unet::UNet;
 pub use vit::Vit;
 
+use crate::mesh::Rule;
 use crate::nn::{Activation, CacheIndex};
 use crate::tensor::Tensor;
 use attention::BlockState;
 use ferrata_formats::huggingface;
+
+/// How the weights of these models are cut over the mesh axis `tensor`: a layer's first product by
+/// what it makes, its last by what it takes (Shoeybi et al. 2019), vocabularies by their tokens.
+pub fn tensor_rules() -> Vec<Rule> {
+    let rules: [(&str, &[&str]); 18] = [
+        // GPT-2: weights are [inputs, outputs].
+        ("*.c_attn.weight", &["", "tensor*3"]),
+        ("*.c_attn.bias", &["tensor*3"]),
+        ("*.c_fc.weight", &["", "tensor"]),
+        ("*.c_fc.bias", &["tensor"]),
+        ("*.c_proj.weight", &["tensor", ""]),
+        ("*.wte.weight", &["tensor", ""]),
+        // Llama: weights are [outputs, inputs].
+        ("*.q_proj.*", &["tensor", ""]),
+        ("*.k_proj.*", &["tensor", ""]),
+        ("*.v_proj.*", &["tensor", ""]),
+        ("*.o_proj.weight", &["", "tensor"]),
+        ("*.gate_proj.weight", &["tensor", ""]),
+        ("*.up_proj.weight", &["tensor", ""]),
+        ("*.down_proj.weight", &["", "tensor"]),
+        ("*.embed_tokens.weight", &["tensor", ""]),
+        ("lm_head.weight", &["tensor", ""]),
+        // MMDiT.
+        ("*.qkv.*", &["tensor*3", ""]),
+        ("*.up.*", &["tensor", ""]),
+        ("*.down.weight", &["", "tensor"]),
+    ];
+    rules.iter().map(|(name, dims)| Rule::new(name, dims)).collect()
+}
 
 /// What a pass through the blocks starts from.
 #[derive(Clone, Copy)]

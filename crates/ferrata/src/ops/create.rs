@@ -1,7 +1,7 @@
 //! Tensors from nothing, and operations that pass values through.
 
 use crate::tensor::{IntoOperand, IntoShape, Tensor, resolve_shape};
-use ferrata_ir::primitive::{Constant, DebugPrint, Iota, StopGradient};
+use ferrata_ir::primitive::{Annotate, Constant, DebugPrint, Iota, StopGradient};
 use ferrata_ir::{DType, Error, Scalar, Type};
 
 impl Tensor {
@@ -84,6 +84,13 @@ impl Tensor {
     pub fn eye(n: usize, dtype: DType) -> Tensor {
         let (i, j) = (Tensor::iota([n, n], 0, DType::I64), Tensor::iota([n, n], 1, DType::I64));
         i.eq(j).cast(dtype)
+    }
+
+    /// The same value, whose dimensions have names: `"batch,position,-"`. On a mesh values with
+    /// names lie as these say; elsewhere they change nothing.
+    #[track_caller]
+    pub fn annotate(&self, names: &str) -> Tensor {
+        Tensor::record1(Annotate { names: names.to_owned() }, &[self])
     }
 
     /// The same value, taken as a constant by derivatives.

@@ -2,7 +2,7 @@
 //! structure, process-wide) and run.
 
 use super::{Collected, Collector, Lazy, State, Stored, Tensor};
-use crate::device::{Device, compiled, default_device};
+use crate::device::{Device, Lies, compiled, default_device};
 use ferrata_compiler::{Argument, Buffer};
 use ferrata_ir::{Error, Primitive, Result, Scalar, Value};
 use std::collections::{HashMap, HashSet};
@@ -91,7 +91,8 @@ pub fn evaluate(tensors: &[&Tensor]) -> Result<()> {
     }
     let Collected { function, captured, .. } = collector.finish(&results)?;
     let device = captured.iter().find_map(|t| t.device()).unwrap_or_else(default_device);
-    let executable = compiled(&Arc::new(function), &vec![false; captured.len()], &device)?;
+    let executable =
+        compiled(&Arc::new(function), &vec![false; captured.len()], Lies::default(), &device)?;
     let arguments = captured
         .iter()
         .map(|t| t.buffer_on(&device).map(Argument::Shared))

@@ -12,6 +12,7 @@ use super::config::{Config, Size};
 use super::{Error, Result};
 use crate::data::{Batch, HostArray, HostData};
 
+use crate::mesh::Layout;
 use crate::nn::Context;
 use crate::optim::{self, Optimizer};
 use crate::profile;
@@ -67,6 +68,8 @@ pub(super) fn with_compute(context: Context, compute: Option<DType>) -> Context 
 pub(super) struct Engine<M> {
     /// `None` only while a step has it.
     state: Option<State<M>>,
+    /// How the state lies, if this is one of several ranks.
+    layout: Option<Layout>,
     settings: Arc<Settings<M>>,
     /// Forward, backward, clipping and update in one program.
     step: Program<(State<M>, Microbatch, Rates), Stepped<M>>,
@@ -188,23 +191,29 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             Some(Size(all)) => Recompute::Within(all.saturating_sub(resting)),
         };
         let (for_step, for_sum, for_apply) = (settings.clone(), settings.clone(), settings.clone());
+        let layout = config.parallel.layout();
+        let state = placed(State { model, optimizer, average }, layout.as_ref());
         Engine {
-            state: Some(State { model, optimizer, average }),
+            state: Some(state),
+            layout,
             step: program(move |(state, batch, rates): (State<M>, Microbatch, Rates)| {
                 let (loss, updates, gradient) = for_step.gradient(&state.model, &batch);
                 let (state, norm) = for_step.update(&state, gradient, &updates, &rates);
                 (state, loss, norm)
             })
+            .with_results_like(|(state, ..)| tree::leaves(state))
             .with_recompute(within(0)),
             accumulate: program(move |(model, sum, batch): (M, M, Microbatch)| {
                 let (loss, updates, gradient) = for_sum.gradient(&model, &batch);
                 (optim::accumulate(Some(&sum), &gradient), loss, updates)
             })
+            .with_results_like(|(_, sum, _)| tree::leaves(sum))
             .with_recompute(within(resting)),
             apply: program(move |(state, sum, rates): (State<M>, M, Rates)| {
                 let gradient = optim::average(&sum, for_apply.accumulate);
                 for_apply.update(&state, gradient, &Updates::new(), &rates)
-            }),
+            })
+            .with_results_like(|(state, ..)| tree::leaves(state)),
             settings,
         }
     }
@@ -252,7 +261,11 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             Err(microbatches) => {
                 let mut state = state;
                 let count = microbatches.len() as f64;
-                let mut sum = tree::map(&state.model, Tensor::zeros_like);
+                let mut sum = tree::map_named(&state.model, |name, weight| {
+                    let zeros = weight.zeros_like();
+                    let place = self.layout.as_ref().map(|l| l.gradient(name, weight.ty()));
+                    place.map_or(zeros.clone(), |place| zeros.place(&place))
+                });
                 let mut total = 0.0;
                 for batch in microbatches {
                     let (loss, updates);
@@ -276,12 +289,22 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
     /// The random numbers of a step depend on the seed, the step and the microbatch only.
     fn microbatch(&self, step: u64, index: usize, batch: &Batch) -> Result<Microbatch> {
         let key = self.settings.key.fold(step as u32).fold((step >> 32) as u32).fold(index as u32);
-        Ok((arrays(batch, self.settings.inputs)?, key))
+        let arrays = self.on_mesh(arrays(batch, self.settings.inputs)?);
+        Ok((arrays, key))
+    }
+
+    /// The arrays of a batch so that they lie as the layout says.
+    fn on_mesh(&self, mut arrays: Arrays) -> Arrays {
+        if let Some(layout) = &self.layout {
+            arrays.values_mut().for_each(|array| *array = array.place(&layout.batch(array.ty())));
+        }
+        arrays
     }
 
     /// Compiles the step for batches of the sizes of this one.
     pub fn prepare(&self, batch: Arrays) -> Result<Planned> {
         let rates = self.settings.rates(0, 0.0);
+        let batch = self.on_mesh(batch);
         let argument = (self.state()?.clone(), (batch, self.settings.key.clone()), rates);
         // As in training, nobody else holds the state, so its memory can be reused.
         Ok(self.step.planned(&argument, true)?)
@@ -346,7 +369,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
                 "continue with the configuration that the run began with",
             ));
         }
-        self.state = Some(state);
+        self.state = Some(placed(state, self.layout.as_ref()));
         Ok(())
     }
 
@@ -375,6 +398,19 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
     pub fn state_bytes(&self) -> u64 {
         self.state.as_ref().map_or(0, bytes)
     }
+}
+
+/// The state, every tensor of which lies as the layout says.
+fn placed<M: Module>(state: State<M>, layout: Option<&Layout>) -> State<M> {
+    let Some(layout) = layout else { return state };
+    let moment = |name: &str, x: &Tensor| x.place(&layout.moment(name, x.ty()));
+    let model = tree::map_named(&state.model, |name, x| x.place(&layout.weight(name, x.ty())));
+    // The name of what is remembered of a weight begins with the weight's.
+    let optimizer = tree::map_named(&state.optimizer, |name, x| {
+        moment(name.rsplit_once('.').map_or(name, |(weight, _)| weight), x)
+    });
+    let average = state.average.map(|average| tree::map_named(&average, moment));
+    State { model, optimizer, average }
 }
 
 /// Bytes of all tensors of a tree.

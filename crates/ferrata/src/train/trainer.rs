@@ -11,12 +11,13 @@ use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::config::DataSection;
+use super::config::{DataSection, ParallelSection};
 use super::folder::{self, CONFIG, FINAL, PROFILE, SAMPLES, TRACE};
 use super::learner::{Evaluated, Sample};
 use super::metrics::{EvaluationRecord, Metrics, StepRecord};
 use super::{Config, Error, Learner, Progress, Result};
 use crate::Device;
+use crate::mesh::Report;
 use crate::profile::{self, Profile, Recorder, WARM_UP};
 
 /// What happens during training, told to the caller as it happens.
@@ -129,6 +130,7 @@ pub struct Trainer<'a, L: ?Sized> {
     resume: bool,
     checkpoints: bool,
     profile: u64,
+    writes: bool,
 }
 
 /// The state of a run under way.
@@ -138,6 +140,8 @@ struct Run<'a, L: ?Sized> {
     folder: &'a Path,
     stop: &'a AtomicBool,
     checkpoints: bool,
+    /// Whether this is the rank that writes files.
+    writes: bool,
     /// Steps to profile.
     profile: u64,
     recorder: Option<Recorder>,
@@ -166,6 +170,7 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             resume: false,
             checkpoints: true,
             profile: 0,
+            writes: Device::default().mesh().is_none_or(|mesh| mesh.rank() == 0),
         }
     }
 
@@ -200,6 +205,9 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
     /// # Errors
     /// If the folder holds another run, cannot be written or has too little space.
     pub fn check(&self) -> Result<()> {
+        if !self.writes {
+            return Ok(());
+        }
         // The checkpoints that are kept, the best one, the one being written, and the model.
         let copies = if self.checkpoints { self.config.train.keep as u64 + 3 } else { 1 };
         let bytes = self.learner.checkpoint_bytes().saturating_mul(copies);
@@ -227,6 +235,7 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             folder: &self.folder,
             stop: &self.stop,
             checkpoints: self.checkpoints,
+            writes: self.writes,
             profile: self.profile,
             recorder: None,
             report,
@@ -241,8 +250,10 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
         if self.resume {
             run.restore()?;
         }
+        tell(Report::Other("start"));
         let interrupted = run.steps()?;
         let model = run.finish(interrupted)?;
+        tell(Report::Done);
         Ok(Summary {
             steps: run.step,
             interrupted,
@@ -257,6 +268,11 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
     }
 }
 
+/// Tells whoever watches over the ranks of a job what this one is about to do.
+fn tell(what: Report<'_>) {
+    Device::default().mesh().into_iter().for_each(|mesh| mesh.report(what));
+}
+
 /// Whether something that happens every so many steps (0: never) is due.
 fn due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
@@ -264,7 +280,9 @@ fn due(step: u64, every: u64) -> bool {
 
 impl<L: Learner + ?Sized> Run<'_, L> {
     fn restore(&mut self) -> Result<()> {
-        atomic::sweep(self.folder)?;
+        if self.writes {
+            atomic::sweep(self.folder)?;
+        }
         let latest = checkpoint::latest(self.folder)?;
         for problem in &latest.skipped {
             (self.report)(&Event::Note(problem.to_string()));
@@ -344,6 +362,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             if self.profile > 0 && self.step == profiled {
                 self.recorder = Some(Recorder::start(&Device::default()));
             }
+            tell(Report::Step(self.step));
             let progress = self.learner.step(self.step)?;
             self.check_finite(&progress)?;
             self.step += 1;
@@ -351,10 +370,10 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             let record = clock.record(self.step, self.learner.unit(), &progress);
             self.tell_news();
             profile::host("metrics", || {
-                let metrics = self.metrics()?;
-                match due(record.step, settings.log_every) || record.step == settings.steps {
-                    true => metrics.step(&record),
-                    false => Ok(()),
+                let due = due(record.step, settings.log_every) || record.step == settings.steps;
+                match self.metrics()? {
+                    Some(metrics) if due => metrics.step(&record),
+                    _ => Ok(()),
                 }
             })?;
             let remaining = clock.remaining();
@@ -374,6 +393,9 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             return Ok(());
         }
         let profile = Box::new(recorder.finish());
+        if !self.writes {
+            return Ok(());
+        }
         let path = self.folder.join(PROFILE);
         atomic::write_bytes(&path, profile.to_json().as_bytes())?;
         profile.write_trace(&self.folder.join(TRACE))?;
@@ -406,8 +428,12 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         Err(Error::new(cause, remedy))
     }
 
-    /// The metrics; the first time, after a step has been taken, the folder of the run is made.
-    fn metrics(&mut self) -> Result<&mut Metrics> {
+    /// The metrics, if this rank writes them; the first time, after a step has been taken, the
+    /// folder of the run is made.
+    fn metrics(&mut self) -> Result<Option<&mut Metrics>> {
+        if !self.writes {
+            return Ok(None);
+        }
         let metrics = match self.metrics.take() {
             Some(metrics) => metrics,
             None => {
@@ -417,7 +443,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
                 Metrics::open(self.folder, self.step.saturating_sub(1))?
             }
         };
-        Ok(self.metrics.insert(metrics))
+        Ok(Some(self.metrics.insert(metrics)))
     }
 
     /// Evaluation, sample and checkpoint, where they are due.
@@ -446,17 +472,21 @@ impl<L: Learner + ?Sized> Run<'_, L> {
     }
 
     fn sample(&mut self) -> Result<()> {
+        tell(Report::Other("sample"));
         let step = self.step;
         match self.learner.sample(step)? {
             None => {}
             Some(Sample::Text(text)) => (self.report)(&Event::Sample { step, text }),
+            Some(Sample::Picture(_)) if !self.writes => {}
             Some(Sample::Picture(picture)) => {
                 let png = picture.to_png()?;
                 let folder = self.folder.join(SAMPLES);
                 atomic::create_folder(&folder)?;
                 let path = folder.join(format!("step-{step:08}.png"));
                 atomic::write_bytes(&path, &png)?;
-                self.metrics()?.picture(step, [picture.width, picture.height], &png)?;
+                if let Some(metrics) = self.metrics()? {
+                    metrics.picture(step, [picture.width, picture.height], &png)?;
+                }
                 (self.report)(&Event::Picture { step, path });
             }
         }
@@ -465,6 +495,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
 
     /// Evaluates; returns whether the result is the best so far.
     fn evaluate(&mut self) -> Result<bool> {
+        tell(Report::Other("evaluation"));
         let step = self.step;
         let Some(found) = self.learner.evaluate(step, self.stop)? else { return Ok(false) };
         self.tell_news();
@@ -477,8 +508,10 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         }
         self.scores = scores.clone();
         let record = EvaluationRecord { step, validation_loss: loss, scores };
-        self.metrics()?.evaluation(&record)?;
-        for (name, content) in files {
+        if let Some(metrics) = self.metrics()? {
+            metrics.evaluation(&record)?;
+        }
+        for (name, content) in files.into_iter().filter(|_| self.writes) {
             atomic::write_bytes(&self.folder.join(name), &content)?;
         }
         (self.report)(&Event::Evaluation { record, best, report });
@@ -486,7 +519,11 @@ impl<L: Learner + ?Sized> Run<'_, L> {
     }
 
     fn save(&mut self) -> Result<()> {
-        let mut writer = CheckpointWriter::new(self.folder, self.step)?;
+        tell(Report::Other("checkpoint"));
+        let mut writer = match self.writes {
+            true => CheckpointWriter::new(self.folder, self.step)?,
+            false => CheckpointWriter::of_another_rank(self.folder, self.step),
+        };
         let learner = self.learner.save(&mut writer)?;
         let state = json!({
             "config": learning_settings(self.config),
@@ -497,7 +534,9 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         self.saved_at = Some(self.step);
         self.last_checkpoint = Some(path.clone());
         let best: Vec<u64> = self.state.best.iter().map(|best| best.step).collect();
-        checkpoint::retain(self.folder, self.config.train.keep, &best)?;
+        if self.writes {
+            checkpoint::retain(self.folder, self.config.train.keep, &best)?;
+        }
         (self.report)(&Event::Checkpoint { step: self.step, path });
         Ok(())
     }
@@ -511,8 +550,15 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             return Ok(None);
         }
         let path = self.folder.join(FINAL);
-        self.learner.export(&path)?;
-        Ok(Some(path))
+        if self.writes {
+            self.learner.export(&path)?;
+            return Ok(Some(path));
+        }
+        // All ranks gather the weights; what this one makes of them is thrown away.
+        let scratch = std::env::temp_dir().join(format!("ferrata-{}", std::process::id()));
+        let exported = self.learner.export(&scratch);
+        let _ = std::fs::remove_dir_all(&scratch);
+        exported.map(|()| Some(path))
     }
 }
 
@@ -532,6 +578,8 @@ fn learning_settings(config: &Config) -> Value {
     train.watch_nan = false;
     // Once begun, a run does not look at the model that it started from.
     train.init = None;
+    // A run may continue on other ranks.
+    config.parallel = ParallelSection::default();
     // Where the data lies does not matter; whether it is the same data is for the learner to say.
     match &mut config.data {
         DataSection::Text(text) => {

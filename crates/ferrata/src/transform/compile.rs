@@ -1,7 +1,7 @@
 //! Compiled functions: traced once for each kind of argument, then run as one program.
 
 use super::trace::{Untraced, trace};
-use crate::device::{Device, compiled, default_device};
+use crate::device::{Device, Lies, compiled, default_device};
 use crate::tensor::{Frame, Tensor};
 use crate::tree::{Tree, flatten};
 use ferrata_compiler::{Argument, Buffer, Executable, Recomputation, recompute};
@@ -36,7 +36,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// # Ok::<(), ferrata::Error>(())
 /// ```
 pub fn compile<A: Tree, B: Tree, F: Fn(A) -> B>(f: F) -> Compiled<A, B, F> {
-    Compiled { f, recompute: Recompute::Never, known: Mutex::default(), argument: PhantomData }
+    Compiled {
+        f,
+        recompute: Recompute::Never,
+        like: None,
+        known: Mutex::default(),
+        argument: PhantomData,
+    }
 }
 
 /// What a program computes again in its backward pass instead of keeping it in memory.
@@ -68,6 +74,8 @@ pub struct Planned {
 pub struct Compiled<A, B, F> {
     f: F,
     recompute: Recompute,
+    /// What the first tensors of the result lie like on a mesh.
+    like: Option<fn(&A) -> Vec<Tensor>>,
     known: Mutex<HashMap<Kind, Arc<Entry<B>>>>,
     argument: PhantomData<fn(A)>,
 }
@@ -100,6 +108,13 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
     #[must_use]
     pub fn with_recompute(self, recompute: Recompute) -> Self {
         Compiled { recompute, ..self }
+    }
+
+    /// The same function; on a mesh the first tensors of its result lie like these tensors of its
+    /// argument, one by one.
+    #[must_use]
+    pub fn with_results_like(self, like: fn(&A) -> Vec<Tensor>) -> Self {
+        Compiled { like: Some(like), ..self }
     }
 
     /// Runs the function. Inside of another traced function it becomes a part of that.
@@ -236,7 +251,11 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
             Recompute::Within(bytes) => Some(again(Some(bytes as usize))?),
         };
         let program = recomputation.as_ref().map_or(&traced.function, |r| &r.program);
-        let executable = compiled(program, &donated, &device)?;
+        let place = |t: &Tensor| leaves.tensors.iter().position(|other| other.key() == t.key());
+        let like =
+            self.like.map_or_else(Vec::new, |like| like(argument).iter().map(place).collect());
+        let inputs = leaves.tensors.iter().chain(&traced.captured).map(Tensor::placement).collect();
+        let executable = compiled(program, &donated, Lies { like, inputs }, &device)?;
         let captured =
             traced.captured.iter().map(|t| t.buffer_on(&device)).collect::<Result<Vec<_>>>()?;
         let nothing = Tensor::failed(Error::new("a result was not computed"));

@@ -34,6 +34,7 @@ impl Config {
     /// Checks what a replay needs: no data, and the model of a directory.
     fn check_run(&self) -> Result<()> {
         self.train.check()?;
+        self.parallel.check()?;
         self.optimizer.check()?;
         self.schedule.check(self.train.steps)
     }

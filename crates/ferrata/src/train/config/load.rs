@@ -78,7 +78,12 @@ impl Override {
 
     /// Sets a key to a path, a relative one taken from the current folder.
     pub fn path(section: &str, key: &str, path: &Path) -> Override {
-        let value = Value::String(path.to_string_lossy().into_owned());
+        Override::text(section, key, &path.to_string_lossy())
+    }
+
+    /// Sets a key to a text.
+    pub fn text(section: &str, key: &str, text: &str) -> Override {
+        let value = Value::String(text.to_owned());
         Override { keys: vec![section.to_owned(), key.to_owned()], value }
     }
 

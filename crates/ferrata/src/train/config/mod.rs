@@ -35,6 +35,7 @@ mod data;
 mod flow;
 mod load;
 mod model;
+mod parallel;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use data::{CropKind, DataSection, ImageSection, TextSection};
 pub use flow::{FlowSection, TimesKind};
 pub use load::{Override, Source};
 pub use model::{ModelKind, ModelSection, StemKind};
+pub use parallel::ParallelSection;
 pub use size::Size;
 
 /// A whole configuration; see the module's documentation for the form of the file.
@@ -68,6 +70,9 @@ pub struct Config {
     pub optimizer: OptimizerSection,
     /// The course of the learning rate.
     pub schedule: ScheduleSection,
+    /// How the run is spread over ranks.
+    #[serde(skip_serializing_if = "ParallelSection::is_default")]
+    pub parallel: ParallelSection,
 }
 
 /// The dtype of activations and matrix products; parameters are always `f32`.

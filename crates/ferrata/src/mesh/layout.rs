@@ -1,0 +1,163 @@
+//! How the tensors of a training run lie on a mesh.
+
+use super::{Cut, Mesh, Placement, Sharding};
+use crate::module::matches;
+use ferrata_ir::{Error, Result, Type};
+use serde::{Deserialize, Serialize};
+
+/// What is cut along the axis `data` to save memory, though all work needs it whole: the stages of
+/// Rajbhandari et al. (2020).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum Zero {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The state of the optimiser.
+    Optimizer,
+    /// Gradients too.
+    Gradients,
+    /// Weights too: they are gathered where they are used.
+    Weights,
+}
+
+impl TryFrom<u8> for Zero {
+    type Error = String;
+
+    fn try_from(stage: u8) -> std::result::Result<Zero, String> {
+        match stage {
+            0 => Ok(Zero::Off),
+            1 => Ok(Zero::Optimizer),
+            2 => Ok(Zero::Gradients),
+            3 => Ok(Zero::Weights),
+            _ => Err(format!("there is no stage {stage}, only 0 to 3")),
+        }
+    }
+}
+
+impl From<Zero> for u8 {
+    fn from(zero: Zero) -> u8 {
+        zero as u8
+    }
+}
+
+/// How weights whose name matches are cut.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Name of the parameter; `*` stands for any characters.
+    pub name: String,
+    /// For each dimension the axis that cuts it, or nothing; `tensor*3` cuts each of 3 stretches.
+    pub dims: Vec<String>,
+}
+
+/// The cut that a rule's text for a dimension means; whole if the mesh lacks the axis.
+fn cut(mesh: &Mesh, text: &str) -> Result<Cut> {
+    let (axis, blocks) = text.split_once('*').unwrap_or((text, "1"));
+    let blocks = blocks.parse().ok().filter(|&n| n > 0).ok_or_else(|| {
+        Error::new(format!("`{text}` is no way to cut a dimension"))
+            .help("give the name of a mesh axis, or `axis*3` for three stretches")
+    })?;
+    Ok(match mesh.axis(axis) {
+        Some(axis) => Cut { blocks, ..Cut::along(&[axis]) },
+        None => Cut::whole(),
+    })
+}
+
+impl Rule {
+    /// A rule.
+    pub fn new(name: &str, dims: &[&str]) -> Rule {
+        Rule { name: name.to_owned(), dims: dims.iter().map(|&dim| dim.to_owned()).collect() }
+    }
+
+    /// Checks that every dimension says something that can be.
+    ///
+    /// # Errors
+    /// Names the first that does not.
+    pub fn check(&self, mesh: &Mesh) -> Result<()> {
+        self.dims.iter().try_for_each(|dim| cut(mesh, dim).map(|_| ()))
+    }
+}
+
+/// How weights, optimiser state and batches lie. The axes `data` and `context` cut batches by
+/// samples and by positions; other axes cut weights, as the rules say. Axes of which nothing is
+/// said, or that do not fit a tensor, leave it whole.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    mesh: Mesh,
+    zero: Zero,
+    rules: Vec<Rule>,
+}
+
+impl Layout {
+    /// A layout; the first rule that matches a name holds.
+    pub fn new(mesh: Mesh, zero: Zero, rules: Vec<Rule>) -> Layout {
+        Layout { mesh, zero, rules }
+    }
+
+    /// How a weight is cut by the rules.
+    fn ruled(&self, name: &str, ty: &Type) -> Sharding {
+        let mut sharding = Sharding::replicated(ty.rank());
+        let rule = self.rules.iter().find(|rule| matches(&rule.name, name));
+        let dims = rule.map_or(&[][..], |rule| &rule.dims);
+        for (d, text) in dims.iter().enumerate().take(ty.rank()) {
+            let mut with = sharding.clone();
+            with.cuts[d] = cut(&self.mesh, text).unwrap_or_else(|_| Cut::whole());
+            if with.check(&self.mesh, ty).is_ok() {
+                sharding = with;
+            }
+        }
+        sharding
+    }
+
+    /// The sharding, cut along `data` too, in its largest whole dimension that divides best.
+    fn stored(&self, mut sharding: Sharding, ty: &Type) -> (Sharding, Vec<usize>) {
+        let Some(axis) = self.mesh.axis("data") else { return (sharding, vec![]) };
+        let parts = self.mesh.parts(&[axis]);
+        let whole = (0..ty.rank()).filter(|&d| sharding.cuts[d].is_whole());
+        let best = whole.max_by_key(|&d| (ty.shape[d].is_multiple_of(parts), ty.shape[d]));
+        match best.filter(|&d| ty.shape[d] >= parts && parts > 1) {
+            Some(d) => {
+                sharding.cuts[d] = Cut::along(&[axis]);
+                (sharding, vec![axis])
+            }
+            None => (sharding, vec![]),
+        }
+    }
+
+    fn weight_like(&self, name: &str, ty: &Type, cut: bool) -> Placement {
+        let ruled = self.ruled(name, ty);
+        let (sharding, stored) = if cut { self.stored(ruled, ty) } else { (ruled, vec![]) };
+        Placement::weight(sharding, &stored)
+    }
+
+    /// How a weight lies.
+    pub fn weight(&self, name: &str, ty: &Type) -> Placement {
+        self.weight_like(name, ty, self.zero >= Zero::Weights)
+    }
+
+    /// How the sum of the gradients of a weight lies between microbatches.
+    pub fn gradient(&self, name: &str, ty: &Type) -> Placement {
+        self.weight_like(name, ty, self.zero >= Zero::Gradients)
+    }
+
+    /// How what the optimiser remembers of a weight lies, and the weight's average.
+    pub fn moment(&self, name: &str, ty: &Type) -> Placement {
+        self.weight_like(name, ty, self.zero >= Zero::Optimizer)
+    }
+
+    /// How an array of a batch lies: its first dimension are samples, its second positions.
+    pub fn batch(&self, ty: &Type) -> Placement {
+        let mut sharding = Sharding::replicated(ty.rank());
+        for (d, name) in ["data", "context"].into_iter().enumerate().take(ty.rank()) {
+            let Some(axis) = self.mesh.axis(name) else { continue };
+            let mut with = sharding.clone();
+            with.cuts[d] = Cut::along(&[axis]);
+            // Pictures have no positions.
+            if (d == 0 || ty.rank() == 2) && with.check(&self.mesh, ty).is_ok() {
+                sharding = with;
+            }
+        }
+        Placement::data(sharding)
+    }
+}

@@ -1,0 +1,118 @@
+//! `[parallel]`: how a run is spread over ranks.
+
+use std::sync::Arc;
+
+use ferrata_ir::Communicator;
+use ferrata_ir::sharding::Mesh;
+use serde::{Deserialize, Serialize};
+
+use crate::device::{CpuOptions, Device};
+use crate::mesh::{Layout, MeshDevice, Rule, Zero};
+use crate::models::tensor_rules;
+use crate::train::{Error, Result};
+
+/// `[parallel]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParallelSection {
+    /// Axes of the mesh of ranks with their sizes, the outermost first: `"data=2,tensor=4"`. All
+    /// ranks are along `data` if empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mesh: String,
+    /// What is cut along `data` to save memory: 1 the optimiser's state, 2 gradients too, 3
+    /// weights too.
+    pub zero: Zero,
+    /// Values between layers are cut along `tensor` too, by positions.
+    pub sequence: bool,
+    /// How weights are cut, before the rules that come with the models.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
+}
+
+impl ParallelSection {
+    /// Whether nothing has been set.
+    pub(super) fn is_default(&self) -> bool {
+        *self == ParallelSection::default()
+    }
+
+    /// The mesh of so many ranks.
+    ///
+    /// # Errors
+    /// When the axes are none, or their product is another number.
+    pub fn mesh(&self, ranks: usize) -> Result<Mesh> {
+        if self.mesh.is_empty() {
+            return Ok(Mesh::new([("data", ranks)])?);
+        }
+        let axes = self.axes()?;
+        let mesh = Mesh::new(axes)?;
+        match mesh.size() == ranks {
+            true => Ok(mesh),
+            false => Err(Error::new(
+                format!(
+                    "`parallel.mesh` is {mesh}, which takes {} ranks, not {ranks}",
+                    mesh.size()
+                ),
+                format!("launch {} ranks, or choose sizes whose product is {ranks}", mesh.size()),
+            )),
+        }
+    }
+
+    /// How many ranks the mesh has; 1 if nothing is said of it.
+    ///
+    /// # Errors
+    /// When the axes are none.
+    pub fn ranks(&self) -> Result<usize> {
+        match self.mesh.is_empty() {
+            true => Ok(1),
+            false => Ok(self.axes()?.iter().map(|(_, size)| size).product()),
+        }
+    }
+
+    fn axes(&self) -> Result<Vec<(&str, usize)>> {
+        fn axis(text: &str) -> Option<(&str, usize)> {
+            let (name, size) = text.split_once('=')?;
+            let size = size.trim().parse().ok().filter(|&size| size > 0)?;
+            Some((name.trim(), size)).filter(|(name, _)| !name.is_empty())
+        }
+        self.mesh.split(',').map(axis).collect::<Option<_>>().ok_or_else(|| {
+            Error::new(
+                format!("`parallel.mesh` is {:?}", self.mesh),
+                "name axes with their sizes, such as \"data=2,tensor=4\"",
+            )
+        })
+    }
+
+    /// Checks the axes and the rules.
+    ///
+    /// # Errors
+    /// The first that cannot be, and what to change.
+    pub fn check(&self) -> Result<()> {
+        let mesh = match self.mesh.is_empty() {
+            true => Mesh::new([("data", 1)])?,
+            false => Mesh::new(self.axes()?)?,
+        };
+        self.rules.iter().try_for_each(|rule| Ok(rule.check(&mesh)?))
+    }
+
+    /// The device of the rank that `communicator` connects to the others, with so many threads; 0
+    /// stands for one per core.
+    ///
+    /// # Errors
+    /// When the ranks do not fill the mesh, or the CPU cannot be used.
+    pub fn device(&self, communicator: Arc<dyn Communicator>, threads: usize) -> Result<Device> {
+        let mesh = self.mesh(communicator.size())?;
+        let threads = (threads > 0).then_some(threads);
+        let options = CpuOptions { threads, ..CpuOptions::default() };
+        let device = MeshDevice::new(mesh, communicator, options)?;
+        let device = if self.sequence { device.with_sequence_parallelism() } else { device };
+        Ok(device.into())
+    }
+
+    /// How tensors lie on the default device, if that is one of the ranks of a mesh.
+    pub fn layout(&self) -> Option<Layout> {
+        let device = Device::default();
+        let mesh = device.mesh()?.mesh().clone();
+        let rules = self.rules.iter().cloned().chain(tensor_rules()).collect();
+        Some(Layout::new(mesh, self.zero, rules))
+    }
+}
