@@ -223,6 +223,9 @@ pub struct Recipe {
     /// configuration; without a configuration the built-in recipe "images"
     #[arg(long, value_name = "DIR", conflicts_with = "text", value_hint = ValueHint::DirPath)]
     pub images: Option<PathBuf>,
+    /// How the ranks of a job lie: axes with sizes, such as data=2,tensor=4 (see docs/cluster.md)
+    #[arg(long, value_name = "AXIS=SIZE,…")]
+    pub mesh: Option<String>,
     /// Set a value of the configuration, such as train.steps=500; can be repeated
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,

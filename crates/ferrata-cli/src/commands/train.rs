@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ferrata::Device;
+use ferrata::inspect::Inspection;
+use ferrata::mesh::Reshard;
 use ferrata::train::config::{Override, Source};
 use ferrata::train::{
     self, Config, DataFacts, Facts, Result, StepPlan, Summary, Task, Trainer, in_bytes,
@@ -19,11 +21,17 @@ const QUICKSTART: &str = include_str!("../../../../recipes/quickstart.toml");
 /// What it does with images and without a configuration.
 const IMAGES: &str = include_str!("../../../../recipes/images.toml");
 
+/// Places where ranks send, as a dry run shows them.
+const EDGES: usize = 20;
+
 /// Checks everything, trains, and says what to do next.
 pub fn run(args: Train) -> Result<()> {
     let mut config = load(&args.recipe, args.out.as_deref().filter(|_| args.resume))?;
     let out = output_folder(&args)?;
-    ferrata::set_default_device(&Device::cpu_with_threads(config.train.threads)?);
+    let device = device(&config)?;
+    ferrata::set_default_device(&device);
+    // All ranks do the same; the first one tells of it.
+    let first = device.mesh().is_none_or(|mesh| mesh.rank() == 0);
     let mut learner: Box<dyn Task> = match &args.replay {
         Some(file) => train::replay(&mut config, file)?,
         None => train::open(&config)?,
@@ -36,18 +44,41 @@ pub fn run(args: Train) -> Result<()> {
         .checkpoints(args.replay.is_none())
         .profile(args.profile.unwrap_or_default());
     trainer.check()?;
-    introduce(&facts, config.train.steps);
-    if args.dry_run {
-        return dry_run(bytes, &plan, &out);
+    if first {
+        introduce(&facts, config.train.steps);
+        device.mesh().iter().for_each(|mesh| say!("ranks: {}", mesh.mesh()));
     }
-    say!("output: {}", out.display());
+    if args.dry_run {
+        return if first { dry_run(bytes, &plan, &out) } else { Ok(()) };
+    }
+    if first {
+        say!("output: {}", out.display());
+    }
     let stop = Arc::new(AtomicBool::new(false));
     interrupt::on_signal(&stop)?;
+    if !first {
+        return trainer.stop_when(stop).run(&mut |_| ()).map(|_| ());
+    }
     let mut progress = Progress::stdout(config.train.steps);
     let summary = trainer.stop_when(stop).run(&mut |event| progress.show(event));
     progress.close();
     conclude(&summary?, &facts, &out);
     Ok(())
+}
+
+/// What the run computes on: the CPU, alone or as one of the ranks of a job.
+fn device(config: &Config) -> Result<Device> {
+    let threads = config.train.threads;
+    match ferrata_cluster::communicator_from_environment()? {
+        Some(communicator) => config.parallel.device(communicator, threads),
+        None => match config.parallel.ranks()? {
+            1 => Ok(Device::cpu_with_threads(threads)?),
+            ranks => Err(train::Error::new(
+                format!("`parallel.mesh` is {:?}, but this process is alone", config.parallel.mesh),
+                format!("start it with `ferrata launch --ranks {ranks} -- train …`"),
+            )),
+        },
+    }
 }
 
 /// The configuration that a recipe asks for, or that of the run to continue.
@@ -63,6 +94,9 @@ pub fn load(recipe: &Recipe, resumed: Option<&Path>) -> Result<Config> {
     }
     if let Some(init) = &recipe.init {
         overrides.push(Override::path("train", "init", init));
+    }
+    if let Some(mesh) = &recipe.mesh {
+        overrides.push(Override::text("parallel", "mesh", mesh));
     }
     for text in &recipe.set {
         overrides.push(Override::parse(text)?);
@@ -148,9 +182,36 @@ fn dry_run(checkpoint_bytes: u64, plan: &StepPlan, out: &Path) -> Result<()> {
         in_bytes(checkpoint_bytes)
     );
     show_recomputation(&plan.inspection);
+    show_reshards(&plan.inspection);
     say!("output: {}", out.display());
     say!("dry run: everything is in order; nothing has been written to the output folder");
     Ok(())
+}
+
+/// What ranks send each other, the largest first.
+fn show_reshards(inspection: &Inspection) {
+    let device = Device::default();
+    let Some(mesh) = device.mesh().map(|mesh| mesh.mesh()) else { return };
+    let mut edges: Vec<_> = inspection.reshards().iter().filter(|edge| edge.times > 0).collect();
+    let bytes = |edge: &&Reshard| edge.bytes * edge.times as f64;
+    let total: f64 = edges.iter().map(bytes).sum();
+    say!(
+        "each rank sends {} a step, in {} places; the largest:",
+        in_bytes(total as u64),
+        edges.len()
+    );
+    edges.sort_by(|a, b| bytes(b).total_cmp(&bytes(a)));
+    for edge in edges.iter().take(EDGES) {
+        say!(
+            "  {:>10}  {} from {} to {} for {} in {}",
+            in_bytes(bytes(edge) as u64),
+            edge.ty,
+            edge.from.describe(mesh),
+            edge.to.describe(mesh),
+            edge.wanted_by,
+            edge.origin.scope
+        );
+    }
 }
 
 fn conclude(summary: &Summary, facts: &Facts, out: &Path) {
