@@ -16,7 +16,8 @@ pub struct Limits {
     pub window: Duration,
     /// A rank that computes so many times as long as most others, which wait for it, crawls.
     pub crawl: f64,
-    /// No step is allowed to take longer than this, or five times the longest so far.
+    /// No step is allowed to take longer than this, or five times the longest so far, or twice the
+    /// first one.
     pub step: Duration,
     /// All ranks have to be there after so long.
     pub start: Duration,
@@ -129,6 +130,8 @@ struct Watched {
     last: Instant,
     /// The first step that it reported: it may compile in it.
     first: Option<u64>,
+    /// When it did.
+    since: Instant,
     /// When it said how long it had been busy, and how many collectives it had entered.
     samples: VecDeque<(Instant, f64, u64)>,
     /// It has ended, well or not, and is not watched any more.
@@ -143,6 +146,8 @@ pub(super) struct Watch {
     /// The farthest step, and when it began.
     step: (u64, Instant),
     longest: Duration,
+    /// The longest first step, in which programs are compiled too.
+    first: Duration,
 }
 
 impl Watch {
@@ -152,10 +157,17 @@ impl Watch {
             beat: Beat::default(),
             last: now,
             first: None,
+            since: now,
             samples: VecDeque::new(),
             ended: false,
         });
-        Watch { limits, ranks: ranks.collect(), step: (0, now), longest: Duration::ZERO }
+        Watch {
+            limits,
+            ranks: ranks.collect(),
+            step: (0, now),
+            longest: Duration::ZERO,
+            first: Duration::ZERO,
+        }
     }
 
     /// The farthest step that a rank has begun.
@@ -185,6 +197,11 @@ impl Watch {
             self.step = (step, now);
         }
         let watched = &mut self.ranks[rank];
+        if watched.first.is_none() {
+            watched.since = now;
+        } else if watched.beat.step == watched.first && beat.step > watched.first {
+            self.first = self.first.max(now - watched.since);
+        }
         watched.first = watched.first.or(beat.step);
         watched.samples.push_back((now, beat.busy, beat.entered));
         while watched.samples.get(1).is_some_and(|sample| now - sample.0 >= self.limits.window) {
@@ -258,7 +275,7 @@ impl Watch {
 
     fn stuck(&self, now: Instant) -> Option<Fault> {
         let time = now.saturating_duration_since(self.step.1);
-        if time < self.limits.step.max(SLACK * self.longest) {
+        if time < self.limits.step.max(SLACK * self.longest).max(2 * self.first) {
             return None;
         }
         let behind = |rank: &&(usize, &Watched)| (rank.1.beat.entered, rank.1.beat.inside);
@@ -414,5 +431,7 @@ mod tests {
         assert!((pulse - 40) * PULSE < Duration::from_secs(10), "after {pulse} pulses");
         // The first step may take its time.
         assert_eq!(after(30.0, 1e9, &[(0.5, 1), (0.5, 1)]), None);
+        // So may others, if the first one took as long.
+        assert_eq!(after(60.0, 12.0, &[(0.5, 1), (0.5, 1)]), None);
     }
 }
