@@ -196,12 +196,10 @@ mod tests {
     fn ranks(size: usize) -> Vec<Sockets> {
         let mut peers: Vec<Vec<Option<Peer>>> =
             (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
-        for a in 0..size {
-            for b in a + 1..size {
-                let (one, other) = UnixStream::pair().unwrap();
-                let peer = |stream| Some(Peer { stream: Stream::Unix(stream), host: "h".into() });
-                (peers[a][b], peers[b][a]) = (peer(one), peer(other));
-            }
+        for (a, b) in (0..size).flat_map(|a| (a + 1..size).map(move |b| (a, b))) {
+            let (one, other) = UnixStream::pair().unwrap();
+            let peer = |stream| Some(Peer { stream: Stream::Unix(stream), host: "h".into() });
+            (peers[a][b], peers[b][a]) = (peer(one), peer(other));
         }
         let ends = peers.into_iter().enumerate();
         ends.map(|(rank, peers)| Sockets::new(rank, peers).unwrap()).collect()
