@@ -61,6 +61,22 @@ impl Cost {
         self
     }
 
+    /// The cost of so many times as much, on average.
+    pub fn times(mut self, by: f64) -> Cost {
+        let amounts = [
+            &mut self.forward,
+            &mut self.backward,
+            &mut self.gradient,
+            &mut self.again,
+            &mut self.exposed,
+            &mut self.kept,
+            &mut self.weights,
+            &mut self.experts,
+        ];
+        amounts.into_iter().chain(&mut self.sent).for_each(|amount| *amount *= by);
+        self
+    }
+
     /// Seconds of a forward and a backward pass.
     pub fn total(&self) -> f64 {
         self.forward + self.backward + self.gradient + self.again

@@ -82,9 +82,7 @@ pub struct Software {
 impl Default for Software {
     fn default() -> Self {
         Software {
-            claims: ["attention", "attention_forward", "attention_backward"]
-                .map(str::to_owned)
-                .to_vec(),
+            claims: Cluster::attention(),
             keeps_masks: false,
             keeps_narrow: false,
             weight_bytes: 2.0,
@@ -155,20 +153,23 @@ impl Default for Failures {
 }
 
 impl Cluster {
+    /// The composites of which attention consists.
+    pub fn attention() -> Vec<String> {
+        ["attention", "attention_forward", "attention_backward"].map(str::to_owned).to_vec()
+    }
+
     /// Reads a cluster file.
     ///
     /// # Errors
     /// Says which key is wrong.
     pub fn parse(text: &str) -> Result<Cluster> {
-        let cluster: Cluster = toml::from_str(text).map_err(|error| {
-            Error::new(format!("the cluster file is wrong: {}", error.message()))
-        })?;
+        let cluster: Cluster = toml::from_str(text).map_err(|error| wrong_file(error.message()))?;
         cluster.check()?;
         Ok(cluster)
     }
 
     fn check(&self) -> Result<()> {
-        let wrong = |what: &str| Err(Error::new(format!("the cluster file is wrong: {what}")));
+        let wrong = |what: &str| Err(wrong_file(what));
         let (a, c) = (&self.accelerator, &self.calibration);
         if self.devices == 0 {
             return wrong("`devices` is 0");
@@ -255,6 +256,11 @@ impl Cluster {
         same.devices = 0;
         crate::fingerprint(&format!("{same:?}"))
     }
+}
+
+fn wrong_file(what: &str) -> Error {
+    Error::new(format!("the cluster file is wrong: {what}"))
+        .help("the files in clusters/ show what it has to say")
 }
 
 fn positive(value: f64) -> bool {

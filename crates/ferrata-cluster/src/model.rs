@@ -73,6 +73,8 @@ pub enum Work {
     Attention {
         /// Scalar operations of pairs that see each other.
         flops: f64,
+        /// The same, if all pairs saw each other.
+        dense: f64,
         /// Bytes of operands and results.
         bytes: f64,
         /// Bytes of keys and values among them.
@@ -194,11 +196,12 @@ impl Product {
 }
 
 impl Operation {
-    /// Scalar operations of matrix products.
+    /// Scalar operations of matrix products, those of pairs that do not see each other included,
+    /// as they are counted in publications.
     pub fn flops(&self) -> f64 {
         match self.work {
             Work::Product(product) => product.flops(),
-            Work::Attention { flops, .. } => flops,
+            Work::Attention { dense, .. } => dense,
             Work::Move { .. } | Work::Exchange { .. } => 0.0,
         }
     }
@@ -211,7 +214,7 @@ impl Part {
     }
 
     fn flops(&self) -> f64 {
-        self.forward.iter().chain(&self.backward).map(Operation::flops).sum()
+        self.forward.iter().map(Operation::flops).sum()
     }
 }
 
@@ -232,9 +235,29 @@ impl Model {
         layers + self.embedding.parameters() + self.head.parameters() - self.shared
     }
 
-    /// Scalar operations of matrix products in the forward and backward pass of one sequence.
+    /// Scalar operations of matrix products in the forward pass of one sequence and the backward
+    /// pass, which has two for each of them; without what is computed again.
     pub fn flops(&self) -> f64 {
         let layers: f64 = self.layers.iter().map(|l| l.part.flops() * l.count as f64).sum();
-        layers + self.embedding.flops() + self.head.flops()
+        3.0 * (layers + self.embedding.flops() + self.head.flops())
+    }
+
+    /// The paths of weights that are cut over the tensor axis: those of layers with `*` for the
+    /// layer's number.
+    pub fn cut_weights(&self) -> Vec<String> {
+        let layers = self.layers.iter().flat_map(|layers| &layers.part.weights);
+        let ends = self.embedding.weights.iter().chain(&self.head.weights);
+        let starred = |name: &str| -> String {
+            let words = name.split('.').map(|word| match word.parse::<usize>() {
+                Ok(_) => "*",
+                Err(_) => word,
+            });
+            words.collect::<Vec<_>>().join(".")
+        };
+        let cut = layers.chain(ends).filter(|weights| weights.cut != Cut::Whole);
+        let mut names: Vec<String> = cut.map(|weights| starred(&weights.name)).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 }

@@ -74,6 +74,8 @@ pub struct Prediction {
     pub bubble: f64,
     /// Seconds in which a device waits for communication within layers.
     pub exposed: f64,
+    /// Seconds in which a device computes again what it did not keep.
+    pub again: f64,
     /// Seconds of reducing gradients and gathering weights that nothing hides.
     pub data: f64,
     /// Seconds of the optimiser.
@@ -95,6 +97,15 @@ impl Prediction {
     }
 }
 
+/// Weights of a stage on one device.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    /// Elements.
+    pub all: f64,
+    /// Of those, elements that belong to experts.
+    pub experts: f64,
+}
+
 /// A stage's costs and bytes.
 struct Stage {
     chunks: Vec<Cost>,
@@ -102,6 +113,13 @@ struct Stage {
     /// Bytes kept by layers for a microbatch, by chunk.
     layers_kept: Vec<f64>,
     sharded: f64,
+}
+
+impl Stage {
+    fn held(&self) -> Held {
+        let all = self.chunks.iter().map(|chunk| chunk.weights).sum();
+        Held { all, experts: self.chunks.iter().map(|chunk| chunk.experts).sum() }
+    }
 }
 
 impl<'a> Step<'a> {
@@ -116,9 +134,19 @@ impl<'a> Step<'a> {
         batch: usize,
     ) -> Result<Self> {
         check(model, &layout, batch)?;
-        let mut step = Step { cluster, model, layout, batch, chunks: Vec::new() };
+        let mut step = Step::uncut(cluster, model, layout, batch);
         step.chunks = step.partition()?;
         Ok(step)
+    }
+
+    /// The same for a layout that was checked, before the layers are spread over stages.
+    pub(crate) fn uncut(
+        cluster: &'a Cluster,
+        model: &'a Model,
+        layout: Layout,
+        batch: usize,
+    ) -> Self {
+        Step { cluster, model, layout, batch, chunks: Vec::new() }
     }
 
     /// The layout.
@@ -174,7 +202,7 @@ impl<'a> Step<'a> {
     }
 
     /// The ends of the model, which nothing is computed again of.
-    fn end(&self, part: &Part) -> Result<Cost> {
+    pub(crate) fn end(&self, part: &Part) -> Result<Cost> {
         let pricing = self.pricing(self.layout.sequence_parallel)?;
         Ok(self.shared(pricing.part(part, Recompute::None), self.layout.zero >= 3))
     }
@@ -280,6 +308,18 @@ impl<'a> Step<'a> {
         self.model.stream * self.layout.microbatch as f64 / (mesh.context * mesh.tensor) as f64
     }
 
+    /// Bytes that a microbatch keeps, by stage and chunk.
+    ///
+    /// # Errors
+    /// If the dtype does not exist.
+    pub fn kept_bytes(&self, choices: &[Choice]) -> Result<Vec<Vec<f64>>> {
+        let stages = self.stages(choices)?;
+        Ok(stages
+            .iter()
+            .map(|stage| stage.chunks.iter().map(|chunk| chunk.kept).collect())
+            .collect())
+    }
+
     /// The fast prediction: near [`Step::run`], without the events.
     ///
     /// # Errors
@@ -287,7 +327,7 @@ impl<'a> Step<'a> {
     pub fn estimate(&self, choices: &[Choice]) -> Result<Prediction> {
         let stages = self.stages(choices)?;
         let pipeline = self.pipeline(&stages);
-        let seconds = pipeline.estimate();
+        let seconds = pipeline.estimate(self.layout.schedule);
         let kept: Vec<f64> = (0..stages.len()).map(|at| self.kept(&stages[at], at)).collect();
         let busy = pipeline.busiest();
         let bubble = if seconds > 0.0 { 1.0 - busy / seconds } else { 0.0 };
@@ -352,10 +392,12 @@ impl<'a> Step<'a> {
         hidden: &[f64],
     ) -> Prediction {
         let microbatches = self.microbatches() as f64;
-        let data = stages.iter().zip(hidden).map(|(stage, &hidden)| self.reduction(stage, hidden));
+        let data =
+            stages.iter().zip(hidden).map(|(stage, &hidden)| self.reduction(stage.held(), hidden));
         let data = data.fold(0.0, f64::max) + self.tied();
-        let optimizer = stages.iter().map(|stage| self.update(stage)).fold(0.0, f64::max);
+        let optimizer = stages.iter().map(|stage| self.update(stage.held())).fold(0.0, f64::max);
         let exposed = stages.iter().map(|s| s.chunks.iter().map(|c| c.exposed).sum::<f64>());
+        let again = stages.iter().map(|s| s.chunks.iter().map(|c| c.again).sum::<f64>());
         let seconds = pipeline + data + optimizer;
         let devices = self.layout.mesh.devices() as f64;
         let flops = self.model.flops() * self.batch as f64 / (seconds * devices);
@@ -366,6 +408,7 @@ impl<'a> Step<'a> {
             pipeline,
             bubble,
             exposed: exposed.fold(0.0, f64::max) * microbatches,
+            again: again.fold(0.0, f64::max) * microbatches,
             data,
             optimizer,
             flops,
@@ -377,23 +420,21 @@ impl<'a> Step<'a> {
 
     /// Elements of a stage's weights that are no expert's, and those of experts, with the devices
     /// that have the same.
-    fn replicated(&self, stage: &Stage) -> [(f64, Group); 2] {
+    fn replicated(&self, held: Held) -> [(f64, Group); 2] {
         let mesh = &self.layout.mesh;
-        let experts: f64 = stage.chunks.iter().map(|chunk| chunk.experts).sum();
-        let all: f64 = stage.chunks.iter().map(|chunk| chunk.weights).sum();
         let stride = mesh.tensor * mesh.context * mesh.expert;
         let apart = Group { size: mesh.data / mesh.expert, stride };
-        [(all - experts, mesh.replicas()), (experts, apart)]
+        [(held.all - held.experts, mesh.replicas()), (held.experts, apart)]
     }
 
     /// Seconds of reducing gradients and gathering weights after the pipeline, of which so many can
     /// be hidden.
-    fn reduction(&self, stage: &Stage, hidden: f64) -> f64 {
+    pub(crate) fn reduction(&self, held: Held, hidden: f64) -> f64 {
         let software = &self.cluster.software;
         let zero = self.layout.zero;
         let mut reduce = 0.0;
         let mut gather = 0.0;
-        for (elements, group) in self.replicated(stage) {
+        for (elements, group) in self.replicated(held) {
             let all = |kind, width: f64| self.cluster.collective(kind, elements * width, group);
             match zero {
                 0 => reduce += all(Collective::AllReduce, software.gradient_bytes),
@@ -427,45 +468,71 @@ impl<'a> Step<'a> {
 
     /// Seconds of the optimiser: gradients are read for their norm, scaled, read again and cleared,
     /// the state is read and written, weights are written.
-    fn update(&self, stage: &Stage) -> f64 {
+    pub(crate) fn update(&self, held: Held) -> f64 {
         let software = &self.cluster.software;
         let share = |group: Group| if self.layout.zero >= 1 { group.size as f64 } else { 1.0 };
         let elements: f64 = self
-            .replicated(stage)
+            .replicated(held)
             .into_iter()
             .map(|(elements, group)| elements / share(group))
             .sum();
-        let all: f64 = stage.chunks.iter().map(|chunk| chunk.weights).sum();
         let each =
             2.0 * software.optimizer_bytes + 4.0 * software.gradient_bytes + software.weight_bytes;
-        let bytes = elements * each + all * software.gradient_bytes;
+        let bytes = elements * each + held.all * software.gradient_bytes;
         bytes / (self.cluster.accelerator.bandwidth * self.cluster.calibration.memory)
     }
 
-    fn memory(&self, stage: &Stage, kept: f64, at: usize) -> Memory {
+    /// Bytes of weights, gradients and optimiser.
+    pub(crate) fn state(&self, held: Held) -> Memory {
         let software = &self.cluster.software;
         let zero = self.layout.zero;
         let mut memory = Memory::default();
-        for (elements, group) in self.replicated(stage) {
+        for (elements, group) in self.replicated(held) {
             let divided = |from: usize| if zero >= from { group.size as f64 } else { 1.0 };
             memory.weights += elements * software.weight_bytes / divided(3);
             memory.gradients += elements * software.gradient_bytes / divided(2);
             memory.optimizer += elements * software.optimizer_bytes / divided(1);
         }
-        if zero < 3 && stage.sharded > 0.0 {
+        memory
+    }
+
+    /// Bytes of what goes from layer to layer, forward and backward.
+    pub(crate) fn stream(&self) -> f64 {
+        2.0 * self.model.stream * self.layout.microbatch as f64 / self.layout.mesh.context as f64
+    }
+
+    fn memory(&self, stage: &Stage, kept: f64, at: usize) -> Memory {
+        let mut memory = self.state(stage.held());
+        if self.layout.zero < 3 && stage.sharded > 0.0 {
             let size = self.layout.mesh.replicas().size as f64;
-            memory.weights -= stage.sharded * software.weight_bytes * (1.0 - 1.0 / size);
+            memory.weights -=
+                stage.sharded * self.cluster.software.weight_bytes * (1.0 - 1.0 / size);
         }
-        let all: f64 = stage.chunks.iter().map(|chunk| chunk.weights).sum();
-        let state = memory.weights + memory.gradients + memory.optimizer;
-        memory.ends = if all > 0.0 { state * stage.ends.weights / all } else { 0.0 };
+        let ends = Held { all: stage.ends.weights, experts: stage.ends.experts };
+        let ends = self.state(ends);
+        memory.ends = ends.weights + ends.gradients + ends.optimizer;
         let working = stage.chunks.iter().map(|chunk| chunk.working).fold(0.0, f64::max);
         let layers: f64 = stage.layers_kept.iter().sum();
         memory.activations = layers * self.in_flight(at) / self.layout.interleave as f64;
         memory.activations = memory.activations.min(kept);
         memory.end_activations = (kept - working - memory.activations).max(0.0);
-        memory.working = working + 2.0 * self.model.stream * self.layout.microbatch as f64;
+        memory.working = working + self.stream();
         memory
+    }
+
+    /// Bytes of the embedding or the head, if they are on this stage, and of the stream.
+    pub(crate) fn ends_bytes(&self, stage: usize) -> Result<f64> {
+        let mut bytes = self.stream();
+        let last = self.layout.mesh.pipeline - 1;
+        let kept = self.in_flight(stage) / self.layout.interleave as f64;
+        for (at, part) in [(0, &self.model.embedding), (last, &self.model.head)] {
+            if at == stage {
+                let cost = self.end(part)?;
+                let state = self.state(Held { all: cost.weights, experts: cost.experts });
+                bytes += state.weights + state.gradients + state.optimizer + cost.kept * kept;
+            }
+        }
+        Ok(bytes)
     }
 
     fn sent(&self, stage: &Stage, microbatches: f64) -> [f64; 5] {
@@ -478,7 +545,7 @@ impl<'a> Step<'a> {
             sent[4] += self.boundary() * microbatches * self.layout.interleave as f64;
         }
         let software = &self.cluster.software;
-        for (elements, group) in self.replicated(stage) {
+        for (elements, group) in self.replicated(stage.held()) {
             let share = (group.size.max(1) - 1) as f64 / group.size.max(1) as f64;
             let width = match self.layout.zero {
                 0 => 2.0 * software.gradient_bytes,
@@ -493,11 +560,12 @@ impl<'a> Step<'a> {
 }
 
 /// Refuses layouts that do not fit, by name.
-fn check(model: &Model, layout: &Layout, batch: usize) -> Result<()> {
+pub(crate) fn check(model: &Model, layout: &Layout, batch: usize) -> Result<()> {
     let mesh = &layout.mesh;
     for axis in Axis::ALL {
         if mesh.size(axis) == 0 {
-            return Err(Error::new(format!("the axis `{}` has no devices", axis.name())));
+            return Err(Error::new(format!("the axis `{}` has no devices", axis.name()))
+                .help("give it at least 1"));
         }
     }
     let refuse = |what: String, help: String| Err(Error::new(what).help(help));

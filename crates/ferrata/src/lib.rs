@@ -43,6 +43,7 @@ mod transform;
 pub mod tree;
 
 pub use device::{Device, set_default_device};
+pub use ferrata_cluster as cluster;
 pub use ferrata_ir::composite::{
     Attention, Conv, GridSample, Interpolation, Outside, Pairing, Pool, rope_frequencies,
 };

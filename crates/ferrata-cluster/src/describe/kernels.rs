@@ -229,7 +229,16 @@ impl<'a> Kernels<'a> {
             Some(flops) => {
                 let keys = inputs[1..3].iter().map(|ty| self.widths.bytes(ty)).sum();
                 let (heads, size) = (shapes[0][1], shapes[0][3] as f64);
-                Work::Attention { flops: flops / self.widths.rows, bytes, keys, heads, size }
+                let pairs = (shapes[0][2] * shapes[1][2] * heads) as f64;
+                let dense = 2.0 * pairs * (size + shapes[2][3] as f64) * shapes[0][0] as f64;
+                Work::Attention {
+                    flops: flops / self.widths.rows,
+                    dense: dense / self.widths.rows,
+                    bytes,
+                    keys,
+                    heads,
+                    size,
+                }
             }
             None => Work::Move { cut: 0.0, whole: bytes },
         }

@@ -8,6 +8,8 @@
 mod run;
 mod table;
 
+use crate::layout::Schedule;
+
 pub use run::{Event, Run, run};
 pub use table::{Table, Task, Work};
 
@@ -54,13 +56,18 @@ impl Pipeline {
         self.stages.iter().map(|stage| work(stage)).fold(0.0, f64::max) * self.microbatches as f64
     }
 
-    /// Seconds that the step takes at least, near what [`run`] gives and much faster.
-    pub fn estimate(&self) -> f64 {
-        let (depth, chunks) = (self.depth() as f64, self.interleave() as f64);
+    /// Seconds that the step takes, near what [`run`] gives and much faster.
+    pub fn estimate(&self, schedule: Schedule) -> f64 {
+        let depth = self.depth() as f64;
         let most = self.stages.iter().map(|stage| work(stage)).fold(0.0, f64::max);
         let mean = self.stages.iter().map(|stage| work(stage)).sum::<f64>() / depth;
-        let sends = if self.depth() > 1 { 2.0 * self.transfer * (depth - 1.0) } else { 0.0 };
-        most * self.microbatches as f64 + mean * (depth - 1.0) / chunks + sends
+        let gradient = |stage: &Vec<Chunk>| stage.iter().map(|chunk| chunk.gradient).sum::<f64>();
+        let filled = match schedule {
+            Schedule::ZeroBubble => 2.0 * self.stages.iter().map(gradient).sum::<f64>() / depth,
+            _ => 0.0,
+        };
+        let turn = (mean - filled).max(0.0) / self.interleave() as f64;
+        most * self.microbatches as f64 + (turn + 2.0 * self.transfer) * (depth - 1.0)
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `trained_painter.rs` | a trained text-to-image model, opened for use |
 //! | `optimizer.rs` | from the configuration to an optimiser and a schedule |
 //! | `trained.rs` | a trained model, opened for use; its loss on text; what it costs |
+//! | `sketch.rs` | what is trained, as a program that is only planned |
 //! | `trainer.rs` | the loop: steps, evaluations, samples, checkpoints, interrupts |
 //! | `metrics.rs`, `tensorboard.rs` | JSON lines and TensorBoard event files |
 //! | `folder.rs` | the folder of a run: free, writable, where its model is |
@@ -38,6 +39,7 @@ mod painter;
 mod painting;
 mod preprocessing;
 mod scores;
+mod sketch;
 mod stepper;
 mod tensorboard;
 #[cfg(test)]
@@ -62,6 +64,7 @@ pub use metrics::{EvaluationRecord, METRICS, StepRecord};
 pub use painter::Painter;
 pub use painting::Checked;
 pub use scores::Scores;
+pub use sketch::sketch;
 pub use trained::{Evaluation, Trained};
 pub use trained_classifier::{Guess, TrainedClassifier};
 pub use trained_painter::TrainedPainter;

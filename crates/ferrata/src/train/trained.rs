@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrata_formats::huggingface::ModelDirectory;
+use ferrata_formats::huggingface::{ModelConfig, ModelDirectory};
 
 use super::config::{ComputeType, Config, Source, TextSection};
 use super::engine::Engine;
@@ -149,24 +149,7 @@ impl Trained {
     /// If the configuration is wrong, or leaves the size of the vocabulary open.
     pub fn from_config(file: &Path) -> Result<Trained> {
         let config = Config::load(Source::File(file), &[])?;
-        let section = config.model.as_ref().ok_or_else(|| {
-            let cause = format!("`{}` has no [model] section", file.display());
-            Error::new(cause, "add one or give a model directory")
-        })?;
-        let text = config.data.text()?;
-        let vocabulary = match (section.vocab, text.tokenizer.as_deref()) {
-            (Some(vocabulary), _) => vocabulary,
-            (None, None | Some("byte")) => Tokenizer::bytes().vocab_size(),
-            (None, Some("bpe")) => text.vocab,
-            (None, Some("char")) => {
-                return Err(Error::new(
-                    "the vocabulary depends on the text",
-                    "set model.vocab in the configuration",
-                ));
-            }
-            (None, Some(path)) => Tokenizer::load(path)?.vocab_size(),
-        };
-        let model = Model::new(&section.to_model_config(vocabulary)?, &Key::new(0))?;
+        let model = Model::new(&described(&config)?, &Key::new(0))?;
         let directory = file.parent().unwrap_or(Path::new("")).to_path_buf();
         Ok(Trained { model, tokenizer: None, directory })
     }
@@ -201,6 +184,28 @@ impl Trained {
             model.forward(&ids, &mut Context::eval())
         })
     }
+}
+
+/// The language model that a configuration describes.
+pub(super) fn described(config: &Config) -> Result<ModelConfig> {
+    let section = config.model.as_ref().ok_or_else(|| {
+        let cause = "the configuration has no [model] section";
+        Error::new(cause, "add one or give a model directory")
+    })?;
+    let text = config.data.text()?;
+    let vocabulary = match (section.vocab, text.tokenizer.as_deref()) {
+        (Some(vocabulary), _) => vocabulary,
+        (None, None | Some("byte")) => Tokenizer::bytes().vocab_size(),
+        (None, Some("bpe")) => text.vocab,
+        (None, Some("char")) => {
+            return Err(Error::new(
+                "the vocabulary depends on the text",
+                "set model.vocab in the configuration",
+            ));
+        }
+        (None, Some(path)) => Tokenizer::load(path)?.vocab_size(),
+    };
+    section.to_model_config(vocabulary)
 }
 
 impl Evaluation {
