@@ -37,13 +37,9 @@ enum Prepared {
 impl Prepared {
     fn new(kernel: &Kernel, machine: &Machine) -> Result<Prepared> {
         let target = &machine.target;
-        let lacks = match host::is_f64(kernel) {
-            true => Some("it computes in f64".to_owned()),
-            false => emit::lower(kernel, target, 0).err().map(|e| e.message().to_owned()),
-        };
-        if let Some(why) = lacks {
+        if let Err(lack) = emit::lower(kernel, target, 0) {
             let mut reasons = machine.on_host.lock().unwrap_or_else(PoisonError::into_inner);
-            reasons.insert(why);
+            reasons.insert(lack.message().to_owned());
             return Ok(Prepared::Host);
         }
         let (launches, workspaces) = compile(kernel, target, &machine.compiler)?;

@@ -1,7 +1,7 @@
-//! What the host does with values of a device: primitives that have no kernel, loop nests in f64,
-//! which the cores do not have, and the look for numbers that are none.
+//! What the host does with values of a device: kernels that the cores lack, and the look for numbers
+//! that are none.
 
-use ferrata_compiler::kernel::{Access, Instruction, Loop, View};
+use ferrata_compiler::kernel::{Instruction, View};
 use ferrata_compiler::plan::{Place, Step};
 use ferrata_compiler::{Kernel, Plan};
 use ferrata_ir::{
@@ -62,33 +62,6 @@ pub(crate) fn evaluate(
     let (inputs, types): (Vec<_>, Vec<_>) = (inputs.iter().collect(), types.iter().collect());
     let results = op.rules().evaluate(&Evaluator::new(Precision::Typed), &inputs, &types)?;
     Ok(results.into_iter().map(Literal::rounded).collect())
-}
-
-/// Whether a kernel computes in f64, of which the cores know single numbers alone.
-pub(crate) fn is_f64(kernel: &Kernel) -> bool {
-    matches!(kernel, Kernel::Loop(nest) if varies_in_f64(nest))
-}
-
-/// Whether a nest computes more than single numbers in f64, or leaves such a number in memory.
-fn varies_in_f64(nest: &Loop) -> bool {
-    let moves = |a: &Access| a.strides.iter().any(|&s| s != 0);
-    let wide = |d: DType| d == DType::F64;
-    let mut varies: Vec<bool> = Vec::new();
-    let mut found = nest.stores.iter().any(|s| wide(s.access.dtype));
-    for x in &nest.body {
-        let (is, dtype) = match x {
-            Instruction::Load(i) => (moves(&nest.loads[*i]), nest.loads[*i].dtype),
-            Instruction::Product => (true, DType::F32),
-            Instruction::Constant { dtype, .. } => (false, *dtype),
-            Instruction::Index { dtype, .. } => (true, *dtype),
-            Instruction::Apply { dtype, args, .. } => (args.iter().any(|&a| varies[a]), *dtype),
-            Instruction::Cast { to, arg, .. } => (varies[*arg], *to),
-            Instruction::ReduceColumns { dtype, .. } => (true, *dtype),
-        };
-        found |= is && wide(dtype);
-        varies.push(is);
-    }
-    found
 }
 
 /// Runs a kernel on its operands by the interpreter of the kernel language.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::device::Kind;
+
 /// Train, run and look into models.
 #[derive(Parser, Debug)]
 #[command(name = "ferrata", version, about, propagate_version = true, after_help = EXAMPLES)]
@@ -74,6 +76,9 @@ pub struct Train {
     /// Continue the run in the output folder from its latest checkpoint, or begin it
     #[arg(long)]
     pub resume: bool,
+    /// Where the steps run
+    #[arg(long, value_enum, default_value_t = Kind::Cpu)]
+    pub device: Kind,
     /// Check data, shapes, memory and disk space, report them, and stop before the first step
     #[arg(long)]
     pub dry_run: bool,

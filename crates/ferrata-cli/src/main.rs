@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `args.rs` | what can be written on the command line |
 //! | `commands/` | one file for each command |
+//! | `device.rs` | the devices that programs can run on |
 //! | `interrupt.rs` | Ctrl-C |
 //! | `progress.rs` | progress of training on the standard output |
 
 mod args;
 mod commands;
+mod device;
 mod interrupt;
 mod progress;
 

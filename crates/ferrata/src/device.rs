@@ -158,18 +158,28 @@ pub struct Report {
     pub paths: Vec<(&'static str, String)>,
 }
 
+impl Report {
+    /// What a device says of itself, with facts and paths that it has beside.
+    pub fn of(
+        device: &dyn Backend,
+        facts: Vec<(&'static str, String)>,
+        paths: Vec<(&'static str, String)>,
+    ) -> Report {
+        Report {
+            name: device.name().to_owned(),
+            fingerprint: device.fingerprint(),
+            facts,
+            dtypes: DType::ALL.into_iter().map(|dtype| (dtype, device.supports(dtype))).collect(),
+            paths,
+        }
+    }
+}
+
 /// The devices of this machine.
 ///
 /// # Errors
 /// If the environment variable `FERRATA_ISA` names no path of this machine.
 pub fn all() -> Result<Vec<Report>> {
-    let report = |device: &dyn Backend, facts, paths| Report {
-        name: device.name().to_owned(),
-        fingerprint: device.fingerprint(),
-        facts,
-        dtypes: DType::ALL.into_iter().map(|dtype| (dtype, device.supports(dtype))).collect(),
-        paths,
-    };
     let cpu = CpuDevice::new(CpuOptions::default())?;
     let available: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
     let facts = vec![
@@ -179,7 +189,7 @@ pub fn all() -> Result<Vec<Report>> {
     ];
     let paths = cpu.paths();
     let everything = vec![("all", "node by node, for tests".to_owned())];
-    Ok(vec![report(&cpu, facts, paths), report(&ReferenceDevice, Vec::new(), everything)])
+    Ok(vec![Report::of(&cpu, facts, paths), Report::of(&ReferenceDevice, Vec::new(), everything)])
 }
 
 impl PartialEq for Device {

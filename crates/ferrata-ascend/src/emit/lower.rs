@@ -5,7 +5,7 @@ use crate::target::Target;
 use ferrata_compiler::Kernel;
 use ferrata_compiler::kernel::{Access, Instruction, Loop, Store, View};
 use ferrata_ir::primitive::Primitive;
-use ferrata_ir::{Error, Result, row_major_strides};
+use ferrata_ir::{DType, Error, Result, row_major_strides};
 
 /// What a kernel has become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,28 @@ pub fn lower(kernel: &Kernel, target: &Target, halvings: u32) -> Result<Lowered>
     Ok(lowering.lowered)
 }
 
+/// Whether a nest computes more than single numbers in f64, or leaves such a number in memory.
+fn varies_in_f64(nest: &Loop) -> bool {
+    let moves = |a: &Access| a.strides.iter().any(|&s| s != 0);
+    let wide = |d: DType| d == DType::F64;
+    let mut varies: Vec<bool> = Vec::new();
+    let mut found = nest.stores.iter().any(|s| wide(s.access.dtype));
+    for x in &nest.body {
+        let (is, dtype) = match x {
+            Instruction::Load(i) => (moves(&nest.loads[*i]), nest.loads[*i].dtype),
+            Instruction::Product => (true, DType::F32),
+            Instruction::Constant { dtype, .. } => (false, *dtype),
+            Instruction::Index { dtype, .. } => (true, *dtype),
+            Instruction::Apply { dtype, args, .. } => (args.iter().any(|&a| varies[a]), *dtype),
+            Instruction::Cast { to, arg, .. } => (varies[*arg], *to),
+            Instruction::ReduceColumns { dtype, .. } => (true, *dtype),
+        };
+        found |= is && wide(dtype);
+        varies.push(is);
+    }
+    found
+}
+
 /// Launches under construction.
 pub(crate) struct Lowering<'a> {
     pub target: &'a Target,
@@ -74,6 +96,10 @@ impl Lowering<'_> {
     /// # Errors
     /// For operations and dtypes that the cores do not compute with.
     pub fn nest(&mut self, nest: &Loop) -> Result<()> {
+        if varies_in_f64(nest) {
+            let error = Error::new("the cores compute with single numbers of f64 only");
+            return Err(error.help("cast to f32"));
+        }
         let nest = coalesced(nest);
         let reduces = |x: &Instruction| matches!(x, Instruction::ReduceColumns { .. });
         let nests = if nest.body.iter().any(reduces)

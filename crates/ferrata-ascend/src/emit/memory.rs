@@ -119,10 +119,6 @@ impl Region<'_> {
         if single && matches!(dtype, DType::F32 | DType::I32 | DType::I64 | DType::F64) {
             return Ok(window.scalar(text, dtype));
         }
-        if dtype == DType::F64 {
-            let error = Error::new("the device computes with single numbers of f64 only");
-            return Err(error.help("cast to f32"));
-        }
         let mut name = window.load(text);
         let element = window.element;
         if window.turned {

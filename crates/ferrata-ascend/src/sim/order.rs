@@ -1,7 +1,7 @@
 //! Which instructions are ordered: vector clocks over the pipes of a core.
 //!
 //! Each pipe starts its instructions in order, but the next one may start before the last one has
-//! ended. An instruction is known to have ended where a barrier or a flag says so. Two accesses of
+//! ended, though not before it has read what the next one writes. An instruction is known to have ended where a barrier or a flag says so. Two accesses of
 //! the same bytes, one of them a write, must be ordered that way. The scalar unit and the cube unit
 //! end one instruction before the next begins (products are summed in place).
 
@@ -139,7 +139,9 @@ impl Order {
             if flight.number <= known[flight.pipe] {
                 continue;
             }
-            let meets = |a: &&Access| flight.accesses.iter().any(|b| a.meets(b));
+            // An instruction has read before a later one of its pipe writes.
+            let counts = |b: &&Access| b.write || flight.pipe != p;
+            let meets = |a: &&Access| flight.accesses.iter().filter(counts).any(|b| a.meets(b));
             if let Some(access) = accesses.iter().find(meets) {
                 let (other, at) = (&flight.name, flight.line);
                 let (memory, other_pipe) = (access.place.0, Pipe::EACH[flight.pipe]);

@@ -44,7 +44,7 @@ impl Scalar {
     }
 }
 
-/// Applies `arith.NAME`, or a square root.
+/// Applies `arith.NAME`, or a root or a size.
 ///
 /// # Errors
 /// For operations that are not known.
@@ -70,6 +70,7 @@ pub(crate) fn apply(
             "divf" => x / y,
             "negf" => -x,
             "sqrt" => x.sqrt(),
+            "absf" => x.abs(),
             "maximumf" if x.is_nan() || y.is_nan() => f64::NAN,
             "minimumf" if x.is_nan() || y.is_nan() => f64::NAN,
             "maximumf" => x.max(y),

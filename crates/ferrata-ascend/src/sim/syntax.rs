@@ -482,7 +482,7 @@ impl Parser {
                 Operation::Call { name, args: self.slots(behind(&rest[open..]).0) }
             }
             _ if name.starts_with("memref.") => return self.view(name, rest, &results),
-            "math.sqrt" => return self.arithmetic("sqrt", rest, result()?),
+            "math.sqrt" | "math.absf" => return self.arithmetic(&name[5..], rest, result()?),
             _ if name.starts_with("arith.") => return self.arithmetic(&name[6..], rest, result()?),
             _ => return Err(Error::new(format!("unknown operation `{name}`"))),
         })

@@ -5,4 +5,5 @@ mod committed;
 mod kernels;
 mod mutations;
 mod support;
+mod targets;
 mod training;

@@ -78,7 +78,7 @@ fn insert(past: &mut Past, i: usize) {
 
 /// Whether two accesses meet that nothing orders.
 fn conflicts(events: &[Event]) -> bool {
-    let mut instructions: Vec<&[Access]> = Vec::new();
+    let mut instructions: Vec<(Pipe, &[Access])> = Vec::new();
     let mut started: HashMap<Pipe, Vec<usize>> = HashMap::new();
     // What is known to have ended before the next instruction of a pipe.
     let mut ended: HashMap<Pipe, Past> = HashMap::new();
@@ -104,13 +104,15 @@ fn conflicts(events: &[Event]) -> bool {
                 }
                 let flies = |i: &usize| past.get(i / 64).is_none_or(|w| w >> (i % 64) & 1 == 0);
                 for earlier in (0..instructions.len()).filter(flies).map(|i| instructions[i]) {
-                    let meets = |a: &Access| earlier.iter().any(|b| a.meets(b));
+                    // An instruction has read before a later one of its pipe writes.
+                    let counts = |b: &&Access| b.write || earlier.0 != *pipe;
+                    let meets = |a: &Access| earlier.1.iter().filter(counts).any(|b| a.meets(b));
                     if accesses.iter().any(meets) {
                         return true;
                     }
                 }
                 let number = instructions.len();
-                instructions.push(accesses);
+                instructions.push((*pipe, accesses));
                 started.entry(*pipe).or_default().push(number);
                 if pipe.is_serial() {
                     insert(ended.entry(*pipe).or_default(), number);

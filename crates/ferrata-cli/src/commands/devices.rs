@@ -3,11 +3,12 @@
 use ferrata::device::Report;
 use ferrata::train::Result;
 
+use crate::device;
 use crate::progress::say;
 
 /// Prints what this machine has and which paths kernels take on it.
 pub fn run() -> Result<()> {
-    for device in ferrata::device::all()? {
+    for device in device::all()? {
         let Report { name, fingerprint, facts, dtypes, paths } = device;
         say!("{name}: {fingerprint}");
         for (what, value) in facts {

@@ -13,6 +13,7 @@ use ferrata::train::{
 };
 
 use crate::args::{Recipe, Train};
+use crate::device::Kind;
 use crate::interrupt;
 use crate::progress::{Progress, count, duration, say, score, show_recomputation};
 
@@ -28,7 +29,7 @@ const EDGES: usize = 20;
 pub fn run(args: Train) -> Result<()> {
     let mut config = load(&args.recipe, args.out.as_deref().filter(|_| args.resume))?;
     let out = output_folder(&args)?;
-    let device = device(&config)?;
+    let device = device(&config, args.device)?;
     ferrata::set_default_device(&device);
     // All ranks do the same; the first one tells of it.
     let first = device.mesh().is_none_or(|mesh| mesh.rank() == 0);
@@ -66,13 +67,17 @@ pub fn run(args: Train) -> Result<()> {
     Ok(())
 }
 
-/// What the run computes on: the CPU, alone or as one of the ranks of a job.
-fn device(config: &Config) -> Result<Device> {
+/// What the run computes on: a device alone, or the CPU as one of the ranks of a job.
+fn device(config: &Config, kind: Kind) -> Result<Device> {
     let threads = config.train.threads;
     match ferrata_cluster::communicator_from_environment()? {
+        Some(_) if kind != Kind::Cpu => Err(train::Error::new(
+            "the ranks of a job compute on the CPU only",
+            "leave `--device` out",
+        )),
         Some(communicator) => config.parallel.device(communicator, threads),
         None => match config.parallel.ranks()? {
-            1 => Ok(Device::cpu_with_threads(threads)?),
+            1 => kind.open(threads),
             ranks => Err(train::Error::new(
                 format!("`parallel.mesh` is {:?}, but this process is alone", config.parallel.mesh),
                 format!("start it with `ferrata launch --ranks {ranks} -- train …`"),
