@@ -18,6 +18,7 @@
 //! | `trace` | runs of pipelines as timelines |
 //! | `describe/` | from a program to such layers: cuts by loop factors, fused kernels |
 //! | `manifest` | job scripts for Slurm, manifests for Kubernetes |
+//! | `mpi` | ranks that MPI connects (feature `mpi`) |
 //! | `processes/` | ranks that are processes: sockets between them, beats to their supervisor |
 //! | `supervisor/` | starts ranks, watches over them, starts them again after a fault |
 
@@ -29,6 +30,8 @@ pub mod layout;
 mod local;
 pub mod manifest;
 pub mod model;
+#[cfg(feature = "mpi")]
+mod mpi;
 pub mod network;
 pub mod pipeline;
 pub mod planner;

@@ -179,6 +179,7 @@ impl Communicator for Supervised {
 
     fn report(&self, what: Report<'_>) {
         self.heart.pulse.report(what);
+        self.inner.report(what);
     }
 
     fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()> {
