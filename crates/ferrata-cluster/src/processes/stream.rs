@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// A connection over the network ends when what was sent has not arrived after so many milliseconds.
+#[cfg(target_os = "linux")]
+const UNHEARD: u32 = 10_000;
+
 /// Where a process listens, written `unix:PATH` or `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -61,6 +65,9 @@ impl Stream {
     fn tuned(self) -> io::Result<Stream> {
         if let Stream::Tcp(stream) = &self {
             stream.set_nodelay(true)?;
+            // Behind a cut cable a rank has to notice that its supervisor is gone.
+            #[cfg(target_os = "linux")]
+            rustix::net::sockopt::set_tcp_user_timeout(stream, UNHEARD)?;
         }
         Ok(self)
     }

@@ -288,10 +288,9 @@ impl<'a> Attempt<'a> {
                 rank,
                 match status {
                     Some(status) => ended_by(status),
-                    // What the launcher of ranks says of the first one that ended.
+                    // Its launcher says how; a signal it may have sent itself.
                     None => match code {
                         Some(code @ 1..=128) => Failure::Exited(code),
-                        Some(code @ 129..) => Failure::Killed(code - 128),
                         _ => Failure::Gone,
                     },
                 },

@@ -1,9 +1,6 @@
 //! Ranks that are killed, stopped or slowed down at random moments, also while one of them writes
 //! a checkpoint, and supervisors that are killed: the job ends with the weights of an undisturbed
 //! run, and whoever failed was named. `FERRATA_FAULTS` sets how many there are.
-#![cfg(unix)]
-
-mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Disturbed, command, scratch, seeded, weights};
+use crate::common::{Disturbed, command, scratch, seeded, weights};
 
 /// What is done to a job.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +55,8 @@ fn a_disturbed_job_ends_like_an_undisturbed_one() {
         let mut job = Disturbed::start(&out, ranks, &[]);
         let saving =
             [Kind::KillWhileSaving, Kind::StopWhileSaving, Kind::KillSupervisorWhileSaving];
-        job.await_step(1 + random(60));
+        let pids: Vec<u32> = (0..ranks).map(|rank| job.pid(rank)).collect();
+        job.await_step(2 + random(60));
         let rank = match saving.contains(&kind) {
             true => {
                 job.await_line("saving");
@@ -70,10 +68,11 @@ fn a_disturbed_job_ends_like_an_undisturbed_one() {
                 random(ranks as u64) as usize
             }
         };
+        let pid = pids[rank];
         let start = Instant::now();
         match kind {
-            Kind::Kill | Kind::KillWhileSaving => signal("-KILL", job.pids[&rank]),
-            Kind::Stop | Kind::StopWhileSaving => signal("-STOP", job.pids[&rank]),
+            Kind::Kill | Kind::KillWhileSaving => signal("-KILL", pid),
+            Kind::Stop | Kind::StopWhileSaving => signal("-STOP", pid),
             Kind::KillSupervisor | Kind::KillSupervisorWhileSaving => {
                 job.kill();
                 job = Disturbed::start(&out, ranks, &["resume"]);
@@ -151,7 +150,8 @@ fn a_job_that_is_asked_to_stop_stops_and_continues() {
 fn waiting(out: &Path, ranks: usize) -> (Disturbed, Vec<(&'static str, String)>) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let mut supervisor = command("supervisor", out, ranks, &[&format!("listen={address}")]);
+    let mut supervisor =
+        command("supervisor", out, ranks, &["with=none", &format!("listen={address}")]);
     let environment = vec![
         ("FERRATA_JOB", "secret".to_owned()),
         ("FERRATA_SUPERVISOR", address),

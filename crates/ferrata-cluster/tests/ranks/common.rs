@@ -4,6 +4,7 @@
 //! the weights every few steps.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use ferrata_cluster::{Job, Starter, communicator_from_environment, supervise};
+use ferrata_cluster::{Backend, Job, Starter, communicator_from_environment, supervise};
 use ferrata_ir::Communicator;
 use ferrata_ir::DType;
 use ferrata_ir::communicator::Report;
@@ -73,7 +74,7 @@ pub struct Disturbed {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
     /// The processes of the ranks, as far as they have said so.
-    pub pids: BTreeMap<usize, u32>,
+    pids: BTreeMap<usize, u32>,
     seen: String,
 }
 
@@ -110,6 +111,14 @@ impl Disturbed {
                 None => panic!("it never says {text:?}:\n{}", self.seen),
             }
         }
+    }
+
+    /// The process of a rank.
+    pub fn pid(&mut self, rank: usize) -> u32 {
+        while !self.pids.contains_key(&rank) {
+            assert!(self.next().is_some(), "rank {rank} never says its process:\n{}", self.seen);
+        }
+        self.pids[&rank]
     }
 
     /// Waits until a step has begun.
@@ -151,7 +160,18 @@ fn as_supervisor() {
     }
     let listen = argument("listen");
     let job = Job {
-        starter: if listen.is_some() { Starter::External } else { Starter::Local },
+        starter: match argument("with").as_deref() {
+            Some("srun") => Starter::Srun,
+            Some("mpirun") => Starter::Mpirun,
+            Some(_) => Starter::External,
+            None => Starter::Local,
+        },
+        backend: if argument("backend").is_some() { Backend::Mpi } else { Backend::Sockets },
+        pass: argument("pass")
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(OsString::from)
+            .collect(),
         listen,
         program: std::env::current_exe().unwrap(),
         arguments,
