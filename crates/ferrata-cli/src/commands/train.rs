@@ -29,7 +29,8 @@ const EDGES: usize = 20;
 pub fn run(args: Train) -> Result<()> {
     let mut config = load(&args.recipe, args.out.as_deref().filter(|_| args.resume))?;
     let out = output_folder(&args)?;
-    let device = device(&config, args.device)?;
+    let resumed = args.resume && args.recipe.mesh.is_none();
+    let device = device(&mut config, args.device, resumed)?;
     ferrata::set_default_device(&device);
     // All ranks do the same; the first one tells of it.
     let first = device.mesh().is_none_or(|mesh| mesh.rank() == 0);
@@ -67,17 +68,23 @@ pub fn run(args: Train) -> Result<()> {
     Ok(())
 }
 
-/// What the run computes on: a device alone, or the CPU as one of the ranks of a job.
-fn device(config: &Config, kind: Kind) -> Result<Device> {
-    let threads = config.train.threads;
-    match ferrata_cluster::communicator_from_environment()? {
+/// What the run computes on: a device alone, or the CPU as one of the ranks of a job. A run that is
+/// `resumed` may continue on fewer or more ranks than its own configuration says.
+fn device(config: &mut Config, kind: Kind, resumed: bool) -> Result<Device> {
+    config.parallel.check()?;
+    let communicator = ferrata_cluster::communicator_from_environment()?;
+    let ranks = communicator.as_ref().map_or(1, |communicator| communicator.size());
+    if resumed && config.parallel.ranks()? != ranks {
+        config.parallel.mesh.clear();
+    }
+    match communicator {
         Some(_) if kind != Kind::Cpu => Err(train::Error::new(
-            "the ranks of a job compute on the CPU only",
+            "ranks of a job compute on their CPUs, and on nothing else yet",
             "leave `--device` out",
         )),
-        Some(communicator) => config.parallel.device(communicator, threads),
+        Some(communicator) => config.parallel.device(communicator, &config.train),
         None => match config.parallel.ranks()? {
-            1 => kind.open(threads),
+            1 => kind.open(config.train.threads),
             ranks => Err(train::Error::new(
                 format!("`parallel.mesh` is {:?}, but this process is alone", config.parallel.mesh),
                 format!("start it with `ferrata launch --ranks {ranks} -- train …`"),

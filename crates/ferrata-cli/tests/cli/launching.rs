@@ -1,6 +1,8 @@
 //! Several ranks, as a user starts them.
 
-use crate::common::{run, scratch, succeed};
+use std::path::Path;
+
+use crate::common::{losses, refuse, run, scratch, small_run, succeed};
 
 #[test]
 fn job_scripts_have_the_shape_that_is_asked_for() {
@@ -25,4 +27,65 @@ fn a_program_that_does_not_join_is_told_how() {
     assert!(out.contains("] to the top\n"), "{out}");
     assert!(errors.contains("ended without joining the others; the program has to"), "{errors}");
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Two runs must have the same losses but for roundings.
+#[track_caller]
+fn alike(one: &Path, other: &Path) {
+    let (a, b) = (losses(one), losses(other));
+    assert_eq!(a.len(), b.len());
+    for ((step, a, _), (_, b, _)) in a.iter().zip(&b) {
+        let [a, b] = [a, b].map(|loss| loss.parse::<f64>().unwrap());
+        assert!((a - b).abs() < 1e-4 * a, "step {step}: {a} and {b}");
+    }
+}
+
+#[test]
+fn ranks_learn_what_one_process_learns_and_continue_on_another_mesh() {
+    let folder = scratch("meshes");
+    small_run(&folder);
+    let alone = ["train", "small.toml", "--set", "train.log_every=1"];
+    succeed(&folder, &[&alone[..], &["--out", "one"]].concat());
+    let launch = |ranks: &str, more: &[&str]| {
+        let start = ["launch", "--ranks", ranks, "--"];
+        let output = run(&folder, &[&start[..], &alone, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // 4 sequences over 3 ranks.
+    let zero = ["--set", "parallel.zero=2", "--out", "parts", "--set", "train.steps=10"];
+    let said = launch("3", &[&zero[..], &["--set", "schedule.warmup=2"]].concat());
+    assert!(said.contains("[rank 0 cpu") && said.contains("ranks: data=3"), "{said}");
+    assert!(!said.contains("[rank 1"), "only the first rank tells: {said}");
+    let whole = ["--mesh", "tensor=2", "--set", "parallel.sequence=true", "--out", "two"];
+    launch("2", &whole);
+    alike(&folder.join("one"), &folder.join("two"));
+    let mesh = ["--mesh", "data=2,context=2", "--out", "three", "--set", "train.steps=20"];
+    launch("4", &mesh);
+    let again = ["train", "--resume", "--out", "three", "--set", "train.steps=30"];
+    let said = succeed(&folder, &again);
+    assert!(said.contains("the checkpoint was written on"), "{said}");
+    let plan = launch("2", &["--mesh", "tensor=2", "--dry-run", "--out", "four"]);
+    assert!(plan.contains("each rank sends") && plan.contains("partial sum over tensor"), "{plan}");
+}
+
+#[test]
+fn meshes_that_cannot_be_are_refused() {
+    let folder = scratch("meshes_refused");
+    small_run(&folder);
+    let train = |mesh: &str| refuse(&folder, &["train", "small.toml", "--mesh", mesh]);
+    assert!(train("data=2").contains("this process is alone; start it with `ferrata launch"));
+    assert!(train("data").contains("name axes with their sizes"));
+    assert!(train("tensr=2").contains("nothing is cut along the axis `tensr`"));
+    let launched = |mesh: &str| {
+        let start = ["launch", "--ranks", "2", "--restarts", "0", "--", "train", "small.toml"];
+        let output = run(&folder, &[&start[..], &["--mesh", mesh]].concat());
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(launched("data=3").contains("takes 3 ranks, not 2"));
+    let few = ["launch", "--ranks", "2", "--", "train", "small.toml", "--set", "train.batch=1"];
+    let output = run(&folder, &few);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("too few for 2 ranks along `data`"), "{errors}");
 }

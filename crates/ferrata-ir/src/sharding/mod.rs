@@ -11,11 +11,13 @@
 //! |---|---|
 //! | `pattern` | how the dimensions of any node belong together |
 //! | `propagate` | how every value would best lie |
+//! | `choose` | the cheapest way to cut a node |
 //! | `cost` | what computing and moving costs |
 //! | `reshard` | from one sharding to another |
 //! | `local` | a node on the parts of one rank |
 //! | `partition` | the program of one rank |
 
+mod choose;
 mod cost;
 mod local;
 mod partition;

@@ -3,7 +3,7 @@
 
 use super::cost::Rates;
 use super::local::{Cuts, Place};
-use super::pattern::{Linear, Pattern, attention, pattern};
+use super::pattern::{attention, pattern};
 use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
 use super::reshard::{self, Mover};
 use super::{Cut, Mesh, Sharding};
@@ -180,38 +180,31 @@ struct Made {
 /// What is asked for: a function, its parameters and wants.
 type Question = (*const Function, Vec<Placement>, Vec<Want>);
 
-struct Partitioner<'a> {
+pub(super) struct Partitioner<'a> {
     place: Place<'a>,
-    rates: Rates,
+    pub rates: Rates,
     propagation: Propagation<'a>,
     known: HashMap<Question, Arc<Made>>,
 }
 
 /// A value of the whole program in one of the ways that it lies by now.
 #[derive(Clone, Debug)]
-struct Version {
-    lies: Placement,
-    value: Value,
+pub(super) struct Version {
+    pub lies: Placement,
+    pub value: Value,
 }
 
 /// A function while it is being built.
-struct Body<'f> {
-    whole: &'f Function,
-    b: Builder,
+pub(super) struct Body<'f> {
+    pub whole: &'f Function,
+    pub b: Builder,
     /// For each value of the whole function, the first being the one that was computed.
-    versions: Vec<Vec<Version>>,
-    intents: Arc<Intents>,
-    same: bool,
+    pub versions: Vec<Vec<Version>>,
+    pub intents: Arc<Intents>,
+    pub same: bool,
     /// The node that is being built.
-    node: String,
-    reshards: Vec<Reshard>,
-}
-
-/// A way to cut the loops of a node.
-struct Candidate {
-    assigned: Vec<Cut>,
-    operands: Vec<Sharding>,
-    results: Vec<Sharding>,
+    pub node: String,
+    pub reshards: Vec<Reshard>,
 }
 
 impl Body<'_> {
@@ -219,7 +212,7 @@ impl Body<'_> {
         self.versions[v.index()] = vec![Version { lies, value }];
     }
 
-    fn ty(&self, v: Value) -> &Type {
+    pub fn ty(&self, v: Value) -> &Type {
         self.whole.ty(v)
     }
 
@@ -233,13 +226,13 @@ impl Body<'_> {
         }));
     }
 
-    fn first(&self, v: Value) -> &Version {
+    pub fn first(&self, v: Value) -> &Version {
         &self.versions[v.index()][0]
     }
 }
 
 impl<'a> Partitioner<'a> {
-    fn mesh(&self) -> &'a Mesh {
+    pub fn mesh(&self) -> &'a Mesh {
         self.place.mesh
     }
 
@@ -575,222 +568,5 @@ impl<'a> Partitioner<'a> {
             body.set(o, Placement { sharding, stored, weight }, value);
         }
         Ok(())
-    }
-
-    /// The cheapest way to cut the loops of a node among those that how its operands lie, how its
-    /// results are wanted, and whole loops suggest. `moved` names a loop that is to be cut along
-    /// further axes.
-    fn choose(
-        &self,
-        body: &Body,
-        node: &Node,
-        pattern: &Pattern,
-        moved: Option<(usize, &[usize])>,
-    ) -> Result<Candidate> {
-        let mesh = self.mesh();
-        // What suggests cuts, the most important first.
-        let mut sources: Vec<Vec<(usize, Cut)>> = Vec::new();
-        for (&v, dims) in node.outputs.iter().zip(&pattern.results) {
-            let wishes = body.intents.of(v).iter().zip(dims);
-            let cuts = wishes.filter_map(|(wish, dim)| {
-                let (cut, _) = wish.as_ref()?;
-                pattern.project(mesh, dim, cut)
-            });
-            sources.push(cuts.collect());
-        }
-        let mut order: Vec<usize> = (0..node.inputs.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(body.ty(node.inputs[i]).bytes()));
-        for &i in &order {
-            let v = node.inputs[i];
-            for version in &body.versions[v.index()] {
-                let dims = version.lies.sharding.cuts.iter().zip(&pattern.operands[i]);
-                sources
-                    .push(dims.filter_map(|(cut, dim)| pattern.project(mesh, dim, cut)).collect());
-            }
-            let wishes = body.intents.of(v).iter().zip(&pattern.operands[i]);
-            let cuts = wishes.filter_map(|(wish, dim)| {
-                let (cut, _) = wish.as_ref()?;
-                pattern.project(mesh, dim, cut)
-            });
-            sources.push(cuts.collect());
-        }
-        sources.retain(|cuts| !cuts.is_empty());
-        sources.dedup();
-        let mut best: Option<(f64, Candidate)> = None;
-        for first in 0..=sources.len() {
-            let cuts = sources[first..].iter().chain(&sources[..first]).flatten();
-            // The last candidate is whole.
-            let cuts: Vec<&(usize, Cut)> =
-                if first < sources.len() { cuts.collect() } else { Vec::new() };
-            let Some(candidate) = self.candidate(body, node, pattern, &cuts, moved) else {
-                continue;
-            };
-            let cost = self.cost(body, node, pattern, &candidate);
-            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                best = Some((cost, candidate));
-            }
-        }
-        best.map(|(_, candidate)| candidate).ok_or_else(|| Error::new("cannot be cut over a mesh"))
-    }
-
-    /// The node with its loops cut along these, the first of two that exclude each other.
-    fn candidate(
-        &self,
-        body: &Body,
-        node: &Node,
-        pattern: &Pattern,
-        cuts: &[&(usize, Cut)],
-        moved: Option<(usize, &[usize])>,
-    ) -> Option<Candidate> {
-        let mesh = self.mesh();
-        let mut assigned = vec![Cut::whole(); pattern.factors.len()];
-        for (factor, cut) in cuts {
-            let taken = |axis: &usize| assigned.iter().any(|c: &Cut| c.axes.contains(axis));
-            if !assigned[*factor].is_whole() || cut.axes.iter().any(taken) {
-                continue;
-            }
-            assigned[*factor] = cut.clone();
-            let all = pattern.operands.iter().chain(&pattern.results);
-            if all.clone().any(|dims| pattern.lift_all(mesh, dims, &assigned).is_none())
-                || self.unaddressable(node, pattern, *factor, cut)
-            {
-                assigned[*factor] = Cut::whole();
-            }
-        }
-        for (factor, axis) in moved.iter().flat_map(|(f, axes)| axes.iter().map(move |&a| (*f, a)))
-        {
-            let mut cut = assigned[factor].clone();
-            let taken = assigned.iter().any(|c: &Cut| c.axes.contains(&axis));
-            cut.axes.push(axis);
-            if !taken && cut.fits(mesh, pattern.factors[factor].size) {
-                assigned[factor] = cut.canonical(mesh, pattern.factors[factor].size);
-            }
-        }
-        let cuts_of = |dims| pattern.lift_all(mesh, dims, &assigned);
-        let operands = pattern.operands.iter().map(|dims| cuts_of(dims));
-        let operands: Vec<Vec<Cut>> = operands.collect::<Option<_>>()?;
-        let results = pattern.results.iter().map(|dims| cuts_of(dims));
-        let results: Vec<Vec<Cut>> = results.collect::<Option<_>>()?;
-        let mut partial: Vec<(usize, ReduceKind)> = Vec::new();
-        for (factor, cut) in pattern.factors.iter().zip(&assigned) {
-            if let Some(kind) = factor.reduced {
-                partial.extend(cut.axes.iter().map(|&axis| (axis, kind)));
-            }
-        }
-        // Partial operands that may stay so.
-        let mut operand_partial = vec![Vec::new(); operands.len()];
-        let waiting = |v: Value| {
-            let partial = &body.first(v).lies.sharding.partial;
-            partial.iter().all(|&(_, kind)| kind == ReduceKind::Sum).then_some(partial)
-        };
-        let used = |axis: &usize| assigned.iter().any(|cut| cut.axes.contains(axis));
-        let staying = |v: Value| -> Vec<(usize, ReduceKind)> {
-            let combined = |x: &Version| x.lies.sharding.partial.is_empty();
-            let all = waiting(v).cloned().unwrap_or_default();
-            let known = body.versions[v.index()].iter().any(combined);
-            if known || all.iter().any(|(axis, _)| used(axis)) { Vec::new() } else { all }
-        };
-        let stays = match (pattern.linear, node.inputs.as_slice()) {
-            (Linear::First, [x, ..]) => {
-                operand_partial[0] = staying(*x);
-                operand_partial[0].clone()
-            }
-            (Linear::All, inputs) => {
-                let mut stays: Vec<(usize, ReduceKind)> =
-                    inputs.iter().flat_map(|&v| staying(v)).collect();
-                stays.sort_by_key(|&(axis, _)| axis);
-                stays.dedup();
-                let alike = |&v: &Value| staying(v) == stays;
-                // Of numbers, those that are whole are held by one rank for all.
-                let numbers = inputs.iter().all(|&v| body.ty(v).rank() == 0);
-                if numbers || inputs.iter().all(alike) {
-                    operand_partial.iter_mut().for_each(|p| p.clone_from(&stays));
-                    stays
-                } else {
-                    Vec::new()
-                }
-            }
-            (Linear::Either, &[x, y]) => match (staying(x), staying(y)) {
-                (left, right)
-                    if right.is_empty() && body.first(y).lies.sharding.partial.is_empty() =>
-                {
-                    operand_partial[0] = left.clone();
-                    left
-                }
-                (left, right)
-                    if left.is_empty() && body.first(x).lies.sharding.partial.is_empty() =>
-                {
-                    operand_partial[1] = right.clone();
-                    right
-                }
-                _ => Vec::new(),
-            },
-            _ => Vec::new(),
-        };
-        // A sum into an operand: only one rank brings what is there already.
-        if let Primitive::Scatter(_) = node.op {
-            operand_partial[0].clone_from(&partial);
-        }
-        partial.extend(stays);
-        partial.sort_by_key(|&(axis, _)| axis);
-        partial.dedup();
-        let with = |(cuts, mut partial): (Vec<Cut>, Vec<(usize, ReduceKind)>)| {
-            partial.sort_by_key(|&(axis, _)| axis);
-            Sharding { cuts, partial }
-        };
-        Some(Candidate {
-            assigned,
-            operands: operands.into_iter().zip(operand_partial).map(with).collect(),
-            results: results.into_iter().map(|cuts| with((cuts, partial.clone()))).collect(),
-        })
-    }
-
-    /// Whether indices cannot address a dimension that is cut so.
-    fn unaddressable(&self, node: &Node, pattern: &Pattern, factor: usize, cut: &Cut) -> bool {
-        let batch = match &node.op {
-            Primitive::Gather(g) => g.batch,
-            Primitive::Scatter(s) => s.batch,
-            _ => return false,
-        };
-        let addressed =
-            pattern.operands[0].get(batch) == Some(&crate::primitive::Dim::Factor(factor));
-        addressed && cut.blocks != 1
-    }
-
-    /// Seconds of moving the operands, of computing, and of what becomes of the results.
-    fn cost(&self, body: &Body, node: &Node, pattern: &Pattern, candidate: &Candidate) -> f64 {
-        let mesh = self.mesh();
-        let moving = |v: Value, to: &Sharding| {
-            let cost =
-                |x: &Version| reshard::cost(mesh, &self.rates, body.ty(v), &x.lies.sharding, to).1;
-            body.versions[v.index()].iter().map(cost).fold(f64::INFINITY, f64::min)
-        };
-        let mut seconds = 0.0;
-        let mut bytes = 0.0;
-        let part = |ty: &Type, sharding: &Sharding| {
-            let parts: usize = sharding.cuts.iter().map(|cut| mesh.parts(&cut.axes)).product();
-            ty.bytes() as f64 / parts as f64
-        };
-        for (&v, to) in node.inputs.iter().zip(&candidate.operands) {
-            seconds += moving(v, to);
-            bytes += part(body.ty(v), to);
-        }
-        for (&v, made) in node.outputs.iter().zip(&candidate.results) {
-            bytes += part(body.ty(v), made);
-            let mut target = Sharding { cuts: made.cuts.clone(), partial: Vec::new() };
-            for (d, wish) in body.intents.of(v).iter().enumerate() {
-                let Some((cut, _)) = wish else { continue };
-                let elsewhere = |axis: &usize| {
-                    let others = target.cuts.iter().enumerate();
-                    others.into_iter().any(|(e, c)| e != d && c.axes.contains(axis))
-                };
-                if !cut.axes.iter().any(elsewhere) {
-                    target.cuts[d] = cut.clone();
-                }
-            }
-            seconds += reshard::cost(mesh, &self.rates, body.ty(v), made, &target).1;
-        }
-        let operations = pattern.operations * pattern.points(mesh, &candidate.assigned);
-        seconds + self.rates.compute(operations, bytes)
     }
 }

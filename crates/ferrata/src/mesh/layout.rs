@@ -70,6 +70,11 @@ impl Rule {
         Rule { name: name.to_owned(), dims: dims.iter().map(|&dim| dim.to_owned()).collect() }
     }
 
+    /// The axes that it names.
+    pub fn axes(&self) -> impl Iterator<Item = &str> {
+        self.dims.iter().map(|text| text.split_once('*').map_or(text.as_str(), |(axis, _)| axis))
+    }
+
     /// Checks that every dimension says something that can be.
     ///
     /// # Errors

@@ -6,10 +6,14 @@ use ferrata_ir::Communicator;
 use ferrata_ir::sharding::Mesh;
 use serde::{Deserialize, Serialize};
 
+use super::TrainSection;
 use crate::device::{CpuOptions, Device};
 use crate::mesh::{Layout, MeshDevice, Rule, Zero};
 use crate::models::tensor_rules;
 use crate::train::{Error, Result};
+
+/// The axes that the rules of our own layouts know.
+const AXES: [&str; 3] = ["data", "context", "tensor"];
 
 /// `[parallel]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -91,17 +95,36 @@ impl ParallelSection {
             true => Mesh::new([("data", 1)])?,
             false => Mesh::new(self.axes()?)?,
         };
-        self.rules.iter().try_for_each(|rule| Ok(rule.check(&mesh)?))
+        self.rules.iter().try_for_each(|rule| Ok::<_, Error>(rule.check(&mesh)?))?;
+        let rules = self.rules.iter().flat_map(|rule| rule.axes());
+        let known: Vec<&str> = AXES.into_iter().chain(rules).collect();
+        match mesh.axes().iter().find(|(name, _)| !known.contains(&&**name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::new(
+                format!("nothing is cut along the axis `{name}` of `parallel.mesh`"),
+                "use the axes data, context or tensor, or give rules that name it",
+            )),
+        }
     }
 
-    /// The device of the rank that `communicator` connects to the others, with so many threads; 0
-    /// stands for one per core.
+    /// The device of the rank that `communicator` connects to the others.
     ///
     /// # Errors
-    /// When the ranks do not fill the mesh, or the CPU cannot be used.
-    pub fn device(&self, communicator: Arc<dyn Communicator>, threads: usize) -> Result<Device> {
+    /// When the ranks do not fill the mesh or have no samples, or the CPU cannot be used.
+    pub fn device(
+        &self,
+        communicator: Arc<dyn Communicator>,
+        train: &TrainSection,
+    ) -> Result<Device> {
         let mesh = self.mesh(communicator.size())?;
-        let threads = (threads > 0).then_some(threads);
+        let ranks = mesh.axis("data").map_or(1, |axis| mesh.parts(&[axis]));
+        if train.batch < ranks {
+            return Err(Error::new(
+                format!("`train.batch` is {}, too few for {ranks} ranks along `data`", train.batch),
+                "raise train.batch, or put ranks along another axis of the mesh",
+            ));
+        }
+        let threads = (train.threads > 0).then_some(train.threads);
         let options = CpuOptions { threads, ..CpuOptions::default() };
         let device = MeshDevice::new(mesh, communicator, options)?;
         let device = if self.sequence { device.with_sequence_parallelism() } else { device };
