@@ -27,6 +27,7 @@ Examples:
   ferrata inspect runs/quickstart
   ferrata profile                                where the time of a step goes
   ferrata bench                                  how fast this machine and its kernels are
+  ferrata plan gpt.toml --cluster dgx-a100.toml   how to lay a run out over a cluster
 
 Exit codes: 0 done, or stopped with Ctrl-C after saving; 2 wrong input or an error (one line on
 stderr says cause and remedy); 130 stopped by a second Ctrl-C.";
@@ -44,6 +45,8 @@ pub enum Command {
     Inspect(Inspect),
     Profile(Profile),
     Bench(Bench),
+    Plan(Plan),
+    Simulate(Simulate),
     #[command(subcommand)]
     Data(Data),
     /// Show what this machine has and which path each kernel takes
@@ -554,6 +557,99 @@ pub struct Bench {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
     /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Find the fastest layout of a training step on a cluster, and predict it
+///
+/// Looks at all meshes that the devices form, and for each at microbatches, pipeline schedules, ZeRO
+/// levels, and for each layer at what is computed again. What is given is kept as it is. Neither data
+/// nor weights are read or made.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata plan llama-405b.toml --cluster clusters/dgx-h100.toml --devices 16384 --out plan.toml
+  ferrata plan gpt-175b.toml --cluster clusters/dgx-a100.toml --set train.batch=1536 --devices 1536
+      --mesh tensor=8,pipeline=8,data=24 --microbatch 1 --interleave 3 --recompute full --zero 1")]
+pub struct Plan {
+    /// Configuration file (TOML); a step has train.batch times train.accumulate sequences
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Cluster file (TOML)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cluster: PathBuf,
+    /// Number of devices [default: those of the mesh, if it is given in full, or of the cluster]
+    #[arg(long, value_name = "N")]
+    pub devices: Option<usize>,
+    /// Set a value of the configuration, such as train.batch=1536; can be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Sequences of a step, in place of those of the configuration
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
+    /// Dtype of matrix products
+    #[arg(long, default_value = "bf16", value_name = "DTYPE")]
+    pub dtype: String,
+    /// Sizes of axes: tensor, context, data, expert, pipeline
+    #[arg(long, value_name = "AXIS=N,…", value_delimiter = ',')]
+    pub mesh: Vec<String>,
+    /// Sequences that a replica works on at a time
+    #[arg(long, value_name = "N")]
+    pub microbatch: Option<usize>,
+    /// Chunks of layers per pipeline stage
+    #[arg(long, value_name = "N")]
+    pub interleave: Option<usize>,
+    /// What is computed again: none, selective or full
+    #[arg(long, value_name = "WHAT")]
+    pub recompute: Option<String>,
+    /// What replicas share: 0 nothing, 1 optimiser state, 2 gradients too, 3 weights too
+    #[arg(long, value_name = "LEVEL")]
+    pub zero: Option<usize>,
+    /// Whether activations between products are cut along positions [default: as it is faster; with
+    /// --recompute full, no]
+    #[arg(long, value_name = "BOOL")]
+    pub sequence_parallel: Option<bool>,
+    /// Pipeline schedule: gpipe, 1f1b or zero-bubble
+    #[arg(long, value_name = "NAME")]
+    pub schedule: Option<String>,
+    /// Whether attention is one kernel [default: as the cluster file says]
+    #[arg(long, value_name = "BOOL")]
+    pub fused_attention: Option<bool>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Plan file to be written
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+}
+
+/// Run a plan event by event, and a long training run with failures
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata simulate plan.toml --trace timeline.json
+  ferrata simulate plan.toml --days 54 --seed 3 --json")]
+pub struct Simulate {
+    /// Plan file
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub plan: PathBuf,
+    /// Configuration file of the model [default: the one that was planned]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Cluster file, which must be the one that was planned for
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cluster: Option<PathBuf>,
+    /// Timeline to be written, for Perfetto
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub trace: Option<PathBuf>,
+    /// Length of the training run
+    #[arg(long, default_value_t = 30.0, value_name = "DAYS")]
+    pub days: f64,
+    /// Seed of the failures
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }

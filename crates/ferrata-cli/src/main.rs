@@ -47,6 +47,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Profile(args) => commands::profile::run(args),
         Command::Bench(args) => commands::bench::run(args),
+        Command::Plan(args) => commands::plan::run(args),
+        Command::Simulate(args) => commands::simulate::run(args),
         Command::Devices => commands::devices::run(),
     };
     match result {

@@ -9,7 +9,9 @@ pub mod inspect;
 #[cfg(unix)]
 pub mod launch;
 pub mod paint;
+pub mod plan;
 pub mod profile;
 pub mod run;
 pub mod scenes;
+pub mod simulate;
 pub mod train;

@@ -8,6 +8,7 @@ mod killed;
 #[cfg(unix)]
 mod launching;
 mod painting;
+mod planning;
 mod recorded;
 mod training;
 mod wrong_input;
