@@ -21,6 +21,7 @@ use crate::tensor::State;
 use ferrata_compiler::watch::{Level, Limits, Watch};
 use ferrata_compiler::{Argument, Buffer, Device as Backend, Executable, Memory, Plan};
 use ferrata_cpu::CpuDevice;
+use ferrata_ir::primitive::ReduceKind;
 use ferrata_ir::sharding::{Partition, Setting, partition};
 use ferrata_ir::{Builder, Communicator, Composite, DType, Error, Function, Result, Type};
 use std::any::Any;
@@ -137,6 +138,18 @@ impl MeshDevice {
     /// Tells whoever watches over the run what this rank is about to do.
     pub fn report(&self, what: Report<'_>) {
         self.shared.communicator.report(what);
+    }
+
+    /// Whether any rank says so; all have to ask.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn any(&self, here: bool) -> Result<bool> {
+        let everyone: Vec<usize> = (0..self.mesh().size()).collect();
+        let mut flag = [u8::from(here)];
+        let communicator = &self.shared.communicator;
+        communicator.all_reduce(&everyone, ReduceKind::Or, DType::U8, &mut flag)?;
+        Ok(flag[0] != 0)
     }
 
     /// As [`Backend::compile`]; result `i` will lie as input `like[i]`, if there is one. The

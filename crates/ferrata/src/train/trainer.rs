@@ -356,7 +356,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             ));
         }
         while self.step < settings.steps {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stopping()? {
                 return Ok(true);
             }
             if self.profile > 0 && self.step == profiled {
@@ -383,6 +383,13 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             clock.pause_ended();
         }
         Ok(false)
+    }
+
+    /// Whether the run is to stop here. A signal reaches each rank at a step of its own, so they
+    /// agree on one.
+    fn stopping(&self) -> Result<bool> {
+        let here = self.stop.load(Ordering::Relaxed);
+        Device::default().mesh().map_or(Ok(here), |mesh| Ok(mesh.any(here)?))
     }
 
     /// Ends a step of the profile, and the profile with its last step.
@@ -497,7 +504,10 @@ impl<L: Learner + ?Sized> Run<'_, L> {
     fn evaluate(&mut self) -> Result<bool> {
         tell(Report::Other("evaluation"));
         let step = self.step;
-        let Some(found) = self.learner.evaluate(step, self.stop)? else { return Ok(false) };
+        // Ranks evaluate together to the end.
+        let never = AtomicBool::new(false);
+        let stop = if Device::default().mesh().is_some() { &never } else { self.stop };
+        let Some(found) = self.learner.evaluate(step, stop)? else { return Ok(false) };
         self.tell_news();
         let Evaluated { loss, scores, report, files } = found;
         let best = self.state.best.is_none_or(|best| loss < best.loss);
