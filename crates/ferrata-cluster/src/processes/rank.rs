@@ -107,6 +107,8 @@ impl Pulse {
                 Some(Order::Stop) => drop(kill_process(getpid(), Signal::TERM)),
                 Some(_) => {}
                 None if connected && !orders => {}
+                // The job is complete, and nobody starts it again.
+                None if self.state().beat.done => return,
                 // The supervisor is gone, and a new one may start the job again any time: two of
                 // them must not write into one folder. A process that waits for another rank, or
                 // computes, cannot be asked to end.
