@@ -57,7 +57,6 @@ pub mod watch;
 pub use compile::{Trace, compile, trace};
 pub use cost::Cost;
 pub use device::{Argument, Buffer, Device, Executable, Memory};
-pub use ferrata_ir::communicator::{self, Communicator};
 pub use kernel::Kernel;
 pub use memory::Resident;
 pub use plan::Plan;

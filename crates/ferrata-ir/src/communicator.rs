@@ -107,11 +107,13 @@ pub fn chunk(size: usize, count: usize, i: usize) -> Range<usize> {
     size * i / count..size * (i + 1) / count
 }
 
-fn split<'a>(mut whole: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+/// The pieces of these sizes, one after the other.
+pub(crate) fn split<'a>(mut whole: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     sizes.iter().map(|&size| whole.split_off(..size).unwrap_or_default()).collect()
 }
 
-fn split_mut<'a>(mut whole: &'a mut [u8], sizes: &[usize]) -> Vec<&'a mut [u8]> {
+/// As [`split`], to be written.
+pub(crate) fn split_mut<'a>(mut whole: &'a mut [u8], sizes: &[usize]) -> Vec<&'a mut [u8]> {
     sizes.iter().map(|&size| whole.split_off_mut(..size).unwrap_or_default()).collect()
 }
 

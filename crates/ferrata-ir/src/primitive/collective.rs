@@ -7,7 +7,7 @@
 use super::attribute::attributes;
 use super::{Loops, Operand, ReduceKind, Rules, Tangents, expect_dim, expect_inputs, unsupported};
 use crate::DType;
-use crate::communicator::Communicator;
+use crate::communicator::{Communicator, split, split_mut};
 use crate::error::{Error, Result};
 use crate::evaluate::{Evaluator, Precision};
 use crate::literal::{Elements, Literal};
@@ -113,7 +113,7 @@ fn with_size(ty: &Type, dim: usize, size: usize) -> Type {
     ty.with_shape(shape)
 }
 
-/// A strided copy of the pieces of a dimension: where each piece of each row lies.
+/// How many times a dimension is run through, and how many elements stand at each of its indices.
 fn rows(ty: &Type, dim: usize) -> (usize, usize) {
     let outer = ty.shape[..dim].iter().product();
     let inner = ty.shape[dim + 1..].iter().product();
@@ -122,7 +122,7 @@ fn rows(ty: &Type, dim: usize) -> (usize, usize) {
 
 /// Calls `copy(packed, strided, length)`, in elements, for every run of the elements that part `i`
 /// of `sizes` along `dim` has: the parts one after the other, against their places in `ty`.
-pub fn each_run(ty: &Type, dim: usize, sizes: &[usize], mut copy: impl FnMut(usize, usize, usize)) {
+fn each_run(ty: &Type, dim: usize, sizes: &[usize], mut copy: impl FnMut(usize, usize, usize)) {
     let (outer, inner) = rows(ty, dim);
     let whole: usize = sizes.iter().sum();
     let (mut packed, mut first) = (0, 0);
@@ -136,7 +136,7 @@ pub fn each_run(ty: &Type, dim: usize, sizes: &[usize], mut copy: impl FnMut(usi
 }
 
 /// The bytes of each part along a dimension.
-pub fn part_bytes(ty: &Type, dim: usize, sizes: &[usize]) -> Vec<usize> {
+fn part_bytes(ty: &Type, dim: usize, sizes: &[usize]) -> Vec<usize> {
     let (outer, inner) = rows(ty, dim);
     sizes.iter().map(|size| outer * size * inner * ty.dtype.size()).collect()
 }
@@ -196,15 +196,8 @@ impl AllToAll {
         send: &[u8],
         receive: &mut [u8],
     ) -> Result<()> {
-        let mut send = send;
-        let mut receive = receive;
-        let take = |size| send.split_off(..size).unwrap_or_default();
-        let parts: Vec<&[u8]> =
-            part_bytes(from, self.split, &self.split_sizes).into_iter().map(take).collect();
-        let mut places: Vec<&mut [u8]> = part_bytes(to, self.join, &self.join_sizes)
-            .into_iter()
-            .map(|size| receive.split_off_mut(..size).unwrap_or_default())
-            .collect();
+        let parts = split(send, &part_bytes(from, self.split, &self.split_sizes));
+        let mut places = split_mut(receive, &part_bytes(to, self.join, &self.join_sizes));
         with.exchange(&self.group, &parts, &mut places)
     }
 }

@@ -320,13 +320,10 @@ impl Primitive {
         }
     }
 
-    /// The names of what is done together with other ranks.
-    pub const COLLECTIVES: [&str; 5] =
-        ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute"];
-
     /// Whether it is done together with other ranks.
     pub fn is_collective(&self) -> bool {
-        Primitive::COLLECTIVES.contains(&self.rules().name())
+        use Primitive::{AllGather, AllReduce, AllToAll, Permute, ReduceScatter};
+        matches!(self, AllReduce(_) | AllGather(_) | ReduceScatter(_) | AllToAll(_) | Permute(_))
     }
 
     /// Whether a node must be kept although nobody uses its results.

@@ -223,6 +223,54 @@ impl Reshape {
         }
         groups
     }
+
+    /// The loops of a reshape of this shape: a group of 1:n or n:1 dimensions splits or merges. An
+    /// n:m group has no common factors; each of its dimensions gets a factor of its own, and
+    /// these are named.
+    pub(crate) fn nest(&self, from: &[usize]) -> (Loops, Vec<usize>) {
+        let mut loops = Loops {
+            factors: vec![],
+            operands: vec![vec![]],
+            results: vec![vec![]],
+            operations: 0.0,
+        };
+        let mut apart = Vec::new();
+        for (split, joined) in Reshape::groups(from, &self.shape) {
+            let (fine, fine_shape) = if split.len() > joined.len() {
+                (&split, from)
+            } else {
+                (&joined, &self.shape[..])
+            };
+            if split.len() > 1 && joined.len() > 1 {
+                for (dims, shape, all) in [
+                    (&split, from, &mut loops.operands[0]),
+                    (&joined, &self.shape[..], &mut loops.results[0]),
+                ] {
+                    for &d in dims {
+                        apart.push(loops.factors.len());
+                        all.push(Dim::Factor(loops.factors.len()));
+                        loops.factors.push(Factor { size: shape[d], reduced: false });
+                    }
+                }
+                continue;
+            }
+            let first = loops.factors.len();
+            loops
+                .factors
+                .extend(parallel(&fine.iter().map(|&d| fine_shape[d]).collect::<Vec<_>>()));
+            let ids: Vec<usize> = (first..loops.factors.len()).collect();
+            let dims = |n: usize| -> Vec<Dim> {
+                match n {
+                    0 => vec![],
+                    1 if ids.len() != 1 => vec![Dim::Merged(ids.clone())],
+                    _ => ids.iter().map(|&f| Dim::Factor(f)).collect(),
+                }
+            };
+            loops.operands[0].extend(dims(split.len()));
+            loops.results[0].extend(dims(joined.len()));
+        }
+        (loops, apart)
+    }
 }
 
 impl Rules for Reshape {
@@ -244,35 +292,8 @@ impl Rules for Reshape {
     }
 
     fn loops(&self, inputs: &[&Type]) -> Option<Loops> {
-        // A group of 1:n or n:1 dimensions splits or merges; an n:m group has no common factors.
-        let mut loops = Loops {
-            factors: vec![],
-            operands: vec![vec![]],
-            results: vec![vec![]],
-            operations: 0.0,
-        };
-        for (from, to) in Reshape::groups(&inputs[0].shape, &self.shape) {
-            let (fine, fine_shape) =
-                if from.len() > to.len() { (&from, &inputs[0].shape) } else { (&to, &self.shape) };
-            if from.len() > 1 && to.len() > 1 {
-                return None;
-            }
-            let first = loops.factors.len();
-            loops
-                .factors
-                .extend(parallel(&fine.iter().map(|&d| fine_shape[d]).collect::<Vec<_>>()));
-            let ids: Vec<usize> = (first..loops.factors.len()).collect();
-            let dims = |n: usize| -> Vec<Dim> {
-                match n {
-                    0 => vec![],
-                    1 if ids.len() != 1 => vec![Dim::Merged(ids.clone())],
-                    _ => ids.iter().map(|&f| Dim::Factor(f)).collect(),
-                }
-            };
-            loops.operands[0].extend(dims(from.len()));
-            loops.results[0].extend(dims(to.len()));
-        }
-        Some(loops)
+        let (loops, apart) = self.nest(&inputs[0].shape);
+        apart.is_empty().then_some(loops)
     }
 
     fn evaluate(

@@ -7,7 +7,6 @@ use super::{Cut, Sharding};
 use crate::error::{Error, Result};
 use crate::primitive::{Dim, Primitive, ReduceKind};
 use crate::program::{Node, Value};
-use crate::types::Type;
 
 /// A way to cut the loops of a node.
 pub(super) struct Candidate {
@@ -30,29 +29,26 @@ impl Partitioner<'_> {
         let mesh = self.mesh();
         // What suggests cuts, the most important first.
         let mut sources: Vec<Vec<(usize, Cut)>> = Vec::new();
-        for (&v, dims) in node.outputs.iter().zip(&pattern.results) {
+        let wished = |v: Value, dims: &[Dim]| -> Vec<(usize, Cut)> {
             let wishes = body.intents.of(v).iter().zip(dims);
             let cuts = wishes.filter_map(|(wish, dim)| {
                 let (cut, _) = wish.as_ref()?;
                 pattern.project(mesh, dim, cut)
             });
-            sources.push(cuts.collect());
+            cuts.collect()
+        };
+        for (&v, dims) in node.outputs.iter().zip(&pattern.results) {
+            sources.push(wished(v, dims));
         }
-        let mut order: Vec<usize> = (0..node.inputs.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(body.ty(node.inputs[i]).bytes()));
-        for &i in &order {
-            let v = node.inputs[i];
+        let mut operands: Vec<_> = node.inputs.iter().zip(&pattern.operands).collect();
+        operands.sort_by_key(|(v, _)| std::cmp::Reverse(body.ty(**v).bytes()));
+        for (&v, dims) in operands {
             for version in &body.versions[v.index()] {
-                let dims = version.lies.sharding.cuts.iter().zip(&pattern.operands[i]);
-                sources
-                    .push(dims.filter_map(|(cut, dim)| pattern.project(mesh, dim, cut)).collect());
+                let cuts = version.lies.sharding.cuts.iter().zip(dims);
+                let cuts = cuts.filter_map(|(cut, dim)| pattern.project(mesh, dim, cut));
+                sources.push(cuts.collect());
             }
-            let wishes = body.intents.of(v).iter().zip(&pattern.operands[i]);
-            let cuts = wishes.filter_map(|(wish, dim)| {
-                let (cut, _) = wish.as_ref()?;
-                pattern.project(mesh, dim, cut)
-            });
-            sources.push(cuts.collect());
+            sources.push(wished(v, dims));
         }
         sources.retain(|cuts| !cuts.is_empty());
         sources.dedup();
@@ -117,18 +113,17 @@ impl Partitioner<'_> {
                 partial.extend(cut.axes.iter().map(|&axis| (axis, kind)));
             }
         }
-        // Partial operands that may stay so.
+        // Partial operands that may stay so: sums, over axes that cut no loop, that nobody has had
+        // to combine yet.
         let mut operand_partial = vec![Vec::new(); operands.len()];
-        let waiting = |v: Value| {
-            let partial = &body.first(v).lies.sharding.partial;
-            partial.iter().all(|&(_, kind)| kind == ReduceKind::Sum).then_some(partial)
-        };
         let used = |axis: &usize| assigned.iter().any(|cut| cut.axes.contains(axis));
+        let combined = |x: &Version| x.lies.sharding.partial.is_empty();
         let staying = |v: Value| -> Vec<(usize, ReduceKind)> {
-            let combined = |x: &Version| x.lies.sharding.partial.is_empty();
-            let all = waiting(v).cloned().unwrap_or_default();
+            let partial = &body.first(v).lies.sharding.partial;
+            let may_stay =
+                |(axis, kind): &(usize, ReduceKind)| *kind == ReduceKind::Sum && !used(axis);
             let known = body.versions[v.index()].iter().any(combined);
-            if known || all.iter().any(|(axis, _)| used(axis)) { Vec::new() } else { all }
+            if known || !partial.iter().all(may_stay) { Vec::new() } else { partial.clone() }
         };
         let stays = match (pattern.linear, node.inputs.as_slice()) {
             (Linear::First, [x, ..]) => {
@@ -151,15 +146,11 @@ impl Partitioner<'_> {
                 }
             }
             (Linear::Either, &[x, y]) => match (staying(x), staying(y)) {
-                (left, right)
-                    if right.is_empty() && body.first(y).lies.sharding.partial.is_empty() =>
-                {
+                (left, right) if right.is_empty() && combined(body.first(y)) => {
                     operand_partial[0] = left.clone();
                     left
                 }
-                (left, right)
-                    if left.is_empty() && body.first(x).lies.sharding.partial.is_empty() =>
-                {
+                (left, right) if left.is_empty() && combined(body.first(x)) => {
                     operand_partial[1] = right.clone();
                     right
                 }
@@ -206,16 +197,12 @@ impl Partitioner<'_> {
         };
         let mut seconds = 0.0;
         let mut bytes = 0.0;
-        let part = |ty: &Type, sharding: &Sharding| {
-            let parts: usize = sharding.cuts.iter().map(|cut| mesh.parts(&cut.axes)).product();
-            ty.bytes() as f64 / parts as f64
-        };
         for (&v, to) in node.inputs.iter().zip(&candidate.operands) {
             seconds += moving(v, to);
-            bytes += part(body.ty(v), to);
+            bytes += reshard::part_of(mesh, body.ty(v), to);
         }
         for (&v, made) in node.outputs.iter().zip(&candidate.results) {
-            bytes += part(body.ty(v), made);
+            bytes += reshard::part_of(mesh, body.ty(v), made);
             let mut target = Sharding { cuts: made.cuts.clone(), partial: Vec::new() };
             for (d, wish) in body.intents.of(v).iter().enumerate() {
                 let Some((cut, _)) = wish else { continue };

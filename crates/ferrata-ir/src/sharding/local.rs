@@ -5,7 +5,6 @@ use super::{Cut, Mesh};
 use crate::primitive::{BadIndex, Dim, Gather, Primitive, Scatter};
 use crate::program::{Builder, Value};
 use crate::types::Type;
-use crate::{Error, Result};
 
 /// The rank whose program is built.
 #[derive(Clone, Copy)]
@@ -40,7 +39,7 @@ impl Place<'_> {
 
     /// Emits the node with the parts of its operands. Says whether it is the same node, but for
     /// sizes.
-    pub fn emit(&self, b: &mut Builder, node: &Cuts, x: &[Value]) -> Result<(Vec<Value>, bool)> {
+    pub fn emit(&self, b: &mut Builder, node: &Cuts, x: &[Value]) -> (Vec<Value>, bool) {
         let op: Primitive = match node.op {
             Primitive::Constant(c) => {
                 let mut c = c.clone();
@@ -75,40 +74,39 @@ impl Place<'_> {
                 o.sizes = self.local_shape(node, 0);
                 o.into()
             }
-            Primitive::Gather(g) if self.addressed(node, g.batch).is_some() => {
-                return Ok((vec![self.gather(b, g, node, x)?], false));
-            }
-            Primitive::Scatter(s) if self.addressed(node, s.batch).is_some() => {
-                return Ok((vec![self.scatter(b, s, node, x)?], false));
-            }
+            Primitive::Gather(g) => match addressed(node, g.batch) {
+                Some(factor) => {
+                    let indices = self.shifted(b, node, factor, g.bad, x[1]);
+                    let op = Gather { bad: BadIndex::Drop, ..g.clone() };
+                    return (b.emit(op, &[x[0], indices]), false);
+                }
+                None => g.clone().into(),
+            },
+            Primitive::Scatter(s) => match addressed(node, s.batch) {
+                Some(factor) => {
+                    let indices = self.shifted(b, node, factor, s.bad, x[1]);
+                    let op = Scatter { bad: BadIndex::Drop, ..s.clone() };
+                    return (b.emit(op, &[x[0], indices, x[2]]), false);
+                }
+                None => s.clone().into(),
+            },
             other => other.clone(),
         };
-        Ok((b.emit(op, x), true))
+        (b.emit(op, x), true)
     }
 
-    /// The dimension that indices address, if it is cut, and its factor.
-    fn addressed(&self, node: &Cuts, batch: usize) -> Option<usize> {
-        match node.pattern.operands[0].get(batch) {
-            Some(Dim::Factor(f)) if !node.assigned[*f].is_whole() => Some(*f),
-            _ => None,
-        }
-    }
-
-    /// Indices into a rank's part of the dimension that they address.
+    /// Indices into a rank's part of the dimension that they address, which is cut in one stretch.
     fn shifted(
         &self,
         b: &mut Builder,
         node: &Cuts,
-        (batch, bad): (usize, BadIndex),
+        factor: usize,
+        bad: BadIndex,
         indices: Value,
-    ) -> Result<Value> {
-        let factor = self.addressed(node, batch).unwrap_or_default();
+    ) -> Value {
         let (cut, size) = (&node.assigned[factor], node.pattern.factors[factor].size);
-        if cut.blocks != 1 {
-            return Err(Error::new("indices cannot address a dimension that is cut in stretches"));
-        }
         let start = cut.range(self.mesh, size, self.mesh.part(self.rank, &cut.axes)).start;
-        let ty = b.ty(indices).with_shape(b.ty(indices).shape.clone());
+        let ty = b.ty(indices).clone();
         let number = |b: &mut Builder, x: usize| b.full(ty.clone(), x as i64);
         let mut indices = indices;
         if bad == BadIndex::Clip {
@@ -116,16 +114,14 @@ impl Place<'_> {
             indices = b.clamp(indices, first, last);
         }
         let start = number(b, start * cut.unit);
-        Ok(b.sub(indices, start))
+        b.sub(indices, start)
     }
+}
 
-    fn gather(&self, b: &mut Builder, op: &Gather, node: &Cuts, x: &[Value]) -> Result<Value> {
-        let indices = self.shifted(b, node, (op.batch, op.bad), x[1])?;
-        Ok(b.emit1(Gather { bad: BadIndex::Drop, ..op.clone() }, &[x[0], indices]))
-    }
-
-    fn scatter(&self, b: &mut Builder, op: &Scatter, node: &Cuts, x: &[Value]) -> Result<Value> {
-        let indices = self.shifted(b, node, (op.batch, op.bad), x[1])?;
-        Ok(b.emit1(Scatter { bad: BadIndex::Drop, ..op.clone() }, &[x[0], indices, x[2]]))
+/// The factor of the dimension that indices address, if it is cut.
+fn addressed(node: &Cuts, batch: usize) -> Option<usize> {
+    match node.pattern.operands[0].get(batch) {
+        Some(Dim::Factor(f)) if !node.assigned[*f].is_whole() => Some(*f),
+        _ => None,
     }
 }

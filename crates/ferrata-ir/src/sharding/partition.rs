@@ -5,7 +5,7 @@ use super::cost::Rates;
 use super::local::{Cuts, Place};
 use super::pattern::{attention, pattern};
 use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
-use super::reshard::{self, Mover};
+use super::reshard;
 use super::{Cut, Mesh, Sharding};
 use crate::error::{Error, Origin, Result};
 use crate::primitive::{Barrier, Call, Cond, Primitive, ReduceKind, Scan};
@@ -194,6 +194,11 @@ pub(super) struct Version {
     pub value: Value,
 }
 
+/// How versions lie, and their values.
+fn apart(versions: Vec<Version>) -> (Vec<Placement>, Vec<Value>) {
+    versions.into_iter().map(|version| (version.lies, version.value)).unzip()
+}
+
 /// A function while it is being built.
 pub(super) struct Body<'f> {
     pub whole: &'f Function,
@@ -214,6 +219,12 @@ impl Body<'_> {
 
     pub fn ty(&self, v: Value) -> &Type {
         self.whole.ty(v)
+    }
+
+    fn set_all(&mut self, outputs: &[Value], values: Vec<Value>, lies: Vec<Placement>) {
+        for ((&v, value), lies) in outputs.iter().zip(values).zip(lies) {
+            self.set(v, lies, value);
+        }
     }
 
     /// Takes over what is said of a function that a node runs so many times.
@@ -338,8 +349,7 @@ impl<'a> Partitioner<'a> {
         let Some(from) = all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned() else {
             unreachable!("every value has a version");
         };
-        let mover = Mover { mesh: self.mesh(), rank: self.place.rank };
-        let value = mover.reshard(&mut body.b, from.value, ty, &from.lies.sharding, target);
+        let value = self.place.reshard(&mut body.b, from.value, ty, &from.lies.sharding, target);
         let (bytes, seconds) =
             reshard::cost(self.mesh(), &self.rates, ty, &from.lies.sharding, target);
         if bytes > 0.0 {
@@ -369,13 +379,9 @@ impl<'a> Partitioner<'a> {
     fn node(&mut self, body: &mut Body, node: &Node) -> Result<()> {
         match &node.op {
             Primitive::Barrier(_) => {
-                let versions: Vec<Version> =
-                    node.inputs.iter().map(|&v| self.ready(body, v)).collect();
-                let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
+                let (lies, values) = apart(self.all_ready(body, &node.inputs));
                 let outputs = body.b.emit(Barrier {}, &values);
-                for ((&o, value), x) in node.outputs.iter().zip(outputs).zip(versions) {
-                    body.set(o, x.lies, value);
-                }
+                body.set_all(&node.outputs, outputs, lies);
                 Ok(())
             }
             Primitive::Call(call) => self.call(body, node, call),
@@ -421,6 +427,10 @@ impl<'a> Partitioner<'a> {
         self.version(body, v, &target)
     }
 
+    fn all_ready(&mut self, body: &mut Body, values: &[Value]) -> Vec<Version> {
+        values.iter().map(|&v| self.ready(body, v)).collect()
+    }
+
     fn wants(&self, body: &Body, outputs: &[Value]) -> Vec<Want> {
         let want =
             |&v: &Value| Want { wishes: body.intents.of(v).clone(), exact: None, whole: false };
@@ -433,18 +443,15 @@ impl<'a> Partitioner<'a> {
                 let operands = node.inputs.iter().zip(&targets);
                 operands.map(|(&v, target)| self.version(body, v, target)).collect()
             }
-            None => node.inputs.iter().map(|&v| self.ready(body, v)).collect(),
+            None => self.all_ready(body, &node.inputs),
         };
-        let lies: Vec<Placement> = versions.iter().map(|x| x.lies.clone()).collect();
+        let (lies, values) = apart(versions);
         let wants = self.wants(body, &node.outputs);
         let made = self.function(&call.function, &lies, &wants)?;
         body.takes(node, &made, 1);
-        let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
         let op = Call { function: made.function.clone(), recompute: call.recompute };
         let outputs = body.b.emit(op, &values);
-        for ((&o, value), lies) in node.outputs.iter().zip(outputs).zip(&made.results) {
-            body.set(o, lies.clone(), value);
-        }
+        body.set_all(&node.outputs, outputs, made.results.clone());
         Ok(())
     }
 
@@ -483,6 +490,7 @@ impl<'a> Partitioner<'a> {
             lies
         };
         let lies: Vec<Placement> = versions.iter().enumerate().map(slice).collect();
+        let (_, values) = apart(versions);
         let carries = &lies[scan.constants..whole];
         let mut wants = self.wants(body, &node.outputs);
         for (i, want) in wants.iter_mut().enumerate() {
@@ -496,26 +504,19 @@ impl<'a> Partitioner<'a> {
         }
         let made = self.function(&scan.body, &lies, &wants)?;
         body.takes(node, &made, scan.length);
-        let values: Vec<Value> = versions.iter().map(|x| x.value).collect();
         let op = Scan { body: made.function.clone(), ..scan.clone() };
         let outputs = body.b.emit(op, &values);
-        for (i, ((&o, value), lies)) in
-            node.outputs.iter().zip(outputs).zip(&made.results).enumerate()
-        {
-            let mut lies = lies.clone();
-            if i >= scan.carries {
-                lies.sharding.cuts.insert(0, Cut::whole());
-            }
-            body.set(o, lies, value);
+        let mut lies = made.results.clone();
+        for stacked in &mut lies[scan.carries..] {
+            stacked.sharding.cuts.insert(0, Cut::whole());
         }
+        body.set_all(&node.outputs, outputs, lies);
         Ok(())
     }
 
     fn cond(&mut self, body: &mut Body, node: &Node, cond: &Cond) -> Result<()> {
         let condition = self.version(body, node.inputs[0], &Sharding::replicated(0));
-        let versions: Vec<Version> =
-            node.inputs[1..].iter().map(|&v| self.ready(body, v)).collect();
-        let lies: Vec<Placement> = versions.iter().map(|x| x.lies.clone()).collect();
+        let (lies, mut values) = apart(self.all_ready(body, &node.inputs[1..]));
         // Both branches leave their results alike: as the first would.
         let mut wants = self.wants(body, &node.outputs);
         wants.iter_mut().for_each(|want| want.whole = true);
@@ -528,13 +529,11 @@ impl<'a> Partitioner<'a> {
         let (yes, no) = (yes?, no?);
         body.takes(node, &yes, 1);
         body.takes(node, &no, 0);
-        let values: Vec<Value> =
-            [condition.value].into_iter().chain(versions.iter().map(|x| x.value)).collect();
+        values.insert(0, condition.value);
         let op = Cond { branches: [yes.function.clone(), no.function.clone()] };
         let outputs = body.b.emit(op, &values);
-        for ((&o, value), lies) in node.outputs.iter().zip(outputs).zip(&yes.results) {
-            body.set(o, Placement { stored: Vec::new(), ..lies.clone() }, value);
-        }
+        let lies = yes.results.iter().map(|lies| Placement { stored: Vec::new(), ..lies.clone() });
+        body.set_all(&node.outputs, outputs, lies.collect());
         Ok(())
     }
 
@@ -554,7 +553,7 @@ impl<'a> Partitioner<'a> {
         let values: Vec<Value> = operands.iter().map(|x| x.value).collect();
         let assigned = &best.assigned;
         let cuts = Cuts { op: &node.op, pattern: &pattern, assigned, outputs: &outputs };
-        let (made, same) = self.place.emit(&mut body.b, &cuts, &values)?;
+        let (made, same) = self.place.emit(&mut body.b, &cuts, &values);
         body.same &= same;
         let has = |x: &Version, axis: usize| x.lies.sharding.cuts_along(axis);
         for ((&o, value), sharding) in node.outputs.iter().zip(made).zip(best.results) {

@@ -6,7 +6,10 @@
 use super::{Cut, Mesh};
 use crate::DType;
 use crate::composite::attention::Plan;
-use crate::primitive::{Dim, Loops, Primitive, ReduceKind, Reshape, ScatterKind};
+use crate::primitive::elementwise::{ADD, DIV, MUL, NEG, SUB};
+use crate::primitive::{
+    Dim, Elementwise, ElementwiseOp, Loops, Primitive, ReduceKind, ScatterKind,
+};
 use crate::program::Composite;
 use crate::types::Type;
 
@@ -78,6 +81,13 @@ impl Pattern {
             let dim = if shared { dim.clone() } else { self.whole(ty.shape[d]) };
             self.results[i].push(dim);
         }
+    }
+
+    /// One more dimension that all operands and results share.
+    fn shared(&mut self, size: usize) {
+        let dim = self.parallel(size);
+        let all = self.operands.iter_mut().chain(&mut self.results);
+        all.for_each(|dims| dims.push(dim.clone()));
     }
 
     /// Every rank needs all of these operands.
@@ -209,12 +219,13 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
     match op {
         Primitive::Elementwise(e) => {
             p = Pattern::of_loops(op.rules().loops(inputs)?, ReduceKind::Sum);
-            p.linear = match e.0.name {
-                _ if !inputs[0].dtype.is_float() => Linear::No,
-                "neg" | "div" => Linear::First,
-                "add" | "sub" => Linear::All,
-                "mul" => Linear::Either,
-                _ => Linear::No,
+            let is = |op: &'static ElementwiseOp| *e == Elementwise(op);
+            p.linear = match () {
+                () if !inputs[0].dtype.is_float() => Linear::No,
+                () if is(&NEG) || is(&DIV) => Linear::First,
+                () if is(&ADD) || is(&SUB) => Linear::All,
+                () if is(&MUL) => Linear::Either,
+                () => Linear::No,
             };
         }
         Primitive::Cast(c) => {
@@ -243,38 +254,10 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
         }
         Primitive::Dense(_) | Primitive::Iota(_) => p.whole_results(outputs),
         Primitive::Reshape(r) => {
+            let (loops, apart) = r.nest(&inputs[0].shape);
+            p = Pattern::of_loops(loops, ReduceKind::Sum);
             p.linear = Linear::First;
-            p.operations = 0.0;
-            for (from, to) in Reshape::groups(&inputs[0].shape, &r.shape) {
-                let merges = from.len() > to.len();
-                let fine = if merges { &from } else { &to };
-                let shape = if merges { &inputs[0].shape } else { &r.shape };
-                if from.len() > 1 && to.len() > 1 {
-                    for &d in &from {
-                        let dim = p.whole(inputs[0].shape[d]);
-                        p.operands[0].push(dim);
-                    }
-                    for &d in &to {
-                        let dim = p.whole(r.shape[d]);
-                        p.results[0].push(dim);
-                    }
-                    continue;
-                }
-                let first = p.factors.len();
-                for &d in fine {
-                    p.parallel(shape[d]);
-                }
-                let ids: Vec<usize> = (first..p.factors.len()).collect();
-                let dims = |n: usize| -> Vec<Dim> {
-                    match n {
-                        0 => vec![],
-                        1 if ids.len() != 1 => vec![Dim::Merged(ids.clone())],
-                        _ => ids.iter().map(|&f| Dim::Factor(f)).collect(),
-                    }
-                };
-                p.operands[0].extend(dims(from.len()));
-                p.results[0].extend(dims(to.len()));
-            }
+            apart.into_iter().for_each(|factor| p.factors[factor].whole = true);
         }
         Primitive::Slice(s) => {
             p.linear = Linear::First;
@@ -319,19 +302,13 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
                     let dim = p.whole(outputs[0].shape[d]);
                     p.results[0].push(dim);
                 } else {
-                    let dim = p.parallel(inputs[0].shape[d]);
-                    p.operands.iter_mut().for_each(|dims| dims.push(dim.clone()));
-                    p.results[0].push(dim);
+                    p.shared(inputs[0].shape[d]);
                 }
             }
         }
         Primitive::Gather(g) => {
             let (x, ids) = (inputs[0], inputs[1]);
-            for d in 0..g.batch {
-                let dim = p.parallel(x.shape[d]);
-                p.operands.iter_mut().for_each(|dims| dims.push(dim.clone()));
-                p.results[0].push(dim);
-            }
+            x.shape[..g.batch].iter().for_each(|&size| p.shared(size));
             let combined = if x.dtype == DType::Bool { ReduceKind::Or } else { ReduceKind::Sum };
             for d in g.batch..g.batch + g.indexed {
                 // A rank gives 0 for what other ranks have.
@@ -353,11 +330,7 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
         }
         Primitive::Scatter(s) => {
             let (x, ids) = (inputs[0], inputs[1]);
-            for d in 0..s.batch {
-                let dim = p.parallel(x.shape[d]);
-                p.operands.iter_mut().for_each(|dims| dims.push(dim.clone()));
-                p.results[0].push(dim);
-            }
+            x.shape[..s.batch].iter().for_each(|&size| p.shared(size));
             for d in s.batch..s.batch + s.indexed {
                 let dim = p.factor(x.shape[d], None, s.indexed != 1);
                 p.operands[0].push(dim.clone());
@@ -412,11 +385,7 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
             (0..rank).for_each(|d| p.along(d, d + 2 < rank, inputs, outputs));
         }
         Primitive::Factorize(_) | Primitive::TriangularSolve(_) => {
-            for d in 0..rank - 2 {
-                let dim = p.parallel(inputs[0].shape[d]);
-                p.operands.iter_mut().for_each(|dims| dims.push(dim.clone()));
-                p.results.iter_mut().for_each(|dims| dims.push(dim.clone()));
-            }
+            inputs[0].shape[..rank - 2].iter().for_each(|&size| p.shared(size));
             for (i, ty) in inputs.iter().enumerate() {
                 for d in rank - 2..ty.rank() {
                     let dim = p.whole(ty.shape[d]);

@@ -83,11 +83,8 @@ impl<'a> Propagation<'a> {
         if let Some(found) = self.known.get(&question) {
             return found.clone();
         }
-        let wishes = (0..function.value_count()).map(|_| Wishes::new()).collect();
+        let wishes = function.types.iter().map(|ty| vec![None; ty.rank()]).collect();
         let mut spread = Spread { function, wishes, least: Level::Data };
-        for (i, ty) in function.types.iter().enumerate() {
-            spread.wishes[i] = vec![None; ty.rank()];
-        }
         for least in [Level::Data, Level::Stored] {
             spread.least = least;
             for (&v, wishes) in function.parameters().iter().zip(parameters) {

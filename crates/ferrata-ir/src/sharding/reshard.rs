@@ -1,5 +1,6 @@
 //! From one sharding of a value to another: which collectives, what they cost, and their nodes.
 
+use super::local::Place;
 use super::{Cut, Mesh, Rates, Sharding};
 use crate::primitive::{AllGather, AllReduce, AllToAll, ReduceKind, ReduceScatter};
 use crate::program::{Builder, Value};
@@ -33,97 +34,98 @@ fn begins(cut: &Cut, finer: &Cut, mesh: &Mesh, size: usize) -> bool {
     keep <= finer.axes.len() && coarser(finer, keep, mesh, size) == *cut
 }
 
-fn moves(mesh: &Mesh, ty: &Type, from: &Sharding, to: &Sharding) -> Vec<Move> {
-    let mut at = from.clone();
-    let mut moves = Vec::new();
+/// The steps on the way, and how the value lies before each.
+fn moves(mesh: &Mesh, ty: &Type, from: &Sharding, to: &Sharding) -> Vec<(Sharding, Move)> {
+    let mut way = Way { mesh, ty, at: from.clone(), moves: Vec::new() };
     let dim_of = |cuts: &[Cut], axis: usize| cuts.iter().position(|c| c.axes.contains(&axis));
     // Partial values: to where the axis cuts, else for everyone.
     let mut everywhere: Vec<(usize, ReduceKind)> = Vec::new();
     for &(axis, kind) in from.partial.iter().filter(|p| !to.partial.contains(p)) {
-        at.partial.retain(|&(a, _)| a != axis);
-        let target = dim_of(&to.cuts, axis).and_then(|dim| {
-            let size = ty.shape[dim];
-            let place = to.cuts[dim].axes.iter().position(|&a| a == axis)?;
-            let cut = coarser(&to.cuts[dim], place + 1, mesh, size);
-            let before = coarser(&to.cuts[dim], place, mesh, size);
-            (at.cuts[dim] == before).then_some((dim, cut))
-        });
-        match target {
-            Some((dim, cut)) => {
-                at.cuts[dim] = cut.clone();
-                moves.push(Move::ReduceScatter { axis, kind, dim, cut });
-            }
+        match dim_of(&to.cuts, axis).and_then(|dim| Some((dim, way.next_cut(to, dim, axis)?))) {
+            Some((dim, cut)) => way.go(Move::ReduceScatter { axis, kind, dim, cut }),
             None => everywhere.push((axis, kind)),
         }
     }
     while let Some(&(_, kind)) = everywhere.first() {
         let axes = everywhere.iter().filter(|(_, k)| *k == kind).map(|&(axis, _)| axis).collect();
         everywhere.retain(|(_, k)| *k != kind);
-        moves.push(Move::AllReduce { axes, kind });
+        way.go(Move::AllReduce { axes, kind });
     }
     // Axes that cut another dimension.
-    for dim in 0..at.cuts.len() {
-        let Some(&axis) = at.cuts[dim].axes.last() else { continue };
+    for dim in 0..ty.rank() {
+        let Some(&axis) = way.at.cuts[dim].axes.last() else { continue };
         let Some(other) = dim_of(&to.cuts, axis).filter(|&other| other != dim) else { continue };
-        let size = ty.shape[other];
-        let Some(place) = to.cuts[other].axes.iter().position(|&a| a == axis) else { continue };
-        if coarser(&to.cuts[other], place, mesh, size) == at.cuts[other] {
-            let cut = coarser(&to.cuts[other], place + 1, mesh, size);
-            at.cuts[dim] = coarser(&at.cuts[dim], at.cuts[dim].axes.len() - 1, mesh, ty.shape[dim]);
-            at.cuts[other] = cut.clone();
-            moves.push(Move::AllToAll { axis, from: dim, to: other, cut });
+        if let Some(cut) = way.next_cut(to, other, axis) {
+            way.go(Move::AllToAll { axis, from: dim, to: other, cut });
         }
     }
-    for dim in 0..at.cuts.len() {
-        let size = ty.shape[dim];
-        let keep = (0..=at.cuts[dim].axes.len())
-            .rev()
-            .find(|&keep| {
-                begins(&coarser(&at.cuts[dim], keep, mesh, size), &to.cuts[dim], mesh, size)
-            })
-            .unwrap_or(0);
-        if keep < at.cuts[dim].axes.len() {
-            at.cuts[dim] = coarser(&at.cuts[dim], keep, mesh, size);
-            moves.push(Move::Gather { dim, keep });
+    for (dim, &size) in ty.shape.iter().enumerate() {
+        let cut = &way.at.cuts[dim];
+        let common =
+            |&keep: &usize| begins(&coarser(cut, keep, mesh, size), &to.cuts[dim], mesh, size);
+        let keep = (0..=cut.axes.len()).rev().find(common).unwrap_or(0);
+        if keep < cut.axes.len() {
+            way.go(Move::Gather { dim, keep });
         }
     }
-    for dim in 0..at.cuts.len() {
-        if at.cuts[dim] != to.cuts[dim] {
-            moves.push(Move::Slice { dim, cut: to.cuts[dim].clone() });
+    for (dim, cut) in to.cuts.iter().enumerate() {
+        if way.at.cuts[dim] != *cut {
+            way.go(Move::Slice { dim, cut: cut.clone() });
         }
     }
     for &(axis, _) in to.partial.iter().filter(|p| !from.partial.contains(p)) {
-        moves.push(Move::Hold { axis });
+        way.go(Move::Hold { axis });
     }
-    moves
+    way.moves
 }
 
-/// How the value lies after a move.
-fn after(mesh: &Mesh, ty: &Type, at: &mut Sharding, step: &Move) {
-    match step {
-        Move::AllReduce { axes, .. } => at.partial.retain(|(axis, _)| !axes.contains(axis)),
-        Move::ReduceScatter { axis, dim, cut, .. } => {
-            at.partial.retain(|(a, _)| a != axis);
-            at.cuts[*dim] = cut.clone();
+/// A value on its way.
+struct Way<'a> {
+    mesh: &'a Mesh,
+    ty: &'a Type,
+    at: Sharding,
+    moves: Vec<(Sharding, Move)>,
+}
+
+impl Way<'_> {
+    /// How a dimension is cut once `axis` cuts it too, if that is the next axis on the way to `to`.
+    fn next_cut(&self, to: &Sharding, dim: usize, axis: usize) -> Option<Cut> {
+        let (cut, size) = (&to.cuts[dim], self.ty.shape[dim]);
+        let place = cut.axes.iter().position(|&a| a == axis)?;
+        let begun = coarser(cut, place, self.mesh, size) == self.at.cuts[dim];
+        begun.then(|| coarser(cut, place + 1, self.mesh, size))
+    }
+
+    /// Goes a step.
+    fn go(&mut self, step: Move) {
+        let before = self.at.clone();
+        let at = &mut self.at;
+        let given_up = |at: &Sharding, dim: usize, keep: usize| {
+            coarser(&at.cuts[dim], keep, self.mesh, self.ty.shape[dim])
+        };
+        match &step {
+            Move::AllReduce { axes, .. } => at.partial.retain(|(axis, _)| !axes.contains(axis)),
+            Move::ReduceScatter { axis, dim, cut, .. } => {
+                at.partial.retain(|(a, _)| a != axis);
+                at.cuts[*dim] = cut.clone();
+            }
+            Move::AllToAll { from, to, cut, .. } => {
+                at.cuts[*from] = given_up(at, *from, at.cuts[*from].axes.len() - 1);
+                at.cuts[*to] = cut.clone();
+            }
+            Move::Gather { dim, keep } => at.cuts[*dim] = given_up(at, *dim, *keep),
+            Move::Slice { dim, cut } => at.cuts[*dim] = cut.clone(),
+            Move::Hold { axis } => {
+                at.partial.push((*axis, ReduceKind::Sum));
+                at.partial.sort_by_key(|&(axis, _)| axis);
+            }
         }
-        Move::AllToAll { from, to, cut, .. } => {
-            let keep = at.cuts[*from].axes.len() - 1;
-            at.cuts[*from] = coarser(&at.cuts[*from], keep, mesh, ty.shape[*from]);
-            at.cuts[*to] = cut.clone();
-        }
-        Move::Gather { dim, keep } => {
-            at.cuts[*dim] = coarser(&at.cuts[*dim], *keep, mesh, ty.shape[*dim]);
-        }
-        Move::Slice { dim, cut } => at.cuts[*dim] = cut.clone(),
-        Move::Hold { axis } => {
-            at.partial.push((*axis, ReduceKind::Sum));
-            at.partial.sort_by_key(|&(axis, _)| axis);
-        }
+        self.moves.push((before, step));
     }
 }
 
 /// Bytes of the part of an average rank.
-fn part_of(mesh: &Mesh, ty: &Type, at: &Sharding) -> f64 {
+pub(super) fn part_of(mesh: &Mesh, ty: &Type, at: &Sharding) -> f64 {
     let parts: usize = at.cuts.iter().map(|cut| mesh.parts(&cut.axes)).product();
     ty.bytes() as f64 / parts as f64
 }
@@ -136,25 +138,22 @@ pub(super) fn cost(
     from: &Sharding,
     to: &Sharding,
 ) -> (f64, f64) {
-    let mut at = from.clone();
     let (mut bytes, mut seconds) = (0.0, 0.0);
-    for step in moves(mesh, ty, from, to) {
-        let before = part_of(mesh, ty, &at);
-        let gathered = match &step {
-            Move::Gather { dim, keep } => at.cuts[*dim].axes[*keep..].to_vec(),
-            _ => Vec::new(),
-        };
-        after(mesh, ty, &mut at, &step);
-        let share = |axes: &[usize]| {
-            let n = mesh.parts(axes) as f64;
-            (n - 1.0) / n
-        };
+    let share = |axes: &[usize]| {
+        let n = mesh.parts(axes) as f64;
+        (n - 1.0) / n
+    };
+    for (at, step) in moves(mesh, ty, from, to) {
+        let part = part_of(mesh, ty, &at);
         let sent = match &step {
-            Move::AllReduce { axes, .. } => 2.0 * before * share(axes),
+            Move::AllReduce { axes, .. } => 2.0 * part * share(axes),
             Move::ReduceScatter { axis, .. } | Move::AllToAll { axis, .. } => {
-                before * share(&[*axis])
+                part * share(&[*axis])
             }
-            Move::Gather { .. } => part_of(mesh, ty, &at) * share(&gathered),
+            Move::Gather { dim, keep } => {
+                let axes = &at.cuts[*dim].axes[*keep..];
+                part * mesh.parts(axes) as f64 * share(axes)
+            }
             Move::Slice { .. } | Move::Hold { .. } => continue,
         };
         bytes += sent;
@@ -163,22 +162,19 @@ pub(super) fn cost(
     (bytes, seconds)
 }
 
-/// A rank's value with stretches of a dimension seen as a dimension of their own in front of it.
-struct Exposed {
-    value: Value,
-    dim: usize,
-}
-
-fn expose(b: &mut Builder, x: Value, dim: usize, blocks: usize) -> Exposed {
+/// A rank's value with the stretches of a dimension as a dimension of their own in front of it, and
+/// where that is then.
+fn expose(b: &mut Builder, x: Value, dim: usize, blocks: usize) -> (Value, usize) {
     if blocks == 1 {
-        return Exposed { value: x, dim };
+        return (x, dim);
     }
     let mut shape = b.ty(x).shape.clone();
     shape[dim] /= blocks;
     shape.insert(dim, blocks);
-    Exposed { value: b.reshape(x, &shape), dim: dim + 1 }
+    (b.reshape(x, &shape), dim + 1)
 }
 
+/// Undoes [`expose`].
 fn restore(b: &mut Builder, x: Value, dim: usize, blocks: usize) -> Value {
     if blocks == 1 {
         return x;
@@ -189,23 +185,10 @@ fn restore(b: &mut Builder, x: Value, dim: usize, blocks: usize) -> Value {
     b.reshape(x, &shape)
 }
 
-/// The nodes of one rank.
-pub(super) struct Mover<'a> {
-    pub mesh: &'a Mesh,
-    pub rank: usize,
-}
-
-impl Mover<'_> {
-    /// Elements of each stretch of a dimension that a rank has.
-    fn size(&self, cut: &Cut, size: usize, rank: usize) -> usize {
-        match cut.is_whole() {
-            true => size / cut.blocks.max(1),
-            false => cut.range(self.mesh, size, self.mesh.part(rank, &cut.axes)).len() * cut.unit,
-        }
-    }
-
+impl Place<'_> {
+    /// Elements of each stretch of a dimension that each member of a group has.
     fn sizes(&self, cut: &Cut, size: usize, group: &[usize]) -> Vec<usize> {
-        group.iter().map(|&rank| self.size(cut, size, rank)).collect()
+        group.iter().map(|&rank| cut.local(self.mesh, size, rank) / cut.blocks).collect()
     }
 
     /// The value, which lies as `from`, so that it lies as `to`.
@@ -217,16 +200,11 @@ impl Mover<'_> {
         from: &Sharding,
         to: &Sharding,
     ) -> Value {
-        let mut at = from.clone();
-        let mut x = x;
-        for step in moves(self.mesh, ty, from, to) {
-            x = self.emit(b, x, ty, &at, &step);
-            after(self.mesh, ty, &mut at, &step);
-        }
-        x
+        let steps = moves(self.mesh, ty, from, to);
+        steps.iter().fold(x, |x, (at, step)| self.step(b, x, ty, at, step))
     }
 
-    fn emit(&self, b: &mut Builder, x: Value, ty: &Type, at: &Sharding, step: &Move) -> Value {
+    fn step(&self, b: &mut Builder, x: Value, ty: &Type, at: &Sharding, step: &Move) -> Value {
         let group = |axes: &[usize]| self.mesh.group(self.rank, axes);
         match step {
             Move::AllReduce { axes, kind } => {
@@ -236,9 +214,8 @@ impl Mover<'_> {
                 let group = group(&[*axis]);
                 let sizes = self.sizes(cut, ty.shape[*dim], &group);
                 let place = self.mesh.part(self.rank, &[*axis]);
-                let seen = expose(b, x, *dim, cut.blocks);
-                let op = ReduceScatter { kind: *kind, dim: seen.dim, group, sizes, place };
-                let y = b.emit1(op, &[seen.value]);
+                let (x, at) = expose(b, x, *dim, cut.blocks);
+                let y = b.emit1(ReduceScatter { kind: *kind, dim: at, group, sizes, place }, &[x]);
                 restore(b, y, *dim, cut.blocks)
             }
             Move::AllToAll { axis, from, to, cut } => {
@@ -252,8 +229,7 @@ impl Mover<'_> {
                 let (mut x, mut dims) = (x, [0, 0]);
                 let order = if from > to { [0, 1] } else { [1, 0] };
                 for i in order {
-                    let seen = expose(b, x, both[i].0, both[i].1);
-                    (x, dims[i]) = (seen.value, seen.dim);
+                    (x, dims[i]) = expose(b, x, both[i].0, both[i].1);
                 }
                 let later = order[0];
                 dims[later] += usize::from(both[order[1]].1 > 1);
@@ -275,8 +251,8 @@ impl Mover<'_> {
                 let cut = &at.cuts[*dim];
                 let group = group(&cut.axes[*keep..]);
                 let sizes = self.sizes(cut, ty.shape[*dim], &group);
-                let seen = expose(b, x, *dim, cut.blocks);
-                let y = b.emit1(AllGather { dim: seen.dim, group, sizes }, &[seen.value]);
+                let (x, at) = expose(b, x, *dim, cut.blocks);
+                let y = b.emit1(AllGather { dim: at, group, sizes }, &[x]);
                 restore(b, y, *dim, cut.blocks)
             }
             Move::Slice { dim, cut } => {
@@ -286,9 +262,9 @@ impl Mover<'_> {
                 let held = Cut { axes: held.clone(), ..cut.clone() };
                 let first =
                     held.range(self.mesh, size, self.mesh.part(self.rank, &held.axes)).start;
-                let seen = expose(b, x, *dim, cut.blocks);
+                let (x, at) = expose(b, x, *dim, cut.blocks);
                 let (start, limit) = (own.start - first, own.end - first);
-                let y = b.slice_dim(seen.value, seen.dim, start * cut.unit, limit * cut.unit);
+                let y = b.slice_dim(x, at, start * cut.unit, limit * cut.unit);
                 restore(b, y, *dim, cut.blocks)
             }
             Move::Hold { axis } => match self.mesh.part(self.rank, &[*axis]) {

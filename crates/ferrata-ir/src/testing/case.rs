@@ -165,10 +165,10 @@ pub fn case(name: &str, random: &mut Random, options: &Options) -> Option<Case> 
         ),
         "annotate" => {
             let ty = Type::new(any, shape(random, options, 3));
-            let names = vec!["batch"; ty.rank().max(1)].join(",");
             if ty.rank() == 0 {
                 return None;
             }
+            let names = vec!["batch"; ty.rank()].join(",");
             Case::new(Annotate { names }, vec![(ty, Domain::Free)])
         }
         "debug_print" => {
