@@ -57,9 +57,7 @@ impl PrimitiveKernel {
         if !known {
             return Err(Error::new(format!("this device has no kernel for `{}`", op.name())));
         }
-        let types = |views: &[View]| -> Vec<Type> {
-            views.iter().map(|v| Type::new(v.dtype, v.shape.clone())).collect()
-        };
+        let types = |views: &[View]| -> Vec<Type> { views.iter().map(ty).collect() };
         let want = op.infer(&types(inputs).iter().collect::<Vec<_>>())?;
         if want != types(outputs) {
             return Err(Error::new(format!("results of `{}` have other types", op.name())));
@@ -150,6 +148,11 @@ impl PrimitiveKernel {
     }
 }
 
+/// The type of a view's elements.
+fn ty(view: &View) -> Type {
+    Type::new(view.dtype, view.shape.clone())
+}
+
 /// A window of a view.
 fn shifted(view: &View, offset: isize, shape: &[usize]) -> View {
     let offset = (view.offset as isize + offset) as usize;
@@ -196,5 +199,5 @@ unsafe fn read(view: &View, operands: &[*mut u8]) -> Result<Literal> {
         // SAFETY: the view's elements are in the operand.
         unsafe { std::ptr::copy_nonoverlapping(from, element.as_mut_ptr(), size) };
     }
-    Literal::from_bytes(Type::new(view.dtype, view.shape.clone()), &bytes)
+    Literal::from_bytes(ty(view), &bytes)
 }

@@ -1,25 +1,27 @@
 //! Collectives: parts of values are brought into one piece, exchanged, and put in place.
 
-use super::{moves, shifted};
+use super::{moves, shifted, ty};
 use crate::exec::Context;
+use crate::memory::ALIGNMENT;
 use ferrata_compiler::kernel::View;
 use ferrata_ir::communicator::alone;
-use ferrata_ir::{Primitive, Result, Type, row_major_strides};
+use ferrata_ir::{Primitive, Result, row_major_strides};
 
 /// A dimension that is cut, and the sizes of its parts.
 type Along<'a> = Option<(usize, &'a [usize])>;
-
-fn ty(view: &View) -> Type {
-    Type::new(view.dtype, view.shape.clone())
-}
 
 fn bytes(view: &View) -> usize {
     ty(view).bytes()
 }
 
+/// Where in the workspace what comes begins, behind what is sent.
+fn received_at(x: &View) -> usize {
+    bytes(x).next_multiple_of(ALIGNMENT)
+}
+
 /// Bytes of workspace: room for all that is sent and all that comes.
 pub(super) fn workspace(x: &View, y: &View) -> usize {
-    bytes(x).next_multiple_of(64) + bytes(y)
+    received_at(x) + bytes(y)
 }
 
 /// The parts of a view along a dimension, or all of it.
@@ -83,8 +85,7 @@ pub(super) unsafe fn run(
         _ => (None, None),
     };
     let in_place = matches!(op, Primitive::AllReduce(_));
-    let (send_at, receive_at) =
-        (cx.workspace, cx.workspace.wrapping_add(bytes(x).next_multiple_of(64)));
+    let (send_at, receive_at) = (cx.workspace, cx.workspace.wrapping_add(received_at(x)));
     let direct = packed(y, joined);
     let receive = if direct { moves::start(y, operands) } else { receive_at };
     let send = match () {
