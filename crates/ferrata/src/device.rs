@@ -83,6 +83,11 @@ impl Device {
         self.backend.name()
     }
 
+    /// Whether this process speaks for all that compute together: it is alone, or the first rank.
+    pub fn leads(&self) -> bool {
+        self.mesh().is_none_or(|mesh| mesh.rank() == 0)
+    }
+
     fn address(&self) -> *const () {
         Arc::as_ptr(&self.backend).cast()
     }

@@ -27,11 +27,7 @@ fn losses(config: &str, dtype: DType, layout: Option<&Layout>) -> Vec<f64> {
     let mut state = optimizer.init(&model);
     let mut model = model;
     if let Some(layout) = layout {
-        model = tree::map_named(&model, |name, x| x.place(&layout.weight(name, x.ty())));
-        state = tree::map_named(&state, |name, x| {
-            let weight = name.rsplit_once('.').map_or(name, |(weight, _)| weight);
-            x.place(&layout.moment(weight, x.ty()))
-        });
+        (model, state) = (layout.model(&model), layout.optimizer(&state));
     }
     let step = compile(|((model, state), ids, targets, key, rates)| {
         let (loss, gradient) = value_and_grad(|model: &Model| {
@@ -70,9 +66,8 @@ fn losses_on(mesh: &Mesh, (zero, sequence): Way, config: &str, dtype: DType) -> 
         let ranks = ranks.into_iter().map(|rank| {
             scope.spawn(move || {
                 let options = CpuOptions { threads: Some(1), ..CpuOptions::default() };
-                let device = MeshDevice::new(mesh.clone(), rank.into(), options).unwrap();
-                let device = if sequence { device.with_sequence_parallelism() } else { device };
-                let device = Device::from(device);
+                let device = MeshDevice::new(mesh.clone(), rank.into(), sequence, options);
+                let device = Device::from(device.unwrap());
                 let layout = Layout::new(mesh.clone(), zero, tensor_rules());
                 with_default_device(&device, || losses(config, dtype, Some(&layout)))
             })

@@ -33,7 +33,7 @@ pub fn run(args: Train) -> Result<()> {
     let device = device(&mut config, args.device, resumed)?;
     ferrata::set_default_device(&device);
     // All ranks do the same; the first one tells of it.
-    let first = device.mesh().is_none_or(|mesh| mesh.rank() == 0);
+    let first = device.leads();
     let mut learner: Box<dyn Task> = match &args.replay {
         Some(file) => train::replay(&mut config, file)?,
         None => train::open(&config)?,

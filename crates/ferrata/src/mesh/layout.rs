@@ -2,6 +2,8 @@
 
 use super::{Cut, Mesh, Placement, Sharding};
 use crate::module::matches;
+use crate::optim;
+use crate::tree::{self, Tree};
 use ferrata_ir::{Error, Result, Type};
 use serde::{Deserialize, Serialize};
 
@@ -146,9 +148,23 @@ impl Layout {
         self.weight_like(name, ty, self.zero >= Zero::Gradients)
     }
 
-    /// How what the optimiser remembers of a weight lies, and the weight's average.
-    pub fn moment(&self, name: &str, ty: &Type) -> Placement {
+    /// How the moving average of a weight lies, and what the optimiser remembers of it.
+    pub fn average(&self, name: &str, ty: &Type) -> Placement {
         self.weight_like(name, ty, self.zero >= Zero::Optimizer)
+    }
+
+    /// A model whose weights lie so.
+    pub fn model<M: Tree>(&self, model: &M) -> M {
+        tree::map_named(model, |name, x| x.place(&self.weight(name, x.ty())))
+    }
+
+    /// The state of an optimiser so that it lies like the averages of its weights.
+    pub fn optimizer(&self, state: &optim::State) -> optim::State {
+        tree::map_named(state, |path, x| {
+            // The path of what is remembered of a weight begins with the weight's.
+            let weight = path.rsplit_once('.').map_or(path, |(weight, _)| weight);
+            x.place(&self.average(weight, x.ty()))
+        })
     }
 
     /// How an array of a batch lies: its first dimension are samples, its second positions.

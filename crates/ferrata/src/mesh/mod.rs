@@ -94,12 +94,15 @@ impl Part {
 
 impl MeshDevice {
     /// The device of the rank that `communicator` connects to the others, with its own threads.
+    /// With `sequence`, values between layers are cut along `tensor` too, by positions (Korthikanti
+    /// et al. 2022).
     ///
     /// # Errors
     /// When there are not as many ranks as the mesh has, or the CPU cannot be used.
     pub fn new(
         mesh: Mesh,
         communicator: Arc<dyn Communicator>,
+        sequence: bool,
         options: CpuOptions,
     ) -> Result<MeshDevice> {
         let (size, rank) = (communicator.size(), communicator.rank());
@@ -110,19 +113,9 @@ impl MeshDevice {
         }
         let options = CpuOptions { communicator: Some(communicator.clone()), ..options };
         let inner = CpuDevice::new(options)?;
-        let names = names(&mesh, false);
+        let names = names(&mesh, sequence);
         let shared = Shared { mesh, rank, names, rates: Rates::default(), communicator, inner };
         Ok(MeshDevice { shared: Arc::new(shared), moves: Mutex::default() })
-    }
-
-    /// The same device; values between layers are cut along `tensor` too, by positions (Korthikanti
-    /// et al. 2022).
-    #[must_use]
-    pub fn with_sequence_parallelism(mut self) -> MeshDevice {
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            shared.names = names(&shared.mesh, true);
-        }
-        self
     }
 
     /// The mesh.

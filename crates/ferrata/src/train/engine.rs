@@ -263,8 +263,10 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
                 let count = microbatches.len() as f64;
                 let mut sum = tree::map_named(&state.model, |name, weight| {
                     let zeros = weight.zeros_like();
-                    let place = self.layout.as_ref().map(|l| l.gradient(name, weight.ty()));
-                    place.map_or(zeros.clone(), |place| zeros.place(&place))
+                    match &self.layout {
+                        Some(layout) => zeros.place(&layout.gradient(name, weight.ty())),
+                        None => zeros,
+                    }
                 });
                 let mut total = 0.0;
                 for batch in microbatches {
@@ -403,14 +405,10 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
 /// The state, every tensor of which lies as the layout says.
 fn placed<M: Module>(state: State<M>, layout: Option<&Layout>) -> State<M> {
     let Some(layout) = layout else { return state };
-    let moment = |name: &str, x: &Tensor| x.place(&layout.moment(name, x.ty()));
-    let model = tree::map_named(&state.model, |name, x| x.place(&layout.weight(name, x.ty())));
-    // The name of what is remembered of a weight begins with the weight's.
-    let optimizer = tree::map_named(&state.optimizer, |name, x| {
-        moment(name.rsplit_once('.').map_or(name, |(weight, _)| weight), x)
-    });
-    let average = state.average.map(|average| tree::map_named(&average, moment));
-    State { model, optimizer, average }
+    let State { model, optimizer, average } = state;
+    let average = average
+        .map(|average| tree::map_named(&average, |name, x| x.place(&layout.average(name, x.ty()))));
+    State { model: layout.model(&model), optimizer: layout.optimizer(&optimizer), average }
 }
 
 /// Bytes of all tensors of a tree.

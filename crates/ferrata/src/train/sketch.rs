@@ -3,6 +3,7 @@
 use ferrata_cluster::describe::Loss;
 use ferrata_ir::DType;
 
+use super::engine::with_compute;
 use super::trained::described;
 use super::{Config, Result, next_token};
 use crate::models::Model;
@@ -27,8 +28,8 @@ pub fn sketch(config: &Config, dtype: DType) -> Result<Loss> {
     let leaves = tree::flatten(&argument);
     let traced = trace::trace("loss", &leaves.tensors, |inside| {
         let (model, batch, key) = leaves.rebuild(&argument, inside);
-        let context = Context::train(key);
-        let mut cx = if dtype == DType::F32 { context } else { context.with_compute(dtype) };
+        let compute = (dtype != DType::F32).then_some(dtype);
+        let mut cx = with_compute(Context::train(key), compute);
         loss(&model, &batch, &mut cx)
     });
     let traced = traced.map_err(|untraced| untraced.error)?;

@@ -130,7 +130,6 @@ pub struct Trainer<'a, L: ?Sized> {
     resume: bool,
     checkpoints: bool,
     profile: u64,
-    writes: bool,
 }
 
 /// The state of a run under way.
@@ -140,8 +139,6 @@ struct Run<'a, L: ?Sized> {
     folder: &'a Path,
     stop: &'a AtomicBool,
     checkpoints: bool,
-    /// Whether this is the rank that writes files.
-    writes: bool,
     /// Steps to profile.
     profile: u64,
     recorder: Option<Recorder>,
@@ -170,7 +167,6 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             resume: false,
             checkpoints: true,
             profile: 0,
-            writes: Device::default().mesh().is_none_or(|mesh| mesh.rank() == 0),
         }
     }
 
@@ -205,7 +201,7 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
     /// # Errors
     /// If the folder holds another run, cannot be written or has too little space.
     pub fn check(&self) -> Result<()> {
-        if !self.writes {
+        if !writes() {
             return Ok(());
         }
         // The checkpoints that are kept, the best one, the one being written, and the model.
@@ -235,7 +231,6 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             folder: &self.folder,
             stop: &self.stop,
             checkpoints: self.checkpoints,
-            writes: self.writes,
             profile: self.profile,
             recorder: None,
             report,
@@ -268,6 +263,11 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
     }
 }
 
+/// Whether this process writes files: of several ranks only the first does.
+fn writes() -> bool {
+    Device::default().leads()
+}
+
 /// Tells whoever watches over the ranks of a job what this one is about to do.
 fn tell(what: Report<'_>) {
     Device::default().mesh().into_iter().for_each(|mesh| mesh.report(what));
@@ -280,7 +280,7 @@ fn due(step: u64, every: u64) -> bool {
 
 impl<L: Learner + ?Sized> Run<'_, L> {
     fn restore(&mut self) -> Result<()> {
-        if self.writes {
+        if writes() {
             atomic::sweep(self.folder)?;
         }
         let latest = checkpoint::latest(self.folder)?;
@@ -400,7 +400,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             return Ok(());
         }
         let profile = Box::new(recorder.finish());
-        if !self.writes {
+        if !writes() {
             return Ok(());
         }
         let path = self.folder.join(PROFILE);
@@ -438,7 +438,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
     /// The metrics, if this rank writes them; the first time, after a step has been taken, the
     /// folder of the run is made.
     fn metrics(&mut self) -> Result<Option<&mut Metrics>> {
-        if !self.writes {
+        if !writes() {
             return Ok(None);
         }
         let metrics = match self.metrics.take() {
@@ -484,7 +484,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         match self.learner.sample(step)? {
             None => {}
             Some(Sample::Text(text)) => (self.report)(&Event::Sample { step, text }),
-            Some(Sample::Picture(_)) if !self.writes => {}
+            Some(Sample::Picture(_)) if !writes() => {}
             Some(Sample::Picture(picture)) => {
                 let png = picture.to_png()?;
                 let folder = self.folder.join(SAMPLES);
@@ -521,7 +521,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         if let Some(metrics) = self.metrics()? {
             metrics.evaluation(&record)?;
         }
-        for (name, content) in files.into_iter().filter(|_| self.writes) {
+        for (name, content) in files.into_iter().filter(|_| writes()) {
             atomic::write_bytes(&self.folder.join(name), &content)?;
         }
         (self.report)(&Event::Evaluation { record, best, report });
@@ -530,7 +530,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
 
     fn save(&mut self) -> Result<()> {
         tell(Report::Other("checkpoint"));
-        let mut writer = match self.writes {
+        let mut writer = match writes() {
             true => CheckpointWriter::new(self.folder, self.step)?,
             false => CheckpointWriter::of_another_rank(self.folder, self.step),
         };
@@ -544,7 +544,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         self.saved_at = Some(self.step);
         self.last_checkpoint = Some(path.clone());
         let best: Vec<u64> = self.state.best.iter().map(|best| best.step).collect();
-        if self.writes {
+        if writes() {
             checkpoint::retain(self.folder, self.config.train.keep, &best)?;
         }
         (self.report)(&Event::Checkpoint { step: self.step, path });
@@ -560,7 +560,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             return Ok(None);
         }
         let path = self.folder.join(FINAL);
-        if self.writes {
+        if writes() {
             self.learner.export(&path)?;
             return Ok(Some(path));
         }

@@ -232,6 +232,14 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
         Ok(lock().entry(kind).or_insert(Arc::new(entry)).clone())
     }
 
+    /// How inputs and results lie on a mesh.
+    fn lies(&self, argument: &A, leaves: &crate::tree::Leaves, captured: &[Tensor]) -> Lies {
+        let place = |t: &Tensor| leaves.tensors.iter().position(|other| other.key() == t.key());
+        let like = self.like.map(|like| like(argument).iter().map(place).collect());
+        let inputs = leaves.tensors.iter().chain(captured).map(Tensor::placement).collect();
+        Lies { like: like.unwrap_or_default(), inputs }
+    }
+
     fn make(
         &self,
         argument: &A,
@@ -251,11 +259,8 @@ impl<A: Tree, B: Tree, F: Fn(A) -> B> Compiled<A, B, F> {
             Recompute::Within(bytes) => Some(again(Some(bytes as usize))?),
         };
         let program = recomputation.as_ref().map_or(&traced.function, |r| &r.program);
-        let place = |t: &Tensor| leaves.tensors.iter().position(|other| other.key() == t.key());
-        let like =
-            self.like.map_or_else(Vec::new, |like| like(argument).iter().map(place).collect());
-        let inputs = leaves.tensors.iter().chain(&traced.captured).map(Tensor::placement).collect();
-        let executable = compiled(program, &donated, Lies { like, inputs }, &device)?;
+        let lies = device.mesh().map(|_| self.lies(argument, leaves, &traced.captured));
+        let executable = compiled(program, &donated, lies.unwrap_or_default(), &device)?;
         let captured =
             traced.captured.iter().map(|t| t.buffer_on(&device)).collect::<Result<Vec<_>>>()?;
         let nothing = Tensor::failed(Error::new("a result was not computed"));

@@ -126,9 +126,7 @@ impl ParallelSection {
         }
         let threads = (train.threads > 0).then_some(train.threads);
         let options = CpuOptions { threads, ..CpuOptions::default() };
-        let device = MeshDevice::new(mesh, communicator, options)?;
-        let device = if self.sequence { device.with_sequence_parallelism() } else { device };
-        Ok(device.into())
+        Ok(MeshDevice::new(mesh, communicator, self.sequence, options)?.into())
     }
 
     /// How tensors lie on the default device, if that is one of the ranks of a mesh.
