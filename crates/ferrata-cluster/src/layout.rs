@@ -1,5 +1,7 @@
 //! How a training step is laid out over devices.
 
+pub use ferrata_ir::sharding::Schedule;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -118,23 +120,6 @@ impl Recompute {
     pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
 }
 
-/// The order in which stages work on microbatches.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-pub enum Schedule {
-    /// All forward passes, then all backward passes.
-    #[serde(rename = "gpipe")]
-    GPipe,
-    /// One forward, one backward; with several chunks of layers per stage, interleaved.
-    #[default]
-    #[serde(rename = "1f1b")]
-    OneForwardOneBackward,
-    /// Gradients of weights fill what would be bubbles.
-    #[serde(rename = "zero-bubble")]
-    ZeroBubble,
-}
-
 macro_rules! words {
     ($ty:ident, $what:literal: $($variant:ident => $word:literal),*) => {
         impl fmt::Display for $ty {
@@ -158,8 +143,35 @@ macro_rules! words {
 }
 
 words!(Recompute, "kind of recomputation": None => "none", Selective => "selective", Full => "full");
-words!(Schedule, "pipeline schedule":
-    GPipe => "gpipe", OneForwardOneBackward => "1f1b", ZeroBubble => "zero-bubble");
+
+/// What has a word for each of its values, in files.
+pub mod word {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the word.
+    ///
+    /// # Errors
+    /// What the serializer reports.
+    pub fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    /// Reads the word.
+    ///
+    /// # Errors
+    /// When there is no such word.
+    pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
 
 /// A layout of a training step, but for what differs from layer to layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,6 +186,7 @@ pub struct Layout {
     /// Chunks of layers per stage.
     pub interleave: usize,
     /// The order of work.
+    #[serde(with = "word")]
     pub schedule: Schedule,
     /// What replicas share of the training state: 0 nothing, 1 the optimiser's, 2 gradients too,
     /// 3 weights too.

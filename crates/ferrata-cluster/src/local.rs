@@ -63,11 +63,16 @@ impl Communicator for Local {
         self.senders.len()
     }
 
+    fn post(&self, to: usize, data: &[u8]) -> Result<()> {
+        match data.is_empty() {
+            true => Ok(()),
+            false => self.senders[to].send(data.to_vec()).map_err(|_| lost(to)),
+        }
+    }
+
     fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()> {
         for (&to, part) in group.iter().zip(send) {
-            if !part.is_empty() && self.senders[to].send(part.to_vec()).is_err() {
-                return Err(lost(to));
-            }
+            self.post(to, part)?;
         }
         for (&from, part) in group.iter().zip(receive) {
             if part.is_empty() {

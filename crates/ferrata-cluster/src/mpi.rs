@@ -27,9 +27,26 @@ const INTRODUCTION: usize = 64;
 struct Mpi {
     rank: usize,
     size: usize,
-    /// Whether the run is complete and MPI finalised; held during every call of MPI.
-    finalised: Mutex<bool>,
+    /// Held during every call of MPI.
+    state: Mutex<State>,
 }
+
+#[derive(Default)]
+struct State {
+    /// Whether the run is complete and MPI finalised.
+    finalised: bool,
+    /// What was posted and may still be read by MPI.
+    posted: Vec<Posted>,
+}
+
+/// A message on its way, with its bytes.
+struct Posted {
+    _data: Box<[u8]>,
+    begun: Begun,
+}
+
+// SAFETY: requests are handles that any thread may use, one at a time.
+unsafe impl Send for Posted {}
 
 /// All ranks that `mpirun` or `srun` started, which have to be `ranks`.
 ///
@@ -68,7 +85,7 @@ pub(crate) fn world(ranks: usize) -> Result<Box<dyn Communicator>> {
             .help("start the program with the mpirun of the MPI that it was built with"));
     }
     end_all_on_panic();
-    let world = Mpi { rank: rank as usize, size: ranks, finalised: Mutex::new(false) };
+    let world = Mpi { rank: rank as usize, size: ranks, state: Mutex::default() };
     world.introduce()?;
     Ok(Box::new(world))
 }
@@ -116,6 +133,7 @@ fn message(code: c_int) -> String {
 }
 
 /// Messages on their way.
+#[derive(Default)]
 struct Begun {
     /// The other rank, and how many bytes have to come; none for what is sent.
     transfers: Vec<(usize, Option<usize>)>,
@@ -136,11 +154,48 @@ impl Begun {
         self.requests.push(request);
         Ok(())
     }
+
+    /// Begins to send bytes.
+    ///
+    /// # Safety
+    /// MPI is active, and they stay as they are until the requests are complete.
+    unsafe fn send(&mut self, rank: usize, data: &[u8]) -> Result<()> {
+        data.chunks(PIECE).try_for_each(|piece| {
+            let (data, count) = (piece.as_ptr().cast::<c_void>(), piece.len() as c_int);
+            self.begin(rank, None, |request| {
+                // SAFETY: passed on; MPI only reads the bytes.
+                unsafe {
+                    let (kind, world) = (mpi::RSMPI_UINT8_T, mpi::RSMPI_COMM_WORLD);
+                    mpi::MPI_Isend(data, count, kind, rank as c_int, 0, world, request)
+                }
+            })
+        })
+    }
+
+    /// Whether all have gone; drives them on.
+    fn has_gone(&mut self) -> Result<bool> {
+        let mut gone = 0;
+        // SAFETY: a constant of the library: nobody looks at the statuses.
+        check(unsafe {
+            let ignored = mpi::RSMPI_STATUSES_IGNORE;
+            mpi::MPI_Testall(self.requests.len() as c_int, self.requests.as_mut_ptr(), &mut gone, ignored)
+        })?;
+        Ok(gone != 0)
+    }
 }
 
 impl Mpi {
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.finalised.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, for a call of MPI.
+    fn active(&self) -> Result<MutexGuard<'_, State>> {
+        let state = self.lock();
+        match state.finalised {
+            true => Err(Error::new("the run is complete, and MPI finalised")),
+            false => Ok(state),
+        }
     }
 
     /// Finds ranks of another version.
@@ -220,20 +275,36 @@ impl Communicator for Mpi {
     /// MPI is finalised when the run is complete. A process that ends before that is taken for
     /// broken by `mpirun`, which then ends the others too; finalising would wait for them.
     fn report(&self, what: Report<'_>) {
-        let mut finalised = self.lock();
-        if what == Report::Done && !*finalised {
-            *finalised = true;
+        let mut state = self.lock();
+        if what == Report::Done && !state.finalised {
+            state.finalised = true;
+            // That others are gone, they have said themselves.
+            state.posted.drain(..).for_each(|posted| drop(self.wait(posted.begun)));
             // SAFETY: MPI is initialised and not finalised, and no call of it is going on.
             unsafe { mpi::MPI_Finalize() };
         }
     }
 
+    fn post(&self, to: usize, data: &[u8]) -> Result<()> {
+        let mut state = self.active()?;
+        let mut result = Ok(());
+        state.posted.retain_mut(|posted| {
+            posted.begun.has_gone().map(|gone| !gone).unwrap_or_else(|error| {
+                result = Err(error);
+                true
+            })
+        });
+        result?;
+        let (data, mut begun) = (Box::<[u8]>::from(data), Begun::default());
+        // SAFETY: the bytes are kept with the requests.
+        let sent = unsafe { begun.send(to, &data) };
+        state.posted.push(Posted { _data: data, begun });
+        sent
+    }
+
     fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()> {
-        let finalised = self.lock();
-        if *finalised {
-            return Err(Error::new("the run is complete, and MPI finalised"));
-        }
-        let mut begun = Begun { transfers: Vec::new(), requests: Vec::new() };
+        let _active = self.active()?;
+        let mut begun = Begun::default();
         let mut result = Ok(());
         for (&rank, (out, into)) in group.iter().zip(send.iter().zip(receive)) {
             if rank == self.rank {
@@ -251,16 +322,8 @@ impl Communicator for Mpi {
                     }
                 }));
             }
-            for piece in out.chunks(PIECE) {
-                let (data, count) = (piece.as_ptr().cast::<c_void>(), piece.len() as c_int);
-                result = result.and(begun.begin(rank, None, |request| {
-                    // SAFETY: as above; MPI only reads the bytes.
-                    unsafe {
-                        let (kind, world) = (mpi::RSMPI_UINT8_T, mpi::RSMPI_COMM_WORLD);
-                        mpi::MPI_Isend(data, count, kind, rank as c_int, 0, world, request)
-                    }
-                }));
-            }
+            // SAFETY: as above.
+            result = result.and(unsafe { begun.send(rank, out) });
         }
         // Also after an error: what has begun may still write.
         result.and(self.wait(begun))

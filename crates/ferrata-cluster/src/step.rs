@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::cost::{Cost, Pricing};
 use crate::hardware::Cluster;
-use crate::layout::{Axis, Layout, Recompute};
+use crate::layout::{Axis, Layout, Recompute, Schedule};
 use crate::model::{Model, Part};
 use crate::network::{Collective, Group};
-use crate::pipeline::{Chunk, Pipeline, Run, Table, run};
+use crate::pipeline::{Chunk, Pipeline, Run, Table, balanced, run};
 
 /// What is chosen for each layer by itself.
 #[derive(
@@ -344,7 +344,6 @@ impl<'a> Step<'a> {
 
     /// Microbatches, in chunks, that a stage keeps at most.
     pub fn in_flight(&self, stage: usize) -> f64 {
-        use crate::layout::Schedule;
         let (depth, chunks) = (self.layout.mesh.pipeline, self.layout.interleave);
         let all = self.microbatches() * chunks;
         let behind = depth - stage - 1;
@@ -621,54 +620,4 @@ pub(crate) fn check(model: &Model, layout: &Layout, batch: usize) -> Result<()> 
         return refuse(format!("there is no ZeRO level {}", layout.zero), "give 0 to 3".to_owned());
     }
     Ok(())
-}
-
-/// Contiguous chunks of `costs` with at least one each, the first and last of which also have
-/// `first` and `last`, so that the largest sum is least.
-fn balanced(costs: &[f64], first: f64, last: f64, count: usize) -> Vec<usize> {
-    let cut = |limit: f64| -> Option<Vec<usize>> {
-        let mut chunks = Vec::with_capacity(count);
-        let mut at = 0;
-        for chunk in 0..count {
-            let left = count - chunk - 1;
-            let mut sum = if chunk == 0 { first } else { 0.0 };
-            if left == 0 {
-                let rest = costs[at..].iter().sum::<f64>() + sum + last;
-                chunks.push(costs.len() - at);
-                return (rest <= limit).then_some(chunks);
-            }
-            let start = at;
-            while at < costs.len() - left && (at == start || sum + costs[at] <= limit) {
-                sum += costs[at];
-                at += 1;
-            }
-            if sum > limit {
-                return None;
-            }
-            chunks.push(at - start);
-        }
-        None
-    };
-    let all = costs.iter().sum::<f64>() + first + last;
-    let (mut low, mut high) = (all / count as f64, all);
-    // The last limit that works is within a billionth of the least.
-    for _ in 0..60 {
-        if high - low <= 1e-9 * all {
-            break;
-        }
-        let middle = (low + high) / 2.0;
-        if cut(middle).is_some() { high = middle } else { low = middle }
-    }
-    // Where even chunks are as good, they are taken.
-    let even = costs.len() / count;
-    if costs.len().is_multiple_of(count) {
-        let sums = costs.chunks(even).enumerate().map(|(i, chunk)| {
-            let ends = if i == 0 { first } else { 0.0 } + if i + 1 == count { last } else { 0.0 };
-            chunk.iter().sum::<f64>() + ends
-        });
-        if sums.fold(0.0, f64::max) <= high * (1.0 + 1e-6) {
-            return vec![even; count];
-        }
-    }
-    cut(high).unwrap_or_else(|| vec![even.max(1); count])
 }

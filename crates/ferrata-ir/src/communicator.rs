@@ -45,6 +45,22 @@ pub trait Communicator: Send + Sync + fmt::Debug {
     /// When a member is lost, or sends another number of bytes: names its rank.
     fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()>;
 
+    /// Sends `data` to another rank without waiting until that takes it. Messages between two ranks
+    /// arrive in the order in which they were sent; what was posted last arrives for certain only
+    /// if another call of this rank with the same one follows. Nothing is sent of empty data.
+    ///
+    /// # Errors
+    /// When that rank is lost.
+    fn post(&self, to: usize, data: &[u8]) -> Result<()>;
+
+    /// Fills `data` with what another rank has posted.
+    ///
+    /// # Errors
+    /// As [`Communicator::exchange`].
+    fn receive(&self, from: usize, data: &mut [u8]) -> Result<()> {
+        self.exchange(&[self.rank(), from], &[&[], &[]], &mut [&mut [], data])
+    }
+
     /// Every member's `part`, one after the other in the order of the group, in `whole`; member `i`
     /// gives `sizes[i]` bytes.
     ///

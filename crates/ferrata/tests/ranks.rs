@@ -1,11 +1,11 @@
 //! Training on several ranks, which are threads here, is training on one.
 
 use ferrata::device::{CpuOptions, with_default_device};
-use ferrata::mesh::{Layout, Mesh, MeshDevice, Zero};
+use ferrata::mesh::{Layout, Mesh, MeshDevice, MeshOptions, Schedule, Zero};
 use ferrata::models::{Model, ModelConfig, tensor_rules};
 use ferrata::nn::Context;
 use ferrata::optim::{self, Adam, Optimizer, clip_by_norm};
-use ferrata::{DType, Device, Key, Tensor, compile, tree, value_and_grad};
+use ferrata::{DType, Device, Key, Tensor, compile, scan, tree, value_and_grad};
 
 const STEPS: u64 = 20;
 const BATCH: usize = 6;
@@ -19,20 +19,36 @@ const LLAMA: &str = r#"{"model_type": "llama", "vocab_size": 29, "hidden_size": 
     "num_key_value_heads": 2, "max_position_embeddings": 8, "rms_norm_eps": 1e-5,
     "tie_word_embeddings": false}"#;
 
-/// The losses of a run on the default device.
-fn losses(config: &str, dtype: DType, layout: Option<&Layout>) -> Vec<f64> {
+fn model(config: &str) -> Model {
     let config = ModelConfig::from_json(config.as_bytes(), "config.json".as_ref()).unwrap();
-    let model = Model::new(&config, &Key::new(1)).unwrap().cast(dtype);
+    Model::new(&config, &Key::new(1)).unwrap()
+}
+
+/// The losses of a run on the default device, with batches in so many microbatches.
+fn losses(config: &str, dtype: DType, layout: Option<&Layout>, parts: usize) -> Vec<f64> {
+    let model = model(config).cast(dtype);
     let optimizer = Optimizer::new(Adam { decoupled: true, ..Adam::default() }).weight_decay(0.1);
     let mut state = optimizer.init(&model);
     let mut model = model;
     if let Some(layout) = layout {
         (model, state) = (layout.model(&model), layout.optimizer(&state));
     }
-    let step = compile(|((model, state), ids, targets, key, rates)| {
-        let (loss, gradient) = value_and_grad(|model: &Model| {
-            model.loss(&ids, &targets, &mut Context::train(Key::clone(&key)))
-        })(&model);
+    let step = compile(|((model, state), batches, rates)| {
+        let of_batch = |(ids, targets, key): &(Tensor, Tensor, Key)| {
+            value_and_grad(|model: &Model| {
+                model.loss(ids, targets, &mut Context::train(Key::clone(key)))
+            })(&model)
+        };
+        let (loss, gradient) = if parts == 1 {
+            of_batch(&tree::map(&batches, |x| x.at(0)))
+        } else {
+            let zeros = (Tensor::zeros((), dtype), tree::map(&model, Tensor::zeros_like));
+            let ((loss, gradient), _) = scan(zeros, &batches, |(total, sum), batch| {
+                let (loss, gradient) = of_batch(batch);
+                ((total + loss, optim::accumulate(Some(sum), &gradient)), ())
+            });
+            (loss / parts as f64, optim::average(&gradient, parts))
+        };
         let (gradient, norm) = clip_by_norm(&gradient, 1.0);
         let updated: (Model, optim::State) = optimizer.update(&model, &gradient, &state, &rates);
         (updated, loss, norm)
@@ -43,11 +59,14 @@ fn losses(config: &str, dtype: DType, layout: Option<&Layout>) -> Vec<f64> {
         let tokens = |offset: usize| -> Tensor {
             let token = |at: usize| ((at * at + 3 * at + i as usize) % VOCABULARY) as i64;
             let ids: Vec<i64> = (0..BATCH * TIME).map(|at| token(at + offset)).collect();
-            let ids = Tensor::from_slice(&ids, &[BATCH, TIME]);
-            layout.map_or(ids.clone(), |layout| ids.place(&layout.batch(ids.ty())))
+            let ids = Tensor::from_slice(&ids, &[parts, BATCH / parts, TIME]);
+            layout.map_or(ids.clone(), |layout| ids.place(&layout.batches(ids.ty())))
         };
-        let key = Key::new(7).fold(i as u32);
-        let argument = ((model, state), tokens(0), tokens(1), key, optimizer.rates(i, 0.01));
+        let keys = Key::new(7).fold(i as u32).split(parts as u32);
+        let keys: Vec<Tensor> = keys.iter().map(Key::tensor).collect();
+        let keys = Key::from_tensor(&Tensor::stack(&keys.iter().collect::<Vec<_>>(), 0));
+        let batches = (tokens(0), tokens(1), keys);
+        let argument = ((model, state), batches, optimizer.rates(i, 0.01));
         let (loss, norm);
         ((model, state), loss, norm) = step.call(argument).unwrap();
         losses.push(loss.cast(DType::F64).item::<f64>().unwrap());
@@ -56,20 +75,31 @@ fn losses(config: &str, dtype: DType, layout: Option<&Layout>) -> Vec<f64> {
     losses
 }
 
-/// What is cut to save memory, and whether values between layers are cut along `tensor`.
-type Way = (Zero, bool);
+/// A mesh, and how its ranks work together.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    axes: &'static [(&'static str, usize)],
+    zero: Zero,
+    /// Whether values between layers are cut along `tensor`.
+    sequence: bool,
+    interleave: usize,
+    schedule: Schedule,
+}
 
 /// The losses of every rank.
-fn losses_on(mesh: &Mesh, (zero, sequence): Way, config: &str, dtype: DType) -> Vec<Vec<f64>> {
+fn losses_on(mesh: &Mesh, case: Case, config: &str, dtype: DType, parts: usize) -> Vec<Vec<f64>> {
     let ranks = ferrata_cluster::local(mesh.size());
+    let Case { zero, sequence, interleave, schedule, .. } = case;
     std::thread::scope(|scope| {
         let ranks = ranks.into_iter().map(|rank| {
             scope.spawn(move || {
                 let options = CpuOptions { threads: Some(1), ..CpuOptions::default() };
-                let device = MeshDevice::new(mesh.clone(), rank.into(), sequence, options);
+                let way = MeshOptions { sequence, schedule };
+                let device = MeshDevice::new(mesh.clone(), rank.into(), way, options);
                 let device = Device::from(device.unwrap());
                 let layout = Layout::new(mesh.clone(), zero, tensor_rules());
-                with_default_device(&device, || losses(config, dtype, Some(&layout)))
+                let layout = layout.with_stages(&model(config), interleave).unwrap();
+                with_default_device(&device, || losses(config, dtype, Some(&layout), parts))
             })
         });
         let ranks: Vec<_> = ranks.collect();
@@ -77,11 +107,11 @@ fn losses_on(mesh: &Mesh, (zero, sequence): Way, config: &str, dtype: DType) -> 
     })
 }
 
-fn check(config: &str, dtype: DType, within: f64, cases: &[(&[(&str, usize)], Way)]) {
-    let expected = losses(config, dtype, None);
-    for (axes, way) in cases {
-        let mesh = Mesh::new(axes.iter().copied()).unwrap();
-        let all = losses_on(&mesh, *way, config, dtype);
+fn check(config: &str, dtype: DType, within: f64, parts: usize, cases: &[Case]) {
+    let expected = losses(config, dtype, None, parts);
+    for case in cases {
+        let mesh = Mesh::new(case.axes.iter().copied()).unwrap();
+        let all = losses_on(&mesh, *case, config, dtype, parts);
         for (rank, found) in all.iter().enumerate() {
             for (i, (a, b)) in expected.iter().zip(found).enumerate() {
                 // Norms of gradients feel roundings more than losses.
@@ -90,50 +120,106 @@ fn check(config: &str, dtype: DType, within: f64, cases: &[(&[(&str, usize)], Wa
                 let error = (a - b).abs() / a.abs();
                 assert!(
                     error <= within,
-                    "{mesh} {way:?} rank {rank}, step {}: {what} {a} on one, {b} here ({error:e})",
+                    "{case:?} rank {rank}, step {}: {what} {a} on one, {b} here ({error:e})",
                     i / 2
                 );
             }
-            assert_eq!(found, &all[0], "{mesh} {way:?}: ranks differ");
+            assert_eq!(found, &all[0], "{case:?}: ranks differ");
         }
     }
 }
 
-const CASES: [(&[(&str, usize)], Way); 21] = [
-    (&[("data", 2)], (Zero::Off, false)),
-    (&[("data", 3)], (Zero::Off, false)),
-    (&[("data", 2)], (Zero::Optimizer, false)),
-    (&[("data", 4)], (Zero::Optimizer, false)),
-    (&[("data", 2)], (Zero::Gradients, false)),
-    (&[("data", 5)], (Zero::Weights, false)),
-    (&[("data", 2)], (Zero::Weights, false)),
-    (&[("tensor", 2)], (Zero::Off, false)),
-    (&[("tensor", 3)], (Zero::Off, false)),
-    (&[("tensor", 4)], (Zero::Off, false)),
-    (&[("context", 2)], (Zero::Off, false)),
-    (&[("context", 3)], (Zero::Off, false)),
-    (&[("data", 2), ("tensor", 2)], (Zero::Off, false)),
-    (&[("data", 2), ("tensor", 2)], (Zero::Optimizer, false)),
-    (&[("data", 2), ("tensor", 2)], (Zero::Weights, false)),
-    (&[("data", 2), ("context", 2)], (Zero::Optimizer, false)),
-    (&[("data", 2), ("context", 2), ("tensor", 2)], (Zero::Weights, false)),
-    (&[("data", 4), ("context", 2), ("tensor", 2)], (Zero::Gradients, false)),
-    (&[("tensor", 2)], (Zero::Off, true)),
-    (&[("data", 2), ("tensor", 3)], (Zero::Optimizer, true)),
-    (&[("data", 2), ("context", 2), ("tensor", 2)], (Zero::Weights, true)),
+/// Without stages.
+const fn cut(axes: &'static [(&'static str, usize)], zero: Zero, sequence: bool) -> Case {
+    Case { axes, zero, sequence, interleave: 1, schedule: Schedule::OneForwardOneBackward }
+}
+
+const CASES: [Case; 21] = [
+    cut(&[("data", 2)], Zero::Off, false),
+    cut(&[("data", 3)], Zero::Off, false),
+    cut(&[("data", 2)], Zero::Optimizer, false),
+    cut(&[("data", 4)], Zero::Optimizer, false),
+    cut(&[("data", 2)], Zero::Gradients, false),
+    cut(&[("data", 5)], Zero::Weights, false),
+    cut(&[("data", 2)], Zero::Weights, false),
+    cut(&[("tensor", 2)], Zero::Off, false),
+    cut(&[("tensor", 3)], Zero::Off, false),
+    cut(&[("tensor", 4)], Zero::Off, false),
+    cut(&[("context", 2)], Zero::Off, false),
+    cut(&[("context", 3)], Zero::Off, false),
+    cut(&[("data", 2), ("tensor", 2)], Zero::Off, false),
+    cut(&[("data", 2), ("tensor", 2)], Zero::Optimizer, false),
+    cut(&[("data", 2), ("tensor", 2)], Zero::Weights, false),
+    cut(&[("data", 2), ("context", 2)], Zero::Optimizer, false),
+    cut(&[("data", 2), ("context", 2), ("tensor", 2)], Zero::Weights, false),
+    cut(&[("data", 4), ("context", 2), ("tensor", 2)], Zero::Gradients, false),
+    cut(&[("tensor", 2)], Zero::Off, true),
+    cut(&[("data", 2), ("tensor", 3)], Zero::Optimizer, true),
+    cut(&[("data", 2), ("context", 2), ("tensor", 2)], Zero::Weights, true),
 ];
+
+/// With stages.
+const fn staged(
+    axes: &'static [(&'static str, usize)],
+    zero: Zero,
+    interleave: usize,
+    schedule: Schedule,
+) -> Case {
+    Case { axes, zero, sequence: true, interleave, schedule }
+}
+
+const PIPELINES: [Case; 14] = {
+    use Schedule::{GPipe, OneForwardOneBackward as OneByOne, ZeroBubble};
+    [
+        staged(&[("pipeline", 2)], Zero::Off, 1, OneByOne),
+        staged(&[("pipeline", 2)], Zero::Off, 1, GPipe),
+        staged(&[("pipeline", 2)], Zero::Off, 1, ZeroBubble),
+        staged(&[("pipeline", 3)], Zero::Off, 1, OneByOne),
+        staged(&[("pipeline", 4)], Zero::Off, 1, ZeroBubble),
+        staged(&[("pipeline", 2)], Zero::Off, 2, OneByOne),
+        staged(&[("pipeline", 2)], Zero::Off, 2, ZeroBubble),
+        staged(&[("pipeline", 2), ("data", 2)], Zero::Optimizer, 1, OneByOne),
+        staged(&[("data", 2), ("pipeline", 2)], Zero::Gradients, 2, OneByOne),
+        staged(&[("pipeline", 2), ("data", 2)], Zero::Weights, 1, ZeroBubble),
+        staged(&[("pipeline", 2), ("tensor", 2)], Zero::Off, 1, OneByOne),
+        staged(&[("pipeline", 2), ("context", 2)], Zero::Off, 1, GPipe),
+        staged(&[("pipeline", 2), ("data", 2), ("tensor", 2)], Zero::Optimizer, 2, OneByOne),
+        staged(
+            &[("pipeline", 2), ("data", 2), ("context", 2), ("tensor", 2)],
+            Zero::Weights,
+            1,
+            OneByOne,
+        ),
+    ]
+};
+
+/// The configuration with four layers.
+fn deeper(config: &str) -> String {
+    config.replace("n_layer\": 2", "n_layer\": 4").replace("hidden_layers\": 2", "hidden_layers\": 4")
+}
 
 #[test]
 fn gpt2_learns_the_same_on_any_mesh() {
-    check(GPT2, DType::F64, 1e-9, &CASES);
+    check(GPT2, DType::F64, 1e-9, 1, &CASES);
 }
 
 #[test]
 fn llama_learns_the_same_on_any_mesh() {
-    check(LLAMA, DType::F64, 1e-9, &CASES);
+    check(LLAMA, DType::F64, 1e-9, 1, &CASES);
+}
+
+#[test]
+fn gpt2_learns_the_same_on_stages() {
+    check(&deeper(GPT2), DType::F64, 1e-9, 3, &PIPELINES);
+}
+
+#[test]
+fn llama_learns_the_same_on_stages() {
+    check(&deeper(LLAMA), DType::F64, 1e-9, 3, &PIPELINES);
 }
 
 #[test]
 fn single_precision_learns_the_same_within_roundings() {
-    check(GPT2, DType::F32, 1e-4, &CASES[..8]);
+    check(GPT2, DType::F32, 1e-4, 1, &CASES[..8]);
+    check(&deeper(GPT2), DType::F32, 1e-4, 3, &PIPELINES[..4]);
 }

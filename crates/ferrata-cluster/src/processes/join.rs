@@ -85,7 +85,8 @@ fn connect(place: &Place, members: &[Member], door: &Listener) -> Result<Sockets
             .connect(PATIENCE)
             .and_then(|stream| control::send(&stream, &greeting).map(|()| stream))
             .map_err(|error| failed(rank, error))?;
-        peers[rank] = Some(Peer { stream, host: member.host.clone() });
+        let peer = Peer::new(stream, member.host.clone());
+        peers[rank] = Some(peer.map_err(|error| failed(rank, error))?);
     }
     while let Some(missing) = (place.rank + 1..members.len()).find(|&rank| peers[rank].is_none()) {
         let (stream, greeting) = greeted(door).map_err(|error| failed(missing, error))?;
@@ -93,10 +94,11 @@ fn connect(place: &Place, members: &[Member], door: &Listener) -> Result<Sockets
         let expected = peers.get(greeting.rank).is_some_and(Option::is_none);
         if greeting.job == place.job && greeting.rank > place.rank && expected {
             let host = members[greeting.rank].host.clone();
-            peers[greeting.rank] = Some(Peer { stream, host });
+            let peer = Peer::new(stream, host).map_err(|error| failed(greeting.rank, error))?;
+            peers[greeting.rank] = Some(peer);
         }
     }
-    Sockets::new(place.rank, peers).map_err(|error| failed(place.rank, error))
+    Ok(Sockets::new(place.rank, peers))
 }
 
 /// The next connection that says who it is.

@@ -188,6 +188,14 @@ impl Communicator for Supervised {
         self.within("exchange", || self.inner.exchange(group, send, receive))
     }
 
+    fn post(&self, to: usize, data: &[u8]) -> Result<()> {
+        self.within("post", || self.inner.post(to, data))
+    }
+
+    fn receive(&self, from: usize, data: &mut [u8]) -> Result<()> {
+        self.within("receive", || self.inner.receive(from, data))
+    }
+
     fn all_gather(
         &self,
         group: &[usize],

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::mem;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use ferrata_ir::Communicator;
 use ferrata_ir::{Error, Result};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::stream::Stream;
@@ -16,25 +19,161 @@ const HEADER: usize = size_of::<u64>();
 
 /// The stream to another rank.
 pub(super) struct Peer {
-    pub stream: Stream,
+    stream: Arc<Stream>,
     /// Its machine, for errors.
-    pub host: String,
+    host: String,
+    /// What was posted.
+    posted: Vec<u8>,
+    /// How much of it the stream has taken.
+    taken: usize,
 }
+
+impl Peer {
+    pub fn new(stream: Stream, host: String) -> io::Result<Peer> {
+        stream.set_nonblocking(true)?;
+        Ok(Peer { stream: Arc::new(stream), host, posted: Vec::new(), taken: 0 })
+    }
+
+    /// Sends as much of what was posted as goes without waiting.
+    fn advance(&mut self) -> io::Result<()> {
+        while self.is_full() {
+            match (&*self.stream).write(&self.posted[self.taken..]) {
+                Ok(count) => self.taken += count,
+                Err(error) if again(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        self.forget();
+        Ok(())
+    }
+
+    /// Whether something that was posted waits for the stream.
+    fn is_full(&self) -> bool {
+        self.taken < self.posted.len()
+    }
+
+    fn post(&mut self, data: &[u8]) {
+        // What has gone is given up once it is more than what has not.
+        if self.taken > self.posted.len() / 2 {
+            self.posted.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.posted.extend((data.len() as u64).to_le_bytes());
+        self.posted.extend(data);
+    }
+
+    fn forget(&mut self) {
+        self.posted.clear();
+        self.taken = 0;
+    }
+}
+
+/// By rank; none for this one. Locked by whoever exchanges data with it.
+type Peers = Vec<Option<Mutex<Peer>>>;
 
 /// One process' streams to all others.
 pub(super) struct Sockets {
     rank: usize,
-    /// By rank; none to itself. Locked by whoever exchanges data with it.
-    peers: Vec<Option<Mutex<Peer>>>,
+    peers: Arc<Peers>,
+    courier: Arc<Courier>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Sockets {
-    pub fn new(rank: usize, peers: Vec<Option<Peer>>) -> io::Result<Sockets> {
-        for peer in peers.iter().flatten() {
-            peer.stream.set_nonblocking(true)?;
+    pub fn new(rank: usize, peers: Vec<Option<Peer>>) -> Sockets {
+        let peers: Arc<Peers> =
+            Arc::new(peers.into_iter().map(|peer| peer.map(Mutex::new)).collect());
+        let courier = Arc::new(Courier::default());
+        let thread = thread::spawn({
+            let (courier, peers) = (courier.clone(), peers.clone());
+            move || courier.run(&peers)
+        });
+        Sockets { rank, peers, courier, thread: Some(thread) }
+    }
+
+    /// The peer of a rank; none for this one.
+    fn peer(&self, rank: usize) -> Result<Option<MutexGuard<'_, Peer>>> {
+        let peer = self.peers.get(rank).ok_or_else(|| {
+            Error::new(format!("there is no rank {rank} among {}", self.peers.len()))
+        })?;
+        Ok(peer.as_ref().map(|peer| peer.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.courier.calls().ended = true;
+        self.courier.called.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // All that it could panic about ends with it.
+            let _ = thread.join();
         }
-        let peers = peers.into_iter().map(|peer| peer.map(Mutex::new)).collect();
-        Ok(Sockets { rank, peers })
+    }
+}
+
+/// Sends what was posted while the rank does other things.
+#[derive(Default)]
+struct Courier {
+    calls: Mutex<Calls>,
+    called: Condvar,
+}
+
+#[derive(Default)]
+struct Calls {
+    /// Streams that did not take all at once, by rank.
+    full: Vec<(usize, Arc<Stream>)>,
+    ended: bool,
+}
+
+/// How long to wait for streams before looking for further ones.
+const ROUND: Duration = Duration::from_millis(1);
+
+impl Courier {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self, rank: usize, stream: &Arc<Stream>) {
+        self.calls().full.push((rank, stream.clone()));
+        self.called.notify_one();
+    }
+
+    fn run(&self, peers: &Peers) {
+        let mut full: Vec<(usize, Arc<Stream>)> = Vec::new();
+        let round = Timespec::try_from(ROUND).unwrap_or_default();
+        loop {
+            let mut calls = self.calls();
+            while full.is_empty() && calls.full.is_empty() && !calls.ended {
+                calls = self.called.wait(calls).unwrap_or_else(PoisonError::into_inner);
+            }
+            if calls.ended {
+                return;
+            }
+            full.append(&mut mem::take(&mut calls.full));
+            drop(calls);
+            let mut waiting: Vec<PollFd<'_>> =
+                full.iter().map(|(_, stream)| PollFd::new(&**stream, PollFlags::OUT)).collect();
+            // Whatever went wrong, writing will tell.
+            let _ = poll(&mut waiting, Some(&round));
+            full.retain(|&(rank, _)| {
+                let mut peer = match peers[rank].as_ref().map(Mutex::try_lock) {
+                    Some(Ok(peer)) => peer,
+                    Some(Err(TryLockError::Poisoned(peer))) => peer.into_inner(),
+                    // Whoever exchanges data with it sends this first.
+                    Some(Err(TryLockError::WouldBlock)) => {
+                        thread::sleep(ROUND);
+                        return true;
+                    }
+                    None => return false,
+                };
+                if peer.advance().is_err() {
+                    // The next call with this rank says so.
+                    peer.forget();
+                    peer.stream.shut();
+                }
+                peer.is_full()
+            });
+        }
     }
 }
 
@@ -53,17 +192,22 @@ impl Communicator for Sockets {
         self.peers.len()
     }
 
+    fn post(&self, to: usize, data: &[u8]) -> Result<()> {
+        let Some(mut peer) = self.peer(to)?.filter(|_| !data.is_empty()) else { return Ok(()) };
+        let idle = !peer.is_full();
+        peer.post(data);
+        peer.advance().map_err(|error| broken(to, &peer.host, &error))?;
+        if idle && peer.is_full() {
+            self.courier.call(to, &peer.stream);
+        }
+        Ok(())
+    }
+
     fn exchange(&self, group: &[usize], send: &[&[u8]], receive: &mut [&mut [u8]]) -> Result<()> {
         let mut lanes = Vec::with_capacity(group.len());
         for ((&rank, out), into) in group.iter().zip(send).zip(receive) {
-            let peer = self.peers.get(rank).ok_or_else(|| {
-                Error::new(format!("there is no rank {rank} among {}", self.peers.len()))
-            })?;
-            match peer {
-                Some(peer) => {
-                    let peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
-                    lanes.push(Lane::new(rank, peer, out, into));
-                }
+            match self.peer(rank)? {
+                Some(peer) => lanes.push(Lane::new(rank, peer, out, into)),
                 None => into.copy_from_slice(out),
             }
         }
@@ -127,9 +271,10 @@ impl<'a> Lane<'a> {
     /// What has to happen before this lane can go on, unless it is through.
     fn wants(&self) -> Option<PollFd<'_>> {
         let mut flags = PollFlags::empty();
-        flags.set(PollFlags::OUT, self.sends());
+        let through = !self.sends() && !self.receives();
+        flags.set(PollFlags::OUT, self.sends() || self.peer.is_full());
         flags.set(PollFlags::IN, self.receives());
-        (!flags.is_empty()).then(|| PollFd::new(&self.peer.stream, flags))
+        (!through).then(|| PollFd::new(&*self.peer.stream, flags))
     }
 
     /// Moves as much as goes without waiting.
@@ -139,7 +284,7 @@ impl<'a> Lane<'a> {
                 n @ ..HEADER => &mut self.announced[n..],
                 n => &mut self.into[n - HEADER..],
             };
-            match (&self.peer.stream).read(buffer) {
+            match (&*self.peer.stream).read(buffer) {
                 Ok(0) => return Err(lost(self.rank, &self.peer.host)),
                 Ok(count) => self.received += count,
                 Err(error) if again(&error) => break,
@@ -152,12 +297,16 @@ impl<'a> Lane<'a> {
                     .help("all ranks have to run the same program"));
             }
         }
-        while self.sends() {
+        // What was posted goes first.
+        if let Err(error) = self.peer.advance() {
+            return Err(broken(self.rank, &self.peer.host, &error));
+        }
+        while self.sends() && !self.peer.is_full() {
             let buffer = match self.sent {
                 n @ ..HEADER => &self.header[n..],
                 n => &self.out[n - HEADER..],
             };
-            match (&self.peer.stream).write(buffer) {
+            match (&*self.peer.stream).write(buffer) {
                 Ok(count) => self.sent += count,
                 Err(error) if again(&error) => break,
                 Err(error) => return Err(broken(self.rank, &self.peer.host, &error)),
@@ -198,11 +347,11 @@ mod tests {
             (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
         for (a, b) in (0..size).flat_map(|a| (a + 1..size).map(move |b| (a, b))) {
             let (one, other) = UnixStream::pair().unwrap();
-            let peer = |stream| Some(Peer { stream: Stream::Unix(stream), host: "h".into() });
+            let peer = |stream| Some(Peer::new(Stream::Unix(stream), "h".into()).unwrap());
             (peers[a][b], peers[b][a]) = (peer(one), peer(other));
         }
         let ends = peers.into_iter().enumerate();
-        ends.map(|(rank, peers)| Sockets::new(rank, peers).unwrap()).collect()
+        ends.map(|(rank, peers)| Sockets::new(rank, peers)).collect()
     }
 
     /// What `work` gives on each of `ranks`, all at once.
@@ -267,6 +416,28 @@ mod tests {
             let by_threads = on_all(threads.iter().map(|end| &**end), reduce);
             assert_eq!(by_sockets, by_threads, "{dtype}");
         }
+    }
+
+    #[test]
+    fn posts_wait_for_nobody_and_keep_their_order() {
+        let ranks = ranks(2);
+        let size = 3 << 20;
+        let sums = on_all(ends(&ranks), |rank| {
+            let other = 1 - rank.rank();
+            // More than any stream takes, in both directions, before anybody receives.
+            for i in 0..4 {
+                rank.post(other, &vec![10 * rank.rank() as u8 + i; size]).unwrap();
+            }
+            let mut data = vec![0; size];
+            for i in 0..4 {
+                rank.receive(other, &mut data).unwrap();
+                assert!(data.iter().all(|&byte| byte == 10 * other as u8 + i));
+            }
+            let mut data = [rank.rank() as u8 + 1];
+            rank.all_reduce(&[0, 1], ReduceKind::Sum, DType::U8, &mut data).unwrap();
+            data[0]
+        });
+        assert_eq!(sums, [3, 3]);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use ferrata_cluster::local;
 use ferrata_compiler::{Argument, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions};
-use ferrata_ir::sharding::{Cut, Mesh, Names, Placement, Rates, Setting, Sharding, partition};
+use ferrata_ir::sharding::{
+    Cut, Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, Stage, partition,
+};
 use ferrata_ir::testing::{
     Options, Random, evaluate, property_programs, random_arguments, random_program,
 };
@@ -34,10 +36,14 @@ fn whole(parts: &[Literal], mesh: &Mesh, sharding: &Sharding, ty: &Type) -> Vec<
     whole.into_iter().map(|x| x.expect("every element is somewhere")).collect()
 }
 
-/// A random way for a value to lie.
+/// A random way for a value to lie, on a stage if the mesh has any.
 fn random_sharding(random: &mut Random, mesh: &Mesh, ty: &Type) -> Sharding {
     let mut sharding = Sharding::replicated(ty.rank());
-    for axis in 0..mesh.axes().len() {
+    let pipeline = mesh.axis("pipeline");
+    if let Some(axis) = pipeline.filter(|_| !random.one_in(3)) {
+        sharding.stage = Some(Stage { axis, at: random.below(mesh.parts(&[axis])) });
+    }
+    for axis in (0..mesh.axes().len()).filter(|&axis| Some(axis) != pipeline) {
         if ty.rank() == 0 || random.one_in(3) {
             continue;
         }
@@ -108,11 +114,11 @@ fn compare(
     placements: &[Placement],
     results: &[Option<Sharding>],
     arguments: &[Literal],
-    rates: &Rates,
+    (rates, schedule): (Rates, Schedule),
 ) -> Arc<Function> {
     let expected = evaluate(program, arguments).expect("the whole program runs");
     let names = Names::new();
-    let setting = Setting { mesh, names: &names, rates: *rates };
+    let setting = Setting { mesh, names: &names, rates, schedule };
     let parts: Vec<_> = (0..mesh.size())
         .map(|rank| {
             let made = partition(program, &setting, rank, placements, results);
@@ -146,27 +152,37 @@ fn compare(
     programs[0].clone()
 }
 
+/// Meshes by their axes.
+type Meshes = &'static [&'static [(&'static str, usize)]];
+
+const CUTTING: Meshes = &[
+    &[("data", 2)],
+    &[("data", 3)],
+    &[("data", 2), ("tensor", 2)],
+    &[("data", 2), ("tensor", 3)],
+    &[("data", 2), ("context", 2), ("tensor", 2)],
+];
+
+const WITH_STAGES: Meshes = &[
+    &[("pipeline", 2)],
+    &[("pipeline", 3)],
+    &[("data", 2), ("pipeline", 2)],
+    &[("pipeline", 2), ("tensor", 2)],
+    &[("data", 2), ("pipeline", 2), ("tensor", 2)],
+];
+
 /// Compares random programs on random meshes; gives how often each collective was wanted.
 fn compare_random(
+    meshes: Meshes,
     seeds: std::ops::Range<u64>,
     make: impl Fn(u64) -> Arc<Function>,
     runner: Runner,
 ) -> BTreeMap<String, usize> {
-    let meshes: Vec<Mesh> = [
-        vec![("data", 2)],
-        vec![("data", 3)],
-        vec![("data", 2), ("tensor", 2)],
-        vec![("data", 2), ("tensor", 3)],
-        vec![("data", 2), ("context", 2), ("tensor", 2)],
-    ]
-    .into_iter()
-    .map(|axes| Mesh::new(axes).expect("a mesh"))
-    .collect();
     let mut collectives = BTreeMap::new();
     for seed in seeds {
         let program = make(seed);
         let random = &mut Random::new(seed + 1_000_000);
-        let mesh = random.pick(&meshes).clone();
+        let mesh = Mesh::new(random.pick(meshes).iter().copied()).expect("a mesh");
         let placements: Vec<Placement> = program
             .parameter_types()
             .into_iter()
@@ -186,9 +202,10 @@ fn compare_random(
         // Where computing is slow all work is shared, whatever has to be sent for that.
         let slow = Rates { operations: 1e3, memory: 1e3, network: 1e9, latency: 0.0 };
         let rates = if random.one_in(2) { slow } else { Rates::default() };
+        let way = (rates, *random.pick(&Schedule::ALL));
         let name = format!("program {seed}");
         let made =
-            compare((&name, runner), &program, &mesh, &placements, &results, &arguments, &rates);
+            compare((&name, runner), &program, &mesh, &placements, &results, &arguments, way);
         made.visit(&mut |f| {
             for node in f.nodes().iter().filter(|node| node.op.is_collective()) {
                 *collectives.entry(node.op.name().to_owned()).or_default() += 1;
@@ -206,13 +223,13 @@ fn any_program(seed: u64) -> Arc<Function> {
 
 #[test]
 fn random_programs_mean_the_same_on_random_meshes() {
-    compare_random(0..property_programs(100), any_program, evaluated);
+    compare_random(CUTTING, 0..property_programs(100), any_program, evaluated);
 }
 
 #[test]
 fn random_networks_mean_the_same_on_random_meshes() {
     let programs = property_programs(60);
-    let made = compare_random(0..programs, network::random_network, evaluated);
+    let made = compare_random(CUTTING, 0..programs, network::random_network, evaluated);
     for name in ["all_reduce", "all_gather", "reduce_scatter", "all_to_all"] {
         let count = made.get(name).copied().unwrap_or(0);
         assert!(count as u64 >= programs / 4, "{name}: {count} in {programs} programs");
@@ -222,6 +239,22 @@ fn random_networks_mean_the_same_on_random_meshes() {
 #[test]
 fn ranks_of_devices_compute_what_the_whole_program_means() {
     let programs = property_programs(40);
-    compare_random(100_000..100_000 + programs, any_program, compiled);
-    compare_random(200_000..200_000 + programs, network::random_network, compiled);
+    compare_random(CUTTING, 100_000..100_000 + programs, any_program, compiled);
+    compare_random(CUTTING, 200_000..200_000 + programs, network::random_network, compiled);
+}
+
+#[test]
+fn random_programs_mean_the_same_on_stages() {
+    compare_random(WITH_STAGES, 0..property_programs(60), any_program, evaluated);
+}
+
+#[test]
+fn loops_over_stages_mean_the_same() {
+    let programs = property_programs(60);
+    let made = compare_random(WITH_STAGES, 0..programs, network::random_microbatches, evaluated);
+    let count = made.get("permute").copied().unwrap_or(0);
+    assert!(count as u64 >= programs, "{count} values went to other stages");
+    let programs = property_programs(20);
+    let seeds = 300_000..300_000 + programs;
+    compare_random(WITH_STAGES, seeds, network::random_microbatches, compiled);
 }

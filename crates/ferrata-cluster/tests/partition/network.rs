@@ -181,3 +181,40 @@ pub fn random_network(seed: u64) -> Arc<Function> {
     let wrt: Vec<bool> = network.parameter_types().iter().map(|t| t.dtype.is_float()).collect();
     Arc::new(value_and_grad(&network, &wrt).expect("networks have gradients"))
 }
+
+/// The gradients of a random network summed over three batches, in a loop.
+pub fn random_microbatches(seed: u64) -> Arc<Function> {
+    let network = random_network(seed);
+    let (inputs, results) = (network.parameter_types(), network.result_types());
+    let is_data = |i: usize| i == 0 || !inputs[i].dtype.is_float();
+    let (data, weights): (Vec<usize>, Vec<usize>) = (0..inputs.len()).partition(|&i| is_data(i));
+    // Results are the loss, then gradients of what is float: first that of the batch.
+    let sums: Vec<usize> = (0..results.len()).filter(|&i| i != 1).collect();
+    let mut body = Builder::new("microbatch");
+    let mut arguments = vec![None; inputs.len()];
+    for &i in &weights {
+        arguments[i] = Some(body.parameter(inputs[i].clone()));
+    }
+    let before: Vec<Value> = sums.iter().map(|&i| body.parameter(results[i].clone())).collect();
+    for &i in &data {
+        arguments[i] = Some(body.parameter(inputs[i].clone()));
+    }
+    let arguments: Vec<Value> = arguments.into_iter().flatten().collect();
+    let made = body.call(&network, &arguments);
+    let mut out: Vec<Value> =
+        sums.iter().zip(&before).map(|(&i, &sum)| body.add(sum, made[i])).collect();
+    out.push(made[1]);
+    let body = Arc::new(body.finish(&out).expect("a microbatch"));
+    let mut b = Builder::new("microbatches");
+    let mut operands: Vec<Value> =
+        weights.iter().map(|&i| b.parameter(inputs[i].clone())).collect();
+    operands.extend(sums.iter().map(|&i| b.full(results[i].clone(), 0.0)));
+    let length = 3;
+    let stacked = |i: usize| inputs[i].with_shape([&[length], &inputs[i].shape[..]].concat());
+    operands.extend(data.iter().map(|&i| b.parameter(stacked(i))));
+    let (constants, carries) = (weights.len(), sums.len());
+    let reverse = seed % 2 == 1;
+    let scan = Scan { body, constants, carries, length, reverse, save: Save::All };
+    let made = b.emit(scan, &operands);
+    Arc::new(b.finish(&made).expect("a loop"))
+}

@@ -181,6 +181,19 @@ impl AttributeValue for Vec<usize> {
     }
 }
 
+impl AttributeValue for Option<usize> {
+    fn to_attribute(&self) -> Attribute {
+        self.iter().copied().collect::<Vec<usize>>().to_attribute()
+    }
+    fn from_attribute(a: Attribute) -> Option<Self> {
+        match Vec::from_attribute(a)?[..] {
+            [] => Some(None),
+            [i] => Some(Some(i)),
+            _ => None,
+        }
+    }
+}
+
 impl AttributeValue for DType {
     fn to_attribute(&self) -> Attribute {
         Attribute::Word(self.name().to_string())

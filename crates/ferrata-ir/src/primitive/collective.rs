@@ -75,14 +75,15 @@ pub struct AllToAll {
 
 attributes!(AllToAll { split, split_sizes, join, join_sizes, group, place });
 
-/// Passes the operand on to another rank and gives what comes from a third.
+/// Passes the operand on to other ranks, without waiting for them, and gives what comes from
+/// another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Permute {
-    /// The rank that gets the operand.
-    pub to: usize,
-    /// The rank whose operand this is the result of.
-    pub from: usize,
-    /// The type of what comes.
+    /// The ranks that get the operand.
+    pub to: Vec<usize>,
+    /// The rank whose operand this is the result of; nothing comes if there is none.
+    pub from: Option<usize>,
+    /// The type of what comes; without elements if nothing does.
     pub ty: Type,
 }
 
@@ -208,25 +209,8 @@ impl Permute {
     /// # Errors
     /// When a member is lost.
     pub fn run(&self, with: &dyn Communicator, send: &[u8], receive: &mut [u8]) -> Result<()> {
-        let me = with.rank();
-        if self.to == me && self.from == me {
-            receive.copy_from_slice(send);
-            return Ok(());
-        }
-        let mut group = vec![me, self.to, self.from];
-        group.sort_unstable();
-        group.dedup();
-        let mut receive = Some(receive);
-        let sends: Vec<&[u8]> =
-            group.iter().map(|&rank| if rank == self.to { send } else { &[][..] }).collect();
-        let mut receives: Vec<&mut [u8]> = group
-            .iter()
-            .map(|&rank| match rank == self.from {
-                true => receive.take().unwrap_or_default(),
-                false => &mut [][..],
-            })
-            .collect();
-        with.exchange(&group, &sends, &mut receives)
+        self.to.iter().try_for_each(|&to| with.post(to, send))?;
+        self.from.map_or(Ok(()), |from| with.receive(from, receive))
     }
 }
 

@@ -167,7 +167,7 @@ impl Partitioner<'_> {
         partial.dedup();
         let with = |(cuts, mut partial): (Vec<Cut>, Vec<(usize, ReduceKind)>)| {
             partial.sort_by_key(|&(axis, _)| axis);
-            Sharding { cuts, partial }
+            Sharding { cuts, partial, stage: body.stage }
         };
         Some(Candidate {
             assigned,
@@ -203,7 +203,7 @@ impl Partitioner<'_> {
         }
         for (&v, made) in node.outputs.iter().zip(&candidate.results) {
             bytes += reshard::part_of(mesh, body.ty(v), made);
-            let mut target = Sharding { cuts: made.cuts.clone(), partial: Vec::new() };
+            let mut target = Sharding { partial: Vec::new(), ..made.clone() };
             for (d, wish) in body.intents.of(v).iter().enumerate() {
                 let Some((cut, _)) = wish else { continue };
                 let elsewhere = |axis: &usize| {

@@ -16,6 +16,8 @@
 //! | `reshard` | from one sharding to another |
 //! | `local` | a node on the parts of one rank |
 //! | `partition` | the program of one rank |
+//! | `stages` | which stage of a pipeline a node belongs to |
+//! | `schedule` | in which order stages work on the iterations of a loop |
 
 mod choose;
 mod cost;
@@ -24,9 +26,12 @@ mod partition;
 mod pattern;
 mod propagate;
 mod reshard;
+mod schedule;
+mod stages;
 
 pub use cost::Rates;
 pub use partition::{Names, Partition, Placement, Reshard, Setting, partition};
+pub use schedule::Schedule;
 
 use crate::communicator::chunk;
 use crate::error::{Error, Result};
@@ -125,6 +130,18 @@ impl Mesh {
         let at = self.coordinates(rank);
         axes.iter().fold(0, |part, &axis| part * self.axes[axis].1 + at[axis])
     }
+
+    /// Whether a rank is on a stage; all are on none in particular.
+    fn is_on(&self, rank: usize, stage: Option<Stage>) -> bool {
+        stage.is_none_or(|stage| self.part(rank, &[stage.axis]) == stage.at)
+    }
+
+    /// The rank that is on a stage as `rank` is on its own.
+    fn counterpart(&self, rank: usize, stage: Stage) -> usize {
+        let mut at = self.coordinates(rank);
+        at[stage.axis] = stage.at;
+        self.rank(&at)
+    }
 }
 
 impl fmt::Display for Mesh {
@@ -205,6 +222,15 @@ impl Cut {
     }
 }
 
+/// A stage of a pipeline: the ranks with one coordinate along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stage {
+    /// The axis.
+    pub axis: usize,
+    /// The coordinate.
+    pub at: usize,
+}
+
 /// How a value lies on a mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sharding {
@@ -212,17 +238,20 @@ pub struct Sharding {
     pub cuts: Vec<Cut>,
     /// Axes over which what ranks hold has still to be combined, rising, and how.
     pub partial: Vec<(usize, ReduceKind)>,
+    /// The stage that has it, if not all ranks do. What others hold has no elements.
+    pub stage: Option<Stage>,
 }
 
 impl Sharding {
     /// Every rank has all of a value of this rank.
     pub fn replicated(rank: usize) -> Sharding {
-        Sharding { cuts: vec![Cut::whole(); rank], partial: Vec::new() }
+        Sharding { cuts: vec![Cut::whole(); rank], partial: Vec::new(), stage: None }
     }
 
     /// For each dimension the axes that cut it.
     pub fn along(dims: &[&[usize]]) -> Sharding {
-        Sharding { cuts: dims.iter().map(|axes| Cut::along(axes)).collect(), partial: Vec::new() }
+        let cuts = dims.iter().map(|axes| Cut::along(axes)).collect();
+        Sharding { cuts, partial: Vec::new(), stage: None }
     }
 
     /// Whether an axis cuts some dimension.
@@ -240,6 +269,12 @@ impl Sharding {
             return Err(Error::new(format!("{ty} has {} dimensions, not {n}", ty.rank())));
         }
         let mut used = self.partial.iter().map(|&(axis, _)| axis).collect::<Vec<_>>();
+        if let Some(stage) = self.stage {
+            if mesh.axes.get(stage.axis).is_none_or(|&(_, size)| stage.at >= size) {
+                return Err(Error::new(format!("the mesh {mesh} has no such stage: {stage:?}")));
+            }
+            used.push(stage.axis);
+        }
         for (d, cut) in self.cuts.iter().enumerate() {
             for &axis in &cut.axes {
                 let Some((name, _)) = mesh.axes.get(axis) else {
@@ -264,6 +299,9 @@ impl Sharding {
 
     /// The type of what a rank holds of a value.
     pub fn local(&self, mesh: &Mesh, ty: &Type, rank: usize) -> Type {
+        if !mesh.is_on(rank, self.stage) {
+            return ty.with_shape([0]);
+        }
         let sizes = self.cuts.iter().zip(&ty.shape);
         ty.with_shape(sizes.map(|(cut, &size)| cut.local(mesh, size, rank)).collect::<Vec<_>>())
     }
@@ -279,6 +317,9 @@ impl Sharding {
     /// # Ok::<(), ferrata_ir::Error>(())
     /// ```
     pub fn elements(&self, mesh: &Mesh, ty: &Type, rank: usize) -> Vec<usize> {
+        if !mesh.is_on(rank, self.stage) {
+            return Vec::new();
+        }
         let mut places = vec![0];
         for (cut, &size) in self.cuts.iter().zip(&ty.shape) {
             let own: Vec<usize> = match cut.is_whole() {
@@ -314,6 +355,9 @@ impl Sharding {
         let mut text = format!("[{}]", self.cuts.iter().map(cut).collect::<Vec<_>>().join(", "));
         for &(axis, kind) in &self.partial {
             text += &format!(" partial {} over {}", kind.word(), mesh.axes[axis].0);
+        }
+        if let Some(stage) = self.stage {
+            text += &format!(" at {} {}", mesh.axes[stage.axis].0, stage.at);
         }
         text
     }

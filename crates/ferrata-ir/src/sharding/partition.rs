@@ -5,8 +5,8 @@ use super::cost::Rates;
 use super::local::{Cuts, Place};
 use super::pattern::{attention, pattern};
 use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
-use super::reshard;
-use super::{Cut, Mesh, Sharding};
+use super::stages::Staged;
+use super::{Cut, Mesh, Schedule, Sharding, Stage, reshard};
 use crate::error::{Error, Origin, Result};
 use crate::primitive::{Barrier, Call, Cond, Primitive, ReduceKind, Scan};
 use crate::program::{Builder, Function, Node, Value};
@@ -84,6 +84,8 @@ pub struct Setting<'a> {
     pub names: &'a Names,
     /// What computing and sending costs.
     pub rates: Rates,
+    /// How stages work on the iterations of a loop that goes over several of them.
+    pub schedule: Schedule,
 }
 
 /// The program of one rank.
@@ -100,8 +102,13 @@ pub struct Partition {
 /// Cuts the program of `rank` out of a whole program, with these parameters and, where given,
 /// results. Results that nothing is said of lie as it comes, but never partial.
 ///
+/// Where parameters lie on stages, every node runs on one of them, and loops that go over several
+/// stages are unrolled: their iterations follow each other through the stages as `schedule` says.
+///
 /// ```
-/// use ferrata_ir::sharding::{Mesh, Names, Placement, Rates, Setting, Sharding, partition};
+/// use ferrata_ir::sharding::{
+///     Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, partition,
+/// };
 /// use ferrata_ir::{Builder, DType, Type};
 /// use std::sync::Arc;
 /// // A product whose contracted dimension is cut: every rank has a partial sum.
@@ -114,7 +121,9 @@ pub struct Partition {
 /// let parameters = [Sharding::along(&[&[], &[0]]), Sharding::along(&[&[0], &[]])];
 /// let parameters = parameters.map(Placement::data);
 /// let names = Names::new();
-/// let setting = Setting { mesh: &mesh, names: &names, rates: Rates::default() };
+/// let rates = Rates::default();
+/// let schedule = Schedule::default();
+/// let setting = Setting { mesh: &mesh, names: &names, rates, schedule };
 /// let part = partition(&program, &setting, 1, &parameters, &[None])?;
 /// assert_eq!(part.program.parameter_types()[0].shape, [4, 4]);
 /// assert!(part.program.nodes().iter().any(|node| node.op.name() == "all_reduce"));
@@ -152,7 +161,24 @@ pub fn partition(
         propagation: Propagation::new(mesh, setting.names),
         known: HashMap::new(),
     };
-    let made = partitioner.function(program, parameters, &wants)?;
+    let given = parameters.iter().map(|placement| &placement.sharding);
+    let given: Vec<&Sharding> = given.chain(results.iter().flatten()).collect();
+    let made = if let Some(stage) = given.iter().find_map(|sharding| sharding.stage) {
+        let one = |sharding: &&Sharding| {
+            !sharding.cuts_along(stage.axis) && sharding.stage.is_none_or(|s| s.axis == stage.axis)
+        };
+        let named = setting.names.values().flatten().any(|&axis| axis == stage.axis);
+        if named || !given.iter().all(one) {
+            let name = &mesh.axes[stage.axis].0;
+            return Err(Error::new(format!("the axis `{name}` has stages, but not it alone"))
+                .help("keep one axis for stages, and let other axes cut dimensions"));
+        }
+        let lying: Vec<_> = results.iter().map(|want| want.as_ref().map(|s| s.stage)).collect();
+        let staged = Staged::new(program, setting, stage.axis, parameters, &lying)?;
+        Arc::new(partitioner.build(&staged.program, parameters, &wants, &staged.stages)?)
+    } else {
+        partitioner.function(program, parameters, &wants)?
+    };
     let results = made.results.iter().map(|lie| lie.sharding.clone()).collect();
     Ok(Partition { program: made.function.clone(), results, reshards: made.reshards.clone() })
 }
@@ -191,12 +217,19 @@ pub(super) struct Partitioner<'a> {
 #[derive(Clone, Debug)]
 pub(super) struct Version {
     pub lies: Placement,
-    pub value: Value,
+    /// None on ranks that are not on its stage.
+    pub value: Option<Value>,
 }
 
-/// How versions lie, and their values.
-fn apart(versions: Vec<Version>) -> (Vec<Placement>, Vec<Value>) {
-    versions.into_iter().map(|version| (version.lies, version.value)).unzip()
+/// How versions lie for a callee, which knows no stages, and their values, if all are here.
+fn apart(versions: Vec<Version>) -> (Vec<Placement>, Option<Vec<Value>>) {
+    let values = versions.iter().map(|version| version.value).collect();
+    let lies = versions.into_iter().map(|version| {
+        let mut lies = version.lies;
+        lies.sharding.stage = None;
+        lies
+    });
+    (lies.collect(), values)
 }
 
 /// A function while it is being built.
@@ -209,11 +242,15 @@ pub(super) struct Body<'f> {
     pub same: bool,
     /// The node that is being built.
     pub node: String,
+    /// Where it runs.
+    pub stage: Option<Stage>,
+    /// Whether that is here.
+    pub here: bool,
     pub reshards: Vec<Reshard>,
 }
 
 impl Body<'_> {
-    fn set(&mut self, v: Value, lies: Placement, value: Value) {
+    fn set(&mut self, v: Value, lies: Placement, value: Option<Value>) {
         self.versions[v.index()] = vec![Version { lies, value }];
     }
 
@@ -221,10 +258,25 @@ impl Body<'_> {
         self.whole.ty(v)
     }
 
-    fn set_all(&mut self, outputs: &[Value], values: Vec<Value>, lies: Vec<Placement>) {
-        for ((&v, value), lies) in outputs.iter().zip(values).zip(lies) {
-            self.set(v, lies, value);
+    /// Runs `op` where its operands are; its results lie so, on the stage of the node.
+    fn emit(
+        &mut self,
+        outputs: &[Value],
+        op: impl Into<Primitive>,
+        operands: Option<Vec<Value>>,
+        lies: impl IntoIterator<Item = Placement>,
+    ) {
+        let here = operands.filter(|_| self.here);
+        let values = here.map(|operands| self.b.emit(op, &operands));
+        for (i, (&v, mut lies)) in outputs.iter().zip(lies).enumerate() {
+            lies.sharding.stage = self.stage;
+            self.set(v, lies, values.as_ref().map(|values| values[i]));
         }
+    }
+
+    /// A sharding with these cuts on the stage of the node.
+    fn whole_sums(&self, cuts: Vec<Cut>) -> Sharding {
+        Sharding { cuts, partial: Vec::new(), stage: self.stage }
     }
 
     /// Takes over what is said of a function that a node runs so many times.
@@ -257,16 +309,18 @@ impl<'a> Partitioner<'a> {
         if let Some(made) = self.known.get(&question) {
             return Ok(made.clone());
         }
-        let made = Arc::new(self.build(function, parameters, wants)?);
+        let made = Arc::new(self.build(function, parameters, wants, &[])?);
         self.known.insert(question, made.clone());
         Ok(made)
     }
 
+    /// The function of this rank; its nodes run on these stages.
     fn build(
         &mut self,
         function: &Arc<Function>,
         parameters: &[Placement],
         wants: &[Want],
+        stages: &[Option<Stage>],
     ) -> Result<Made> {
         let of_parameters: Vec<Wishes> = parameters.iter().map(Placement::wishes).collect();
         let of_results: Vec<Wishes> = wants.iter().map(|want| want.wishes.clone()).collect();
@@ -278,14 +332,19 @@ impl<'a> Partitioner<'a> {
             intents,
             same: true,
             node: "the results".to_owned(),
+            stage: None,
+            here: true,
             reshards: Vec::new(),
         };
         for (&p, lies) in function.parameters().iter().zip(parameters) {
             let ty = lies.sharding.local(self.mesh(), function.ty(p), self.place.rank);
             let value = body.b.parameter(ty);
-            body.set(p, lies.clone(), value);
+            let here = self.mesh().is_on(self.place.rank, lies.sharding.stage);
+            body.set(p, lies.clone(), here.then_some(value));
         }
-        for node in function.nodes() {
+        for (i, node) in function.nodes().iter().enumerate() {
+            body.stage = stages.get(i).copied().flatten();
+            body.here = self.mesh().is_on(self.place.rank, body.stage);
             body.b.set_origin(node.origin.clone());
             body.node = node.op.name().to_owned();
             self.node(&mut body, node).map_err(|e| {
@@ -303,7 +362,8 @@ impl<'a> Partitioner<'a> {
                 None => self.as_it_comes(&body, v, want),
             };
             let version = self.version(&mut body, v, &target);
-            values.push(version.value);
+            let ty = function.ty(v);
+            values.push(version.value.unwrap_or_else(|| self.place.nothing(&mut body.b, ty)));
             results.push(version.lies);
         }
         let mut made = body.b.finish(&values)?;
@@ -318,7 +378,7 @@ impl<'a> Partitioner<'a> {
     /// cut, and else may wait, unless nobody is there to combine them.
     fn as_it_comes(&self, body: &Body, v: Value, want: &Want) -> Sharding {
         let lies = &body.first(v).lies.sharding;
-        let mut target = Sharding { cuts: lies.cuts.clone(), partial: Vec::new() };
+        let mut target = Sharding { partial: Vec::new(), ..lies.clone() };
         for &(axis, kind) in &lies.partial {
             let wanted = want
                 .wishes
@@ -380,8 +440,7 @@ impl<'a> Partitioner<'a> {
         match &node.op {
             Primitive::Barrier(_) => {
                 let (lies, values) = apart(self.all_ready(body, &node.inputs));
-                let outputs = body.b.emit(Barrier {}, &values);
-                body.set_all(&node.outputs, outputs, lies);
+                body.emit(&node.outputs, Barrier {}, values, lies);
                 Ok(())
             }
             Primitive::Call(call) => self.call(body, node, call),
@@ -403,10 +462,11 @@ impl<'a> Partitioner<'a> {
         let cut = |wish: Wish| wish.map_or_else(Cut::whole, |(cut, _)| cut);
         let cuts: Vec<Cut> = wishes.into_iter().map(cut).collect();
         // Where the names say nothing of any dimension, the value lies as it comes.
-        let version = match cuts.iter().all(Cut::is_whole) {
-            true => body.first(v).clone(),
-            false => self.version(body, v, &Sharding { cuts, partial: Vec::new() }),
+        let target = match cuts.iter().all(Cut::is_whole) {
+            true => Sharding { stage: body.stage, ..body.first(v).lies.sharding.clone() },
+            false => body.whole_sums(cuts),
         };
+        let version = self.version(body, v, &target);
         body.set(node.outputs[0], version.lies, version.value);
     }
 
@@ -414,7 +474,7 @@ impl<'a> Partitioner<'a> {
     /// to be sent for that.
     fn ready(&mut self, body: &mut Body, v: Value) -> Version {
         let lies = &body.first(v).lies.sharding;
-        let mut target = Sharding { cuts: lies.cuts.clone(), partial: Vec::new() };
+        let mut target = body.whole_sums(lies.cuts.clone());
         for (d, wish) in body.intents.of(v).iter().enumerate() {
             let Some((cut, level)) = wish else { continue };
             let free = cut.axes.iter().all(|&axis| !target.cuts_along(axis));
@@ -450,8 +510,7 @@ impl<'a> Partitioner<'a> {
         let made = self.function(&call.function, &lies, &wants)?;
         body.takes(node, &made, 1);
         let op = Call { function: made.function.clone(), recompute: call.recompute };
-        let outputs = body.b.emit(op, &values);
-        body.set_all(&node.outputs, outputs, made.results.clone());
+        body.emit(&node.outputs, op, values, made.results.clone());
         Ok(())
     }
 
@@ -482,15 +541,10 @@ impl<'a> Partitioner<'a> {
             }
             versions.push(version);
         }
-        let slice = |(i, x): (usize, &Version)| {
-            let mut lies = x.lies.clone();
-            if i >= whole {
-                lies.sharding.cuts.remove(0);
-            }
-            lies
-        };
-        let lies: Vec<Placement> = versions.iter().enumerate().map(slice).collect();
-        let (_, values) = apart(versions);
+        let (mut lies, values) = apart(versions);
+        for stacked in &mut lies[whole..] {
+            stacked.sharding.cuts.remove(0);
+        }
         let carries = &lies[scan.constants..whole];
         let mut wants = self.wants(body, &node.outputs);
         for (i, want) in wants.iter_mut().enumerate() {
@@ -505,18 +559,17 @@ impl<'a> Partitioner<'a> {
         let made = self.function(&scan.body, &lies, &wants)?;
         body.takes(node, &made, scan.length);
         let op = Scan { body: made.function.clone(), ..scan.clone() };
-        let outputs = body.b.emit(op, &values);
         let mut lies = made.results.clone();
         for stacked in &mut lies[scan.carries..] {
             stacked.sharding.cuts.insert(0, Cut::whole());
         }
-        body.set_all(&node.outputs, outputs, lies);
+        body.emit(&node.outputs, op, values, lies);
         Ok(())
     }
 
     fn cond(&mut self, body: &mut Body, node: &Node, cond: &Cond) -> Result<()> {
-        let condition = self.version(body, node.inputs[0], &Sharding::replicated(0));
-        let (lies, mut values) = apart(self.all_ready(body, &node.inputs[1..]));
+        let condition = self.version(body, node.inputs[0], &body.whole_sums(Vec::new()));
+        let (lies, values) = apart(self.all_ready(body, &node.inputs[1..]));
         // Both branches leave their results alike: as the first would.
         let mut wants = self.wants(body, &node.outputs);
         wants.iter_mut().for_each(|want| want.whole = true);
@@ -529,11 +582,10 @@ impl<'a> Partitioner<'a> {
         let (yes, no) = (yes?, no?);
         body.takes(node, &yes, 1);
         body.takes(node, &no, 0);
-        values.insert(0, condition.value);
+        let values = condition.value.zip(values).map(|(first, rest)| [vec![first], rest].concat());
         let op = Cond { branches: [yes.function.clone(), no.function.clone()] };
-        let outputs = body.b.emit(op, &values);
         let lies = yes.results.iter().map(|lies| Placement { stored: Vec::new(), ..lies.clone() });
-        body.set_all(&node.outputs, outputs, lies.collect());
+        body.emit(&node.outputs, op, values, lies);
         Ok(())
     }
 
@@ -550,11 +602,15 @@ impl<'a> Partitioner<'a> {
         for (&v, target) in node.inputs.iter().zip(&best.operands) {
             operands.push(self.version(body, v, target));
         }
-        let values: Vec<Value> = operands.iter().map(|x| x.value).collect();
         let assigned = &best.assigned;
         let cuts = Cuts { op: &node.op, pattern: &pattern, assigned, outputs: &outputs };
-        let (made, same) = self.place.emit(&mut body.b, &cuts, &values);
-        body.same &= same;
+        let mut made = vec![None; outputs.len()];
+        let values: Option<Vec<Value>> = operands.iter().map(|x| x.value).collect();
+        if let Some(values) = values.filter(|_| body.here) {
+            let (values, same) = self.place.emit(&mut body.b, &cuts, &values);
+            body.same &= same;
+            made = values.into_iter().map(Some).collect();
+        }
         let has = |x: &Version, axis: usize| x.lies.sharding.cuts_along(axis);
         for ((&o, value), sharding) in node.outputs.iter().zip(made).zip(best.results) {
             let stored = |axis: &usize| {

@@ -1,8 +1,8 @@
 //! From one sharding of a value to another: which collectives, what they cost, and their nodes.
 
 use super::local::Place;
-use super::{Cut, Mesh, Rates, Sharding};
-use crate::primitive::{AllGather, AllReduce, AllToAll, ReduceKind, ReduceScatter};
+use super::{Cut, Mesh, Rates, Sharding, Stage};
+use crate::primitive::{AllGather, AllReduce, AllToAll, Permute, ReduceKind, ReduceScatter};
 use crate::program::{Builder, Value};
 use crate::types::Type;
 
@@ -21,6 +21,8 @@ enum Move {
     Slice { dim: usize, cut: Cut },
     /// The first rank of an axis keeps the value, the others get zeros: a partial sum.
     Hold { axis: usize },
+    /// To another stage, or to all.
+    Carry { to: Option<Stage> },
 }
 
 /// The coarser cut along the first `keep` axes of this one.
@@ -37,6 +39,11 @@ fn begins(cut: &Cut, finer: &Cut, mesh: &Mesh, size: usize) -> bool {
 /// The steps on the way, and how the value lies before each.
 fn moves(mesh: &Mesh, ty: &Type, from: &Sharding, to: &Sharding) -> Vec<(Sharding, Move)> {
     let mut way = Way { mesh, ty, at: from.clone(), moves: Vec::new() };
+    // What is sent to other stages is the smaller of both.
+    let early = from.stage.is_none() || part_of(mesh, ty, from) <= part_of(mesh, ty, to);
+    if from.stage != to.stage && early {
+        way.go(Move::Carry { to: to.stage });
+    }
     let dim_of = |cuts: &[Cut], axis: usize| cuts.iter().position(|c| c.axes.contains(&axis));
     // Partial values: to where the axis cuts, else for everyone.
     let mut everywhere: Vec<(usize, ReduceKind)> = Vec::new();
@@ -75,6 +82,9 @@ fn moves(mesh: &Mesh, ty: &Type, from: &Sharding, to: &Sharding) -> Vec<(Shardin
     }
     for &(axis, _) in to.partial.iter().filter(|p| !from.partial.contains(p)) {
         way.go(Move::Hold { axis });
+    }
+    if way.at.stage != to.stage {
+        way.go(Move::Carry { to: to.stage });
     }
     way.moves
 }
@@ -119,6 +129,7 @@ impl Way<'_> {
                 at.partial.push((*axis, ReduceKind::Sum));
                 at.partial.sort_by_key(|&(axis, _)| axis);
             }
+            Move::Carry { to } => at.stage = *to,
         }
         self.moves.push((before, step));
     }
@@ -154,6 +165,11 @@ pub(super) fn cost(
                 let axes = &at.cuts[*dim].axes[*keep..];
                 part * mesh.parts(axes) as f64 * share(axes)
             }
+            Move::Carry { to } => match (at.stage, to) {
+                (Some(_), Some(_)) => part,
+                (Some(stage), None) => part * (mesh.parts(&[stage.axis]) - 1) as f64,
+                (None, _) => continue,
+            },
             Move::Slice { .. } | Move::Hold { .. } => continue,
         };
         bytes += sent;
@@ -191,17 +207,54 @@ impl Place<'_> {
         group.iter().map(|&rank| cut.local(self.mesh, size, rank) / cut.blocks).collect()
     }
 
-    /// The value, which lies as `from`, so that it lies as `to`.
+    /// The value, which lies as `from`, so that it lies as `to`; nothing where it is not.
     pub fn reshard(
         &self,
         b: &mut Builder,
-        x: Value,
+        x: Option<Value>,
         ty: &Type,
         from: &Sharding,
         to: &Sharding,
-    ) -> Value {
+    ) -> Option<Value> {
         let steps = moves(self.mesh, ty, from, to);
-        steps.iter().fold(x, |x, (at, step)| self.step(b, x, ty, at, step))
+        steps.iter().fold(x, |x, (at, step)| match step {
+            Move::Carry { to } => self.carry(b, x, ty, at, *to),
+            _ => x.map(|x| self.step(b, x, ty, at, step)),
+        })
+    }
+
+    /// The value, which lies as `at`, on another stage or on all.
+    fn carry(
+        &self,
+        b: &mut Builder,
+        x: Option<Value>,
+        ty: &Type,
+        at: &Sharding,
+        to: Option<Stage>,
+    ) -> Option<Value> {
+        let arrives = self.mesh.is_on(self.rank, to);
+        let Some(from) = at.stage else { return x.filter(|_| arrives) };
+        if let Some(x) = x {
+            let others = (0..self.mesh.parts(&[from.axis])).map(|at| Stage { at, ..from });
+            let others = others.filter(|&stage| match to {
+                Some(to) => stage == to,
+                None => stage != from,
+            });
+            let to = others.map(|stage| self.mesh.counterpart(self.rank, stage)).collect();
+            b.emit(Permute { to, from: None, ty: ty.with_shape([0]) }, &[x]);
+            return arrives.then_some(x);
+        }
+        arrives.then(|| {
+            let nothing = self.nothing(b, ty);
+            let from = Some(self.mesh.counterpart(self.rank, from));
+            let ty = Sharding { stage: None, ..at.clone() }.local(self.mesh, ty, self.rank);
+            b.emit1(Permute { to: Vec::new(), from, ty }, &[nothing])
+        })
+    }
+
+    /// What a rank holds of a value that is not on its stage.
+    pub fn nothing(&self, b: &mut Builder, ty: &Type) -> Value {
+        b.full(ty.with_shape([0]), 0.0)
     }
 
     fn step(&self, b: &mut Builder, x: Value, ty: &Type, at: &Sharding, step: &Move) -> Value {
@@ -271,6 +324,7 @@ impl Place<'_> {
                 0 => x,
                 _ => b.zeros_like(x),
             },
+            Move::Carry { .. } => x,
         }
     }
 }

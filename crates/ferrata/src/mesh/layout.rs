@@ -1,9 +1,10 @@
 //! How the tensors of a training run lie on a mesh.
 
-use super::{Cut, Mesh, Placement, Sharding};
+use super::{Cut, Mesh, Placement, Sharding, Stage};
 use crate::module::matches;
 use crate::optim;
 use crate::tree::{self, Tree};
+use ferrata_cluster::pipeline::balanced;
 use ferrata_ir::{Error, Result, Type};
 use serde::{Deserialize, Serialize};
 
@@ -87,19 +88,86 @@ impl Rule {
 }
 
 /// How weights, optimiser state and batches lie. The axes `data` and `context` cut batches by
-/// samples and by positions; other axes cut weights, as the rules say. Axes of which nothing is
-/// said, or that do not fit a tensor, leave it whole.
+/// samples and by positions; along `pipeline` lie stages of layers; other axes cut weights, as the
+/// rules say. Axes of which nothing is said, or that do not fit a tensor, leave it whole.
 #[derive(Clone, Debug)]
 pub struct Layout {
     mesh: Mesh,
     zero: Zero,
     rules: Vec<Rule>,
+    /// What the names of the weights of a layer begin with, and the layer's stage.
+    stages: Vec<(String, Stage)>,
+}
+
+/// What the names of a layer's weights begin with, its number last: `layers.3.`.
+fn layer(name: &str) -> Option<&str> {
+    let mut end = 0;
+    for part in name.split_inclusive('.') {
+        end += part.len();
+        if part.trim_end_matches('.').bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(&name[..end]);
+        }
+    }
+    None
 }
 
 impl Layout {
-    /// A layout; the first rule that matches a name holds.
+    /// A layout; the first rule that matches a name holds. Without stages; see
+    /// [`Layout::with_stages`].
     pub fn new(mesh: Mesh, zero: Zero, rules: Vec<Rule>) -> Layout {
-        Layout { mesh, zero, rules }
+        Layout { mesh, zero, rules, stages: Vec::new() }
+    }
+
+    /// With the layers of `model` on the stages along the axis `pipeline`, if the mesh has it: in
+    /// their order, in `interleave` chunks for each stage that are about equally large. Layers are
+    /// what has a number in the names of weights (`layers.3.`); weights outside of them are on all
+    /// stages, and the largest of these is taken for the last thing that is done.
+    ///
+    /// # Errors
+    /// When there are too few layers.
+    pub fn with_stages(mut self, model: &impl Tree, interleave: usize) -> Result<Layout> {
+        let Some(axis) = self.mesh.axis("pipeline") else { return Ok(self) };
+        let stages = self.mesh.parts(&[axis]);
+        let chunks = stages * interleave;
+        if chunks <= 1 {
+            return Ok(self);
+        }
+        let (mut layers, mut costs): (Vec<String>, Vec<f64>) = (Vec::new(), Vec::new());
+        let mut head = 0.0f64;
+        for (name, weight) in tree::named_leaves(model) {
+            let cost = weight.ty().elements() as f64;
+            match layer(&name) {
+                None => head = head.max(cost),
+                Some(layer) if layers.last().is_some_and(|last| last == layer) => {
+                    if let Some(sum) = costs.last_mut() {
+                        *sum += cost;
+                    }
+                }
+                Some(layer) => {
+                    layers.push(layer.to_owned());
+                    costs.push(cost);
+                }
+            }
+        }
+        if layers.len() < chunks {
+            let (have, chunks) = (layers.len(), if interleave > 1 { " of chunks" } else { "" });
+            return Err(Error::new(format!(
+                "a model of {have} layers has not enough for {stages} stages{chunks} along \
+                 `pipeline`"
+            ))
+            .help("make the axis `pipeline` or `interleave` smaller"));
+        }
+        let mut layers = layers.into_iter();
+        for (chunk, count) in balanced(&costs, 0.0, head, chunks).into_iter().enumerate() {
+            let stage = Stage { axis, at: chunk % stages };
+            self.stages.extend(layers.by_ref().take(count).map(|layer| (layer, stage)));
+        }
+        Ok(self)
+    }
+
+    /// Whether layers lie on stages.
+    pub fn has_stages(&self) -> bool {
+        !self.stages.is_empty()
     }
 
     /// How a weight is cut by the rules.
@@ -134,7 +202,9 @@ impl Layout {
 
     fn weight_like(&self, name: &str, ty: &Type, cut: bool) -> Placement {
         let ruled = self.ruled(name, ty);
-        let (sharding, stored) = if cut { self.stored(ruled, ty) } else { (ruled, vec![]) };
+        let (mut sharding, stored) = if cut { self.stored(ruled, ty) } else { (ruled, vec![]) };
+        let stage = self.stages.iter().find(|(layer, _)| name.starts_with(layer.as_str()));
+        sharding.stage = stage.map(|&(_, stage)| stage);
         Placement::weight(sharding, &stored)
     }
 
@@ -180,5 +250,11 @@ impl Layout {
             }
         }
         Placement::data(sharding)
+    }
+    /// How arrays of several batches lie, stacked in front of their dimensions.
+    pub fn batches(&self, ty: &Type) -> Placement {
+        let mut placement = self.batch(&ty.with_shape(&ty.shape[1..]));
+        placement.sharding.cuts.insert(0, Cut::whole());
+        placement
     }
 }

@@ -12,7 +12,9 @@
 mod layout;
 
 pub use ferrata_ir::communicator::Report;
-pub use ferrata_ir::sharding::{Cut, Mesh, Names, Placement, Rates, Reshard, Sharding};
+pub use ferrata_ir::sharding::{
+    Cut, Mesh, Names, Placement, Rates, Reshard, Schedule, Sharding, Stage,
+};
 pub use layout::{Layout, Rule, Zero};
 
 use crate::Tensor;
@@ -45,6 +47,7 @@ struct Shared {
     rank: usize,
     names: Names,
     rates: Rates,
+    schedule: Schedule,
     communicator: Arc<dyn Communicator>,
     /// What the rank computes with.
     inner: CpuDevice,
@@ -92,17 +95,25 @@ impl Part {
     }
 }
 
+/// How the ranks of a mesh work together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MeshOptions {
+    /// Whether values between layers are cut along `tensor` too, by positions (Korthikanti et al.
+    /// 2022).
+    pub sequence: bool,
+    /// How the stages of a pipeline work on the iterations of a loop over microbatches.
+    pub schedule: Schedule,
+}
+
 impl MeshDevice {
     /// The device of the rank that `communicator` connects to the others, with its own threads.
-    /// With `sequence`, values between layers are cut along `tensor` too, by positions (Korthikanti
-    /// et al. 2022).
     ///
     /// # Errors
     /// When there are not as many ranks as the mesh has, or the CPU cannot be used.
     pub fn new(
         mesh: Mesh,
         communicator: Arc<dyn Communicator>,
-        sequence: bool,
+        way: MeshOptions,
         options: CpuOptions,
     ) -> Result<MeshDevice> {
         let (size, rank) = (communicator.size(), communicator.rank());
@@ -113,8 +124,9 @@ impl MeshDevice {
         }
         let options = CpuOptions { communicator: Some(communicator.clone()), ..options };
         let inner = CpuDevice::new(options)?;
-        let names = names(&mesh, sequence);
-        let shared = Shared { mesh, rank, names, rates: Rates::default(), communicator, inner };
+        let (names, rates) = (names(&mesh, way.sequence), Rates::default());
+        let schedule = way.schedule;
+        let shared = Shared { mesh, rank, names, rates, schedule, communicator, inner };
         Ok(MeshDevice { shared: Arc::new(shared), moves: Mutex::default() })
     }
 
@@ -213,7 +225,8 @@ impl Shared {
         parameters: &[Placement],
         results: &[Option<Sharding>],
     ) -> Result<Partition> {
-        let setting = Setting { mesh: &self.mesh, names: &self.names, rates: self.rates };
+        let (mesh, names, rates) = (&self.mesh, &self.names, self.rates);
+        let setting = Setting { mesh, names, rates, schedule: self.schedule };
         partition(program, &setting, self.rank, parameters, results)
     }
 }

@@ -164,7 +164,7 @@ impl Classifier {
             let images = ImagesInOrder::new(set, reader.clone(), transforms.clone(), batch)?;
             Ok::<_, Error>(Validation::new(images, compute, threads))
         });
-        let engine = Engine::new(model, loss(config.train.label_smoothing), STEP, config);
+        let engine = Engine::new(model, loss(config.train.label_smoothing), STEP, config)?;
         let feed = Feed::new(source, config.train.accumulate, threads);
         Ok(Classifier {
             stepper: Stepper::new(engine, feed, batch, config, data.identity),
@@ -202,7 +202,7 @@ impl Classifier {
             device: learner::device(),
             notes: Vec::new(),
         };
-        let engine = Engine::new(model, loss(config.train.label_smoothing), STEP, config);
+        let engine = Engine::new(model, loss(config.train.label_smoothing), STEP, config)?;
         let feed = Feed::new(Arc::new(recorded), 1, 1);
         Ok(Classifier {
             stepper: Stepper::new(engine, feed, batch, config, String::new()),
@@ -267,7 +267,7 @@ fn adapted(
 
 /// Compiles the training step with AdamW for `batch` images of `size` x `size` pixels.
 pub(super) fn step_plan(model: &ImageModel, batch: usize, size: usize) -> Result<StepPlan> {
-    let engine = Engine::new(model.clone(), loss(0.0), STEP, &Config::default());
+    let engine = Engine::new(model.clone(), loss(0.0), STEP, &Config::default())?;
     let images = Tensor::zeros([batch, 3, size, size], DType::F32);
     let labels = Tensor::zeros([batch], DType::I64);
     let arrays = [(IMAGES.to_owned(), images), (LABELS.to_owned(), labels)];

@@ -17,7 +17,9 @@ use crate::nn::Context;
 use crate::optim::{self, Optimizer};
 use crate::profile;
 use crate::tree;
-use crate::{Compiled, Key, Module, Planned, Recompute, Tensor, Tree, compile, value_and_grad};
+use crate::{
+    Compiled, Key, Module, Planned, Recompute, Tensor, Tree, compile, scan, value_and_grad,
+};
 
 /// A batch on its way into a program: tensors by the names of its arrays.
 pub(super) type Arrays = BTreeMap<String, Tensor>;
@@ -77,6 +79,8 @@ pub(super) struct Engine<M> {
     accumulate: Program<(M, M, Microbatch), (M, Tensor, Updates)>,
     /// The part of the step behind the gradient.
     apply: Apply<M>,
+    /// A step on several microbatches in one program, stacked: what stages of a pipeline need.
+    pipeline: Program<(State<M>, Microbatch, Rates), Stepped<M>>,
 }
 
 /// What the programs are built with.
@@ -180,7 +184,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         loss: Loss<M>,
         inputs: &'static [&'static str],
         config: &Config,
-    ) -> Engine<M> {
+    ) -> Result<Engine<M>> {
         let settings = Arc::new(Settings::new(loss, inputs, config));
         let optimizer = settings.optimizer.init(&model);
         let average = (settings.ema > 0.0).then(|| tree::map(&model, Tensor::clone));
@@ -191,9 +195,10 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             Some(Size(all)) => Recompute::Within(all.saturating_sub(resting)),
         };
         let (for_step, for_sum, for_apply) = (settings.clone(), settings.clone(), settings.clone());
-        let layout = config.parallel.layout();
+        let layout = config.parallel.layout(&model)?;
+        let for_pipeline = settings.clone();
         let state = placed(State { model, optimizer, average }, layout.as_ref());
-        Engine {
+        Ok(Engine {
             state: Some(state),
             layout,
             step: program(move |(state, batch, rates): (State<M>, Microbatch, Rates)| {
@@ -214,8 +219,30 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
                 for_apply.update(&state, gradient, &Updates::new(), &rates)
             })
             .with_results_like(|(state, ..)| tree::leaves(state)),
+            pipeline: program(move |(state, batches, rates): (State<M>, Microbatch, Rates)| {
+                let sum = tree::map(&state.model, Tensor::zeros_like);
+                let begin = (state.model.clone(), sum);
+                let each = |(model, sum): &(M, M), batch: &Microbatch| {
+                    let (loss, updates, gradient) = for_pipeline.gradient(model, batch);
+                    let sum = optim::accumulate(Some(sum), &gradient);
+                    ((model.updated(&updates), sum), loss)
+                };
+                let ((model, sum), losses) = scan(begin, &batches, each);
+                let gradient = optim::average(&sum, for_pipeline.accumulate);
+                let state = State { model, ..state };
+                let (state, norm) =
+                    for_pipeline.update(&state, gradient, &Updates::new(), &rates);
+                (state, losses.mean(..), norm)
+            })
+            .with_results_like(|(state, ..)| tree::leaves(state))
+            .with_recompute(within(0)),
             settings,
-        }
+        })
+    }
+
+    /// Whether the microbatches of a step go through stages in one program.
+    fn is_pipeline(&self) -> bool {
+        self.settings.accumulate > 1 && self.layout.as_ref().is_some_and(Layout::has_stages)
     }
 
     fn state(&self) -> Result<&State<M>> {
@@ -247,7 +274,9 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
     ) -> Result<(f64, f64)> {
         let microbatches: Vec<Microbatch> = profile::host("input", || {
             let all = batches.iter().enumerate();
-            all.map(|(i, batch)| self.microbatch(step, i, batch)).collect::<Result<_>>()
+            let all = all.map(|(i, batch)| self.microbatch(step, i, batch));
+            let all: Vec<Microbatch> = all.collect::<Result<_>>()?;
+            Ok::<_, Error>(if self.is_pipeline() { vec![self.stacked(&all)] } else { all })
         })?;
         let rates = self.settings.rates(step, lr);
         let state = self.state.take();
@@ -255,7 +284,8 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         let before = keep.then(|| state.clone());
         let (state, loss, norm) = match <[Microbatch; 1]>::try_from(microbatches) {
             Ok([batch]) => {
-                let (state, loss, norm) = self.step.call((state, batch, rates))?;
+                let step = if self.is_pipeline() { &self.pipeline } else { &self.step };
+                let (state, loss, norm) = step.call((state, batch, rates))?;
                 (state, number(&loss)?, norm)
             }
             Err(microbatches) => {
@@ -295,6 +325,25 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         Ok((arrays, key))
     }
 
+    /// Microbatches in front of each other, as the loop of a pipeline takes them.
+    fn stacked(&self, all: &[Microbatch]) -> Microbatch {
+        let stack = |tensors: Vec<&Tensor>| {
+            let stacked = Tensor::stack(&tensors, 0);
+            match &self.layout {
+                Some(layout) => stacked.place(&layout.batches(stacked.ty())),
+                None => stacked,
+            }
+        };
+        let names = all[0].0.keys();
+        let arrays = names.map(|name| {
+            let each = all.iter().map(|(arrays, _)| &arrays[name]).collect();
+            (name.clone(), stack(each))
+        });
+        let keys: Vec<Tensor> = all.iter().map(|(_, key)| key.tensor()).collect();
+        let keys = Tensor::stack(&keys.iter().collect::<Vec<_>>(), 0);
+        (arrays.collect(), Key::from_tensor(&keys))
+    }
+
     /// The arrays of a batch so that they lie as the layout says.
     fn on_mesh(&self, mut arrays: Arrays) -> Arrays {
         if let Some(layout) = &self.layout {
@@ -306,10 +355,13 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
     /// Compiles the step for batches of the sizes of this one.
     pub fn prepare(&self, batch: Arrays) -> Result<Planned> {
         let rates = self.settings.rates(0, 0.0);
-        let batch = self.on_mesh(batch);
-        let argument = (self.state()?.clone(), (batch, self.settings.key.clone()), rates);
+        let batch = (self.on_mesh(batch), self.settings.key.clone());
+        let (step, batch) = match self.is_pipeline() {
+            true => (&self.pipeline, self.stacked(&vec![batch; self.settings.accumulate])),
+            false => (&self.step, batch),
+        };
         // As in training, nobody else holds the state, so its memory can be reused.
-        Ok(self.step.planned(&argument, true)?)
+        Ok(step.planned(&(self.state()?.clone(), batch, rates), true)?)
     }
 
     /// Says what in the step first makes a NaN or an infinity, by running it on its microbatches

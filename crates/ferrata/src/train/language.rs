@@ -104,7 +104,7 @@ impl Language {
         };
         let facts = facts(&model, data, corpus.notes);
         let loss = next_token::loss(config.train.label_smoothing);
-        let engine = Engine::new(model, loss, next_token::STEP, config);
+        let engine = Engine::new(model, loss, next_token::STEP, config)?;
         let feed = Feed::new(Arc::new(source), config.train.accumulate, 1);
         Ok(Language {
             stepper: Stepper::new(engine, feed, batch * sequence, config, corpus.identity),
@@ -156,7 +156,7 @@ impl Language {
         };
         let facts = facts(&model, data, Vec::new());
         let loss = next_token::loss(config.train.label_smoothing);
-        let engine = Engine::new(model, loss, next_token::STEP, config);
+        let engine = Engine::new(model, loss, next_token::STEP, config)?;
         let feed = Feed::new(Arc::new(recorded), 1, 1);
         Ok(Language {
             stepper: Stepper::new(engine, feed, batch * sequence, config, String::new()),

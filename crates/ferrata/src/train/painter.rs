@@ -237,7 +237,7 @@ impl Painter {
             ImageBatches::new(data.train, reader.clone(), transforms.clone(), batch, seed)?;
         let source = Arc::new(source.with_captions(encoder.clone()));
         let loss = loss(&config.flow, encoder.pad());
-        let engine = Engine::new(model, loss, STEP, config);
+        let engine = Engine::new(model, loss, STEP, config)?;
         let feed = Feed::new(source, config.train.accumulate, threads);
         Ok(Painter {
             stepper: Stepper::new(engine, feed, batch, config, data.identity),
@@ -272,7 +272,7 @@ impl Painter {
 /// Compiles the training step with AdamW for `batch` pictures.
 pub(super) fn step_plan(model: &FlowModel, batch: usize) -> Result<StepPlan> {
     let (config, section) = (&model.config, FlowSection::default());
-    let engine = Engine::new(model.clone(), loss(&section, 0), STEP, &Config::default());
+    let engine = Engine::new(model.clone(), loss(&section, 0), STEP, &Config::default())?;
     let size = config.image_size;
     let images = Tensor::zeros([batch, config.channels, size, size], DType::F32);
     let text = Tensor::zeros([batch, config.text_length], DType::I64);

@@ -176,7 +176,7 @@ impl Trained {
         if training {
             let loss = next_token::loss(0.0);
             let engine =
-                Engine::new(self.model.clone(), loss, next_token::STEP, &Config::default());
+                Engine::new(self.model.clone(), loss, next_token::STEP, &Config::default())?;
             return StepPlan::new(&engine, next_token::example(batch, sequence));
         }
         let ids = Tensor::zeros([batch, sequence], DType::I64);

@@ -40,7 +40,7 @@ impl Config {
     }
 }
 
-fn positive(key: &str, value: usize) -> Result<()> {
+pub(super) fn positive(key: &str, value: usize) -> Result<()> {
     match value {
         0 => Err(Error::new(format!("`{key}` is 0"), "it has to be at least 1")),
         _ => Ok(()),

@@ -7,16 +7,18 @@ use ferrata_ir::sharding::Mesh;
 use serde::{Deserialize, Serialize};
 
 use super::TrainSection;
+use super::check::positive;
 use crate::device::{CpuOptions, Device};
-use crate::mesh::{Layout, MeshDevice, Rule, Zero};
+use crate::mesh::{Layout, MeshDevice, MeshOptions, Rule, Schedule, Zero};
+use crate::Tree;
 use crate::models::tensor_rules;
 use crate::train::{Error, Result};
 
 /// The axes that the rules of our own layouts know.
-const AXES: [&str; 3] = ["data", "context", "tensor"];
+const AXES: [&str; 4] = ["data", "context", "tensor", "pipeline"];
 
 /// `[parallel]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParallelSection {
     /// Axes of the mesh of ranks with their sizes, the outermost first: `"data=2,tensor=4"`. All
@@ -28,9 +30,28 @@ pub struct ParallelSection {
     pub zero: Zero,
     /// Values between layers are cut along `tensor` too, by positions.
     pub sequence: bool,
+    /// Chunks of layers that each stage along `pipeline` has.
+    pub interleave: usize,
+    /// How stages work on the microbatches of a step, of which there are `train.accumulate`:
+    /// `1f1b`, `gpipe` or `zero-bubble`.
+    #[serde(with = "ferrata_cluster::layout::word")]
+    pub schedule: Schedule,
     /// How weights are cut, before the rules that come with the models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+}
+
+impl Default for ParallelSection {
+    fn default() -> Self {
+        ParallelSection {
+            mesh: String::new(),
+            zero: Zero::default(),
+            sequence: false,
+            interleave: 1,
+            schedule: Schedule::default(),
+            rules: Vec::new(),
+        }
+    }
 }
 
 impl ParallelSection {
@@ -95,6 +116,7 @@ impl ParallelSection {
             true => Mesh::new([("data", 1)])?,
             false => Mesh::new(self.axes()?)?,
         };
+        positive("parallel.interleave", self.interleave)?;
         self.rules.iter().try_for_each(|rule| Ok::<_, Error>(rule.check(&mesh)?))?;
         let rules = self.rules.iter().flat_map(|rule| rule.axes());
         let known: Vec<&str> = AXES.into_iter().chain(rules).collect();
@@ -102,7 +124,7 @@ impl ParallelSection {
             None => Ok(()),
             Some((name, _)) => Err(Error::new(
                 format!("nothing is cut along the axis `{name}` of `parallel.mesh`"),
-                "use the axes data, context or tensor, or give rules that name it",
+                "use the axes data, context, tensor or pipeline, or give rules that name it",
             )),
         }
     }
@@ -126,14 +148,20 @@ impl ParallelSection {
         }
         let threads = (train.threads > 0).then_some(train.threads);
         let options = CpuOptions { threads, ..CpuOptions::default() };
-        Ok(MeshDevice::new(mesh, communicator, self.sequence, options)?.into())
+        let way = MeshOptions { sequence: self.sequence, schedule: self.schedule };
+        Ok(MeshDevice::new(mesh, communicator, way, options)?.into())
     }
 
-    /// How tensors lie on the default device, if that is one of the ranks of a mesh.
-    pub fn layout(&self) -> Option<Layout> {
+    /// How the tensors of a model lie on the default device, if that is one of the ranks of a
+    /// mesh.
+    ///
+    /// # Errors
+    /// When the model has too few layers.
+    pub fn layout(&self, model: &impl Tree) -> Result<Option<Layout>> {
         let device = Device::default();
-        let mesh = device.mesh()?.mesh().clone();
+        let Some(mesh) = device.mesh() else { return Ok(None) };
         let rules = self.rules.iter().cloned().chain(tensor_rules()).collect();
-        Some(Layout::new(mesh, self.zero, rules))
+        let layout = Layout::new(mesh.mesh().clone(), self.zero, rules);
+        Ok(Some(layout.with_stages(model, self.interleave)?))
     }
 }

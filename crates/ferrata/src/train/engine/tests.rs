@@ -23,7 +23,7 @@ impl LanguageModel for Bigram {
 const VOCABULARY: usize = 5;
 
 fn engine(config: &Config) -> Engine<Bigram> {
-    Engine::new(bigram(), next_token::loss(0.0), next_token::STEP, config)
+    Engine::new(bigram(), next_token::loss(0.0), next_token::STEP, config).unwrap()
 }
 
 /// The sum of the losses of a batch.
@@ -140,7 +140,7 @@ fn frozen_parameters_stay_and_the_average_follows() {
 fn the_node_that_makes_a_nan_is_named() {
     let mut model = bigram();
     model.bias = &model.bias - f64::MAX;
-    let mut engine = Engine::new(model, next_token::loss(0.0), next_token::STEP, &config(&[]));
+    let mut engine = Engine::new(model, next_token::loss(0.0), next_token::STEP, &config(&[])).unwrap();
     let (loss, _) = engine.step(0, 0.1, &[batch(0)], true).unwrap();
     assert!(!loss.is_finite());
     let reason = engine.explain(0, 0.1, &[batch(0)]).unwrap();
@@ -170,7 +170,7 @@ fn centred(config: &Config) -> Engine<Centred> {
         cx.update(&model.mean, &model.mean * 0.5 + &mean * 0.5);
         ((&batch["x"] - mean) * &model.scale - 1.0).square().mean(..)
     });
-    Engine::new(model, loss, &["x"], config)
+    Engine::new(model, loss, &["x"], config).unwrap()
 }
 
 fn numbers(step: u64) -> Batch {
