@@ -178,7 +178,12 @@ impl Begun {
         // SAFETY: a constant of the library: nobody looks at the statuses.
         check(unsafe {
             let ignored = mpi::RSMPI_STATUSES_IGNORE;
-            mpi::MPI_Testall(self.requests.len() as c_int, self.requests.as_mut_ptr(), &mut gone, ignored)
+            mpi::MPI_Testall(
+                self.requests.len() as c_int,
+                self.requests.as_mut_ptr(),
+                &mut gone,
+                ignored,
+            )
         })?;
         Ok(gone != 0)
     }

@@ -117,6 +117,18 @@ fn runs_elsewhere(process: u32) -> bool {
         && Path::new("/proc").join(process.to_string()).exists()
 }
 
+/// Writes and syncs one file of a folder that will be `target`.
+pub(crate) fn write_staged(
+    folder: &Path,
+    target: &Path,
+    name: &str,
+    needed: u64,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<()> {
+    create_synced(&folder.join(name), write)
+        .map_err(|e| Error::write(&target.join(name), needed, e))
+}
+
 /// A folder that is built under a temporary name and removed again unless it is put in place.
 pub(crate) struct StagedFolder {
     path: PathBuf,
@@ -135,6 +147,11 @@ impl StagedFolder {
         Ok(staged)
     }
 
+    /// Where the files are until the folder is put in place.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes and syncs one file of the folder.
     pub(crate) fn write(
         &self,
@@ -142,8 +159,7 @@ impl StagedFolder {
         needed: u64,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<()> {
-        create_synced(&self.path.join(name), write)
-            .map_err(|e| Error::write(&self.target.join(name), needed, e))
+        write_staged(&self.path, &self.target, name, needed, write)
     }
 
     /// Copies one file into the folder under its own name and syncs it.

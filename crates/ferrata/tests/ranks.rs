@@ -195,7 +195,9 @@ const PIPELINES: [Case; 14] = {
 
 /// The configuration with four layers.
 fn deeper(config: &str) -> String {
-    config.replace("n_layer\": 2", "n_layer\": 4").replace("hidden_layers\": 2", "hidden_layers\": 4")
+    config
+        .replace("n_layer\": 2", "n_layer\": 4")
+        .replace("hidden_layers\": 2", "hidden_layers\": 4")
 }
 
 #[test]

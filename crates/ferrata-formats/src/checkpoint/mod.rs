@@ -34,6 +34,7 @@
 //! ```
 
 mod manifest;
+mod parts;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use manifest::{FORMAT_VERSION, FileEntry, Manifest};
+pub use parts::Part;
 pub use run::{Latest, latest, list, retain};
 pub use writer::CheckpointWriter;
 

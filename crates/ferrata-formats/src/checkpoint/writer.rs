@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::manifest::is_plain_name;
 use super::run::checkpoint_path;
 use super::{FORMAT_VERSION, FileEntry, MANIFEST, Manifest, checksum};
-use crate::atomic::StagedFolder;
+use crate::atomic::{StagedFolder, write_staged};
 use crate::safetensors::Layout;
 use crate::{Error, Result, TensorView};
 
@@ -17,7 +17,9 @@ use crate::{Error, Result, TensorView};
 /// leaves nothing.
 pub struct CheckpointWriter {
     path: PathBuf,
-    /// `None` if another rank writes.
+    /// Where the files are until then.
+    folder: PathBuf,
+    /// `None` if another process began the checkpoint and finishes it.
     staged: Option<StagedFolder>,
     step: u64,
     files: Vec<FileEntry>,
@@ -31,13 +33,31 @@ impl CheckpointWriter {
     /// [`Error::Io`], [`Error::DiskFull`].
     pub fn new(run: &Path, step: u64) -> Result<CheckpointWriter> {
         let path = checkpoint_path(run, step);
-        let staged = Some(StagedFolder::new(&path)?);
-        Ok(CheckpointWriter { path, staged, step, files: Vec::new() })
+        let staged = StagedFolder::new(&path)?;
+        let folder = staged.path().to_path_buf();
+        Ok(CheckpointWriter { path, folder, staged: Some(staged), step, files: Vec::new() })
     }
 
-    /// Takes part in a checkpoint that another rank writes: nothing is written here.
-    pub fn of_another_rank(run: &Path, step: u64) -> CheckpointWriter {
-        CheckpointWriter { path: checkpoint_path(run, step), staged: None, step, files: Vec::new() }
+    /// Adds files to a checkpoint that another process has begun and whose files are in `folder`
+    /// until then. What was written has to get to that process: see [`CheckpointWriter::adopt`].
+    pub fn joining(folder: impl Into<PathBuf>, run: &Path, step: u64) -> CheckpointWriter {
+        let path = checkpoint_path(run, step);
+        CheckpointWriter { path, folder: folder.into(), staged: None, step, files: Vec::new() }
+    }
+
+    /// Where the files are until the checkpoint is finished.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What has been written.
+    pub fn files(&self) -> &[FileEntry] {
+        &self.files
+    }
+
+    /// Counts files among the checkpoint's that another process has written into its folder.
+    pub fn adopt(&mut self, files: impl IntoIterator<Item = FileEntry>) {
+        self.files.extend(files);
     }
 
     /// Adds a safetensors file.
@@ -51,10 +71,9 @@ impl CheckpointWriter {
         metadata: &BTreeMap<String, String>,
     ) -> Result<()> {
         self.check_name(name)?;
-        let Some(staged) = &self.staged else { return Ok(()) };
         let layout = Layout::new(&self.path.join(name), tensors, metadata)?;
         let bytes = layout.file_size();
-        staged.write(name, bytes, |out| layout.write(out))?;
+        write_staged(&self.folder, &self.path, name, bytes, |out| layout.write(out))?;
         let sums = layout.tensors.iter().map(|(name, t)| (name.clone(), checksum(t.bytes)));
         self.files.push(FileEntry {
             name: name.to_owned(),
@@ -71,9 +90,8 @@ impl CheckpointWriter {
     /// [`Error::DiskFull`], [`Error::Io`]; [`Error::Checkpoint`] for a name that cannot be.
     pub fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.check_name(name)?;
-        let Some(staged) = &self.staged else { return Ok(()) };
         let size = bytes.len() as u64;
-        staged.write(name, size, |out| out.write_all(bytes))?;
+        write_staged(&self.folder, &self.path, name, size, |out| out.write_all(bytes))?;
         self.files.push(FileEntry {
             name: name.to_owned(),
             bytes: size,
@@ -93,8 +111,8 @@ impl CheckpointWriter {
         self.bytes(&name, &content)
     }
 
-    /// Writes the manifest and gives the checkpoint its name; a checkpoint of the same step is
-    /// replaced. `device` names the device and its instruction-set path.
+    /// Writes the manifest and gives the checkpoint its name, unless another process began it; a
+    /// checkpoint of the same step is replaced. `device` names the device and its instruction-set path.
     ///
     /// # Errors
     /// [`Error::DiskFull`], [`Error::Io`]; nothing is left behind, and what was there is unchanged.

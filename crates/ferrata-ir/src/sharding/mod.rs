@@ -254,6 +254,11 @@ impl Sharding {
         Sharding { cuts, partial: Vec::new(), stage: None }
     }
 
+    /// Whether every rank has all of the value.
+    pub fn is_everywhere(&self) -> bool {
+        self.stage.is_none() && self.partial.is_empty() && self.cuts.iter().all(Cut::is_whole)
+    }
+
     /// Whether an axis cuts some dimension.
     fn cuts_along(&self, axis: usize) -> bool {
         self.cuts.iter().any(|cut| cut.axes.contains(&axis))
@@ -306,6 +311,25 @@ impl Sharding {
         ty.with_shape(sizes.map(|(cut, &size)| cut.local(mesh, size, rank)).collect::<Vec<_>>())
     }
 
+    /// For each dimension the stretches of indices that a rank has, rising; none at all if it is
+    /// not on the value's stage.
+    pub fn stretches(&self, mesh: &Mesh, ty: &Type, rank: usize) -> Option<Vec<Vec<Range<usize>>>> {
+        let stretches = |(cut, &size): (&Cut, &usize)| {
+            if cut.is_whole() {
+                return vec![0..size];
+            }
+            let (units, part) = (cut.units(size), mesh.part(rank, &cut.axes));
+            let range = cut.range(mesh, size, part);
+            let block = |b: usize| {
+                let first = b * units;
+                (first + range.start) * cut.unit..(first + range.end) * cut.unit
+            };
+            (0..cut.blocks).map(block).collect()
+        };
+        let here = mesh.is_on(rank, self.stage);
+        here.then(|| self.cuts.iter().zip(&ty.shape).map(stretches).collect())
+    }
+
     /// The places of a rank's elements in a row-major value, in their order.
     ///
     /// ```
@@ -317,29 +341,19 @@ impl Sharding {
     /// # Ok::<(), ferrata_ir::Error>(())
     /// ```
     pub fn elements(&self, mesh: &Mesh, ty: &Type, rank: usize) -> Vec<usize> {
-        if !mesh.is_on(rank, self.stage) {
-            return Vec::new();
-        }
-        let mut places = vec![0];
-        for (cut, &size) in self.cuts.iter().zip(&ty.shape) {
-            let own: Vec<usize> = match cut.is_whole() {
-                true => (0..size).collect(),
-                false => {
-                    let (units, part) = (cut.units(size), mesh.part(rank, &cut.axes));
-                    let range = cut.range(mesh, size, part);
-                    let block = |b: usize| {
-                        let first = b * units;
-                        (first + range.start) * cut.unit..(first + range.end) * cut.unit
-                    };
-                    (0..cut.blocks).flat_map(block).collect()
-                }
-            };
-            places = places
-                .iter()
-                .flat_map(|place| own.iter().map(move |at| place * size + at))
-                .collect();
-        }
-        places
+        let Some(stretches) = self.stretches(mesh, ty, rank) else { return Vec::new() };
+        stretches.into_iter().zip(&ty.shape).fold(vec![0], |places, (own, size)| {
+            let own: Vec<usize> = own.into_iter().flatten().collect();
+            places.iter().flat_map(|place| own.iter().map(move |at| place * size + at)).collect()
+        })
+    }
+
+    /// The coordinates of a rank that say which part it holds: ranks with the same ones are
+    /// replicas, unless a value is partial.
+    pub fn replica(&self, mesh: &Mesh, rank: usize) -> Vec<usize> {
+        let axes = self.cuts.iter().flat_map(|cut| &cut.axes).copied();
+        let axes = axes.chain(self.stage.map(|stage| stage.axis));
+        axes.map(|axis| mesh.part(rank, &[axis])).collect()
     }
 
     /// For people: `[data, tensor*3, -] partial sum over tensor`.

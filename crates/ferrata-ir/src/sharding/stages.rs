@@ -298,12 +298,7 @@ impl<'a> Homes<'a> {
     }
 
     /// The first of the cheapest.
-    fn best(
-        &self,
-        node: usize,
-        candidates: Vec<Option<Stage>>,
-        results: bool,
-    ) -> Option<Stage> {
+    fn best(&self, node: usize, candidates: Vec<Option<Stage>>, results: bool) -> Option<Stage> {
         let costs = candidates.into_iter().map(|stage| (self.cost(node, stage, results), stage));
         costs.min_by(|(a, _), (b, _)| a.total_cmp(b)).and_then(|(_, stage)| stage)
     }

@@ -8,8 +8,10 @@
 //! | file | what |
 //! |---|---|
 //! | `layout` | [`Layout`]: how weights, optimiser state and batches lie |
+//! | `replicas` | whether replicas hold the same bits |
 
 mod layout;
+mod replicas;
 
 pub use ferrata_ir::communicator::Report;
 pub use ferrata_ir::sharding::{
@@ -29,6 +31,7 @@ use ferrata_ir::{Builder, Communicator, Composite, DType, Error, Function, Resul
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// One rank's device.
@@ -63,6 +66,16 @@ impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a part that lies as {:?}", self.placement.sharding)
     }
+}
+
+/// What a rank holds of a value.
+pub(crate) struct Held {
+    pub rank: usize,
+    /// Its own type.
+    pub ty: Type,
+    pub bytes: Vec<u8>,
+    /// Where that is in the whole; nothing if it is nothing, or a rank before it holds the same.
+    pub stretches: Option<Vec<Vec<Range<usize>>>>,
 }
 
 impl Memory for Part {
@@ -143,6 +156,24 @@ impl MeshDevice {
     /// Tells whoever watches over the run what this rank is about to do.
     pub fn report(&self, what: Report<'_>) {
         self.shared.communicator.report(what);
+    }
+
+    /// What every rank says, in their order; all have to ask.
+    ///
+    /// # Errors
+    /// When a rank is lost.
+    pub fn gather(&self, here: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let communicator = &self.shared.communicator;
+        let everyone: Vec<usize> = (0..self.mesh().size()).collect();
+        let each = vec![size_of::<u64>(); everyone.len()];
+        let mut sizes = vec![0; size_of::<u64>() * everyone.len()];
+        let own = (here.len() as u64).to_le_bytes();
+        communicator.all_gather(&everyone, &own, &each, &mut sizes)?;
+        let (sizes, _) = sizes.as_chunks();
+        let sizes: Vec<usize> = sizes.iter().map(|&n| u64::from_le_bytes(n) as usize).collect();
+        let mut all = vec![0; sizes.iter().sum()];
+        communicator.all_gather(&everyone, here, &sizes, &mut all)?;
+        Ok(sizes.iter().map(|&size| all.drain(..size).collect()).collect())
     }
 
     /// Whether any rank says so; all have to ask.
@@ -372,6 +403,22 @@ impl Tensor {
             let placed = mesh.place(&stored.buffer, placement)?;
             Ok(Tensor::concrete(placed, stored.device.clone()))
         })
+    }
+
+    /// What this rank holds of the value. It has to be on a mesh.
+    pub(crate) fn held(&self) -> Result<Held> {
+        let State::Concrete(stored) = self.state() else {
+            return Err(Error::new("the value has not been computed"));
+        };
+        let mesh = stored.device.mesh();
+        let mesh = mesh.ok_or_else(|| Error::new("the value is on no mesh"))?;
+        let (rank, part) = (mesh.rank(), part(&stored.buffer)?);
+        let (sharding, buffer) = (&part.placement.sharding, part.get()?);
+        let own = sharding.replica(mesh.mesh(), rank);
+        let first = (0..rank).all(|other| sharding.replica(mesh.mesh(), other) != own);
+        let stretches = sharding.stretches(mesh.mesh(), self.ty(), rank).filter(|_| first);
+        let bytes = mesh.shared.inner.download(&buffer)?;
+        Ok(Held { rank, ty: buffer.ty, bytes, stretches })
     }
 
     /// How the value lies on its mesh, if it has been computed and is on one.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ferrata_formats::atomic;
-use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::checkpoint::Checkpoint;
 use ferrata_formats::huggingface::{DirectoryConfig, ImageConfig, ImageDirectory};
 use ferrata_ir::DType;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::preprocessing::{self, PREPROCESSING};
 use super::scores::Scores;
 use super::stepper::Stepper;
-use super::{Config, Error, Learner, Progress, Result, folder};
+use super::{Config, Error, Learner, Progress, Result, Snapshot, folder};
 use crate::data::BatchSource;
 use crate::data::images::{
     IMAGES, ImageBatches, ImageData, ImageReplay, ImageSplit, ImagesInOrder, LABELS, Picture,
@@ -314,12 +314,12 @@ impl Learner for Classifier {
         Ok(Some(Sample::Picture(Picture::grid(&pictures, columns)?)))
     }
 
-    fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
-        writer.bytes(CONFIG_FILE, self.config()?.to_json().as_bytes())?;
+    fn save(&self, to: &mut Snapshot) -> Result<Value> {
+        to.bytes(CONFIG_FILE, self.config()?.to_json().as_bytes());
         if let Some((_, transforms)) = &self.pictures {
-            writer.bytes(PREPROCESSING, preprocessing::to_json(transforms).as_bytes())?;
+            to.bytes(PREPROCESSING, preprocessing::to_json(transforms).as_bytes());
         }
-        self.stepper.save(writer)
+        self.stepper.save(to)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ferrata_formats::RawTensor;
-use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
-use ferrata_formats::safetensors::TensorFile;
+use ferrata_formats::checkpoint::Checkpoint;
 use ferrata_ir::{DType, Elements, Literal, Type};
 
 use super::config::{Config, Size};
-use super::{Error, Result};
+use super::snapshot::raw;
+use super::{Error, Result, Snapshot};
 use crate::data::{Batch, HostArray, HostData};
 
 use crate::mesh::Layout;
@@ -18,7 +18,7 @@ use crate::optim::{self, Optimizer};
 use crate::profile;
 use crate::tree;
 use crate::{
-    Compiled, Key, Module, Planned, Recompute, Tensor, Tree, compile, scan, value_and_grad,
+    Compiled, Device, Key, Module, Planned, Recompute, Tensor, Tree, compile, scan, value_and_grad,
 };
 
 /// A batch on its way into a program: tensors by the names of its arrays.
@@ -95,6 +95,7 @@ struct Settings<M> {
     clip_norm: f64,
     clip_value: f64,
     ema: f64,
+    verify_every: u64,
     key: Key,
 }
 
@@ -111,6 +112,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Settings<M> {
             clip_norm: train.clip_norm,
             clip_value: train.clip_value,
             ema: train.ema,
+            verify_every: config.parallel.verify_every,
             key: Key::new(train.seed).fold(DROPOUT),
         }
     }
@@ -230,8 +232,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
                 let ((model, sum), losses) = scan(begin, &batches, each);
                 let gradient = optim::average(&sum, for_pipeline.accumulate);
                 let state = State { model, ..state };
-                let (state, norm) =
-                    for_pipeline.update(&state, gradient, &Updates::new(), &rates);
+                let (state, norm) = for_pipeline.update(&state, gradient, &Updates::new(), &rates);
                 (state, losses.mean(..), norm)
             })
             .with_results_like(|(state, ..)| tree::leaves(state))
@@ -315,7 +316,21 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             Some(before) if !(loss.is_finite() && norm.is_finite()) => Some(before),
             _ => Some(state),
         };
+        if self.settings.verify_every > 0 && (step + 1).is_multiple_of(self.settings.verify_every) {
+            self.check_replicas()?;
+        }
         Ok((loss, norm))
+    }
+
+    /// Compares the state with that of other ranks.
+    fn check_replicas(&self) -> Result<()> {
+        let device = Device::default();
+        let Some(mesh) = device.mesh() else { return Ok(()) };
+        let State { model, optimizer, average } = self.state()?;
+        let mut named = tree::named_leaves(model);
+        named.extend(tree::named_leaves(optimizer));
+        named.extend(average.iter().flat_map(tree::named_leaves));
+        Ok(mesh.check_replicas(&named)?)
     }
 
     /// The random numbers of a step depend on the seed, the step and the microbatch only.
@@ -384,29 +399,34 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         Ok("run once more, every value was finite".to_owned())
     }
 
-    /// The weights with their names.
+    /// The weights with their names, on the host.
     pub fn weights(model: &M) -> Result<Vec<(String, RawTensor)>> {
-        raw(model.named_parameters(), "")
+        let named = model.named_parameters().into_iter();
+        named.map(|(name, x)| Ok((name, raw(&x)?))).collect()
     }
 
-    /// The part of the state beside the weights, for `training.safetensors`.
-    pub fn extra(&self) -> Result<Vec<(String, RawTensor)>> {
+    /// The part of the state beside the weights, by its names in `training.safetensors`.
+    pub fn extra(&self) -> Result<Vec<(String, Tensor)>> {
         let state = self.state()?;
-        let mut tensors = raw(tree::named_leaves(&state.optimizer), OPTIMIZER)?;
+        let mut tensors = prefixed(OPTIMIZER, tree::named_leaves(&state.optimizer));
         if let Some(average) = &state.average {
-            tensors.extend(raw(average.named_parameters(), AVERAGE)?);
+            tensors.extend(prefixed(AVERAGE, average.named_parameters()));
         }
         Ok(tensors)
     }
 
     /// Takes over weights and the rest of the state.
-    pub fn restore(&mut self, weights: &TensorFile, extra: &TensorFile) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        weights: HashMap<String, Tensor>,
+        extra: &HashMap<String, Tensor>,
+    ) -> Result<()> {
         let mut state = self.state()?.clone();
-        state.model = state.model.load(found(weights, ""))?;
+        state.model = state.model.load(weights)?;
         if let Some(average) = &state.average {
-            state.average = Some(average.load(found(extra, AVERAGE))?);
+            state.average = Some(average.load(below(AVERAGE, extra))?);
         }
-        let mut saved = found(extra, OPTIMIZER);
+        let mut saved = below(OPTIMIZER, extra);
         let mut missing = None;
         state.optimizer = tree::map_named(&state.optimizer, |name, old| {
             match saved.remove(name).filter(|new| new.ty() == old.ty()) {
@@ -428,16 +448,19 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
     }
 
     /// Adds the weights and the rest of the state to a checkpoint.
-    pub fn save(&self, writer: &mut CheckpointWriter) -> Result<()> {
-        let weights = Engine::weights(self.model()?)?;
-        writer.tensors(WEIGHTS_FILE, views(&weights), &metadata())?;
-        writer.tensors(TRAINING_FILE, views(&self.extra()?), &BTreeMap::new())?;
+    pub fn save(&self, to: &mut Snapshot) -> Result<()> {
+        to.tensors(WEIGHTS_FILE, self.model()?.named_parameters(), metadata());
+        to.parts(TRAINING_FILE, self.extra()?);
         Ok(())
     }
 
     /// Takes over what [`Engine::save`] has written.
     pub fn restore_from(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.restore(&checkpoint.tensors(WEIGHTS_FILE)?, &checkpoint.tensors(TRAINING_FILE)?)
+        let read = |name: &str| -> Result<HashMap<String, Tensor>> {
+            let tensors = checkpoint.joined(name)?.into_iter();
+            Ok(tensors.map(|(name, raw)| (name, loaded(raw))).collect())
+        };
+        self.restore(read(WEIGHTS_FILE)?, &read(TRAINING_FILE)?)
     }
 
     /// [`Engine::explain`] in a line, whatever happens.
@@ -490,27 +513,23 @@ fn tensor(array: &HostArray) -> Tensor {
     }
 }
 
-/// Named tensors on the host, with a prefix to their names.
-fn raw(tensors: Vec<(String, Tensor)>, prefix: &str) -> Result<Vec<(String, RawTensor)>> {
-    let dot = if prefix.is_empty() { "" } else { "." };
-    let one = |(name, tensor): (String, Tensor)| -> Result<(String, RawTensor)> {
-        let Type { dtype, shape } = tensor.ty().clone();
-        Ok((format!("{prefix}{dot}{name}"), RawTensor { dtype, shape, bytes: tensor.to_bytes()? }))
-    };
-    tensors.into_iter().map(one).collect()
+/// The tensors with a prefix to their names.
+fn prefixed(prefix: &str, tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    tensors.into_iter().map(|(name, x)| (format!("{prefix}.{name}"), x)).collect()
 }
 
-/// The tensors of a file whose names have this prefix, without it.
-fn found(file: &TensorFile, prefix: &str) -> HashMap<String, Tensor> {
-    let stripped = file.iter().filter_map(|(name, view)| {
-        let name = match prefix {
-            "" => name,
-            prefix => name.strip_prefix(prefix)?.strip_prefix('.')?,
-        };
-        let ty = Type::new(view.dtype, view.shape);
-        Some((name.to_owned(), Tensor::from_bytes(ty, view.bytes)))
+/// The tensors whose names have this prefix, without it.
+fn below(prefix: &str, tensors: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let named = tensors.iter().filter_map(|(name, x)| {
+        let name = name.strip_prefix(prefix)?.strip_prefix('.')?;
+        Some((name.to_owned(), x.clone()))
     });
-    stripped.collect()
+    named.collect()
+}
+
+/// A tensor that was read from a file.
+fn loaded(raw: RawTensor) -> Tensor {
+    Tensor::from_bytes(Type::new(raw.dtype, raw.shape), &raw.bytes)
 }
 
 /// The weights of a map of named tensors, borrowed for writing.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::checkpoint::Checkpoint;
 use ferrata_formats::huggingface::{self, ModelConfig, ModelDirectory};
 use ferrata_ir::DType;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::memory::check_memory;
 use super::next_token::{self, Evaluate};
 use super::stepper::Stepper;
-use super::{Config, Corpus, Error, Learner, Progress, Result, folder};
+use super::{Config, Corpus, Error, Learner, Progress, Result, Snapshot, folder};
 use crate::data::{BatchSource, RandomWindows, Replay, SequentialWindows, Tokenizer};
 use crate::models::{GenerateOptions, Model};
 use crate::{Key, Module};
@@ -287,12 +287,12 @@ impl Learner for Language {
         Ok(Some(Sample::Text(tokenizer.decode(generation.ids())?)))
     }
 
-    fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
-        writer.bytes(CONFIG_FILE, self.model_config.to_json().as_bytes())?;
+    fn save(&self, to: &mut Snapshot) -> Result<Value> {
+        to.bytes(CONFIG_FILE, self.model_config.to_json().as_bytes());
         if let Some((name, text)) = self.tokenizer_file()? {
-            writer.bytes(name, text.as_bytes())?;
+            to.bytes(name, text.as_bytes());
         }
-        self.stepper.save(writer)
+        self.stepper.save(to)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {

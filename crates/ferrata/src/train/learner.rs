@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::checkpoint::Checkpoint;
 use ferrata_formats::huggingface::ImageDirectory;
 use serde_json::Value;
 
 use super::config::{Config, DataSection};
 use super::engine::{self, Arrays, Engine};
 use super::memory::check_memory;
-use super::{Classifier, Error, Language, Painter, Result, folder, painter};
+use super::{Classifier, Error, Language, Painter, Result, Snapshot, folder, painter};
 use crate::data::images::Picture;
 use crate::device::Device;
 use crate::inspect::Inspection;
@@ -47,11 +47,12 @@ pub trait Learner {
     /// What the program reports.
     fn sample(&mut self, step: u64) -> Result<Option<Sample>>;
 
-    /// Adds the files of a checkpoint to `writer`; gives what the manifest is to hold besides.
+    /// Adds the files of a checkpoint; gives what the manifest is to hold besides. They are written
+    /// while further steps are taken.
     ///
     /// # Errors
-    /// What writing reports.
-    fn save(&self, writer: &mut CheckpointWriter) -> Result<Value>;
+    /// When the state is lost.
+    fn save(&self, to: &mut Snapshot) -> Result<Value>;
 
     /// Takes over the state of a checkpoint; `state` is what [`Learner::save`] gave.
     ///

@@ -40,6 +40,7 @@ mod painting;
 mod preprocessing;
 mod scores;
 mod sketch;
+mod snapshot;
 mod stepper;
 mod tensorboard;
 #[cfg(test)]
@@ -65,6 +66,7 @@ pub use painter::Painter;
 pub use painting::Checked;
 pub use scores::Scores;
 pub use sketch::sketch;
+pub use snapshot::Snapshot;
 pub use trained::{Evaluation, Trained};
 pub use trained_classifier::{Guess, TrainedClassifier};
 pub use trained_painter::TrainedPainter;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use ferrata_formats::atomic;
-use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::checkpoint::Checkpoint;
 use ferrata_formats::huggingface::{DirectoryConfig, FlowDirectory};
 use ferrata_ir::DType;
 use serde_json::Value;
@@ -20,7 +20,7 @@ use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
 use super::painting::{Checked, GRID, Painting, check_size, own_encoder};
 use super::preprocessing::{self, PREPROCESSING};
 use super::stepper::Stepper;
-use super::{Config, Error, Learner, Progress, Result, folder};
+use super::{Config, Error, Learner, Progress, Result, Snapshot, folder};
 use crate::data::Tokenizer;
 use crate::data::images::{
     CAPTIONS, CaptionEncoder, IMAGES, ImageBatches, ImageData, ImageSet, ImageSplit, ImagesInOrder,
@@ -334,13 +334,13 @@ impl Learner for Painter {
         Ok(Some(Sample::Picture(grid)))
     }
 
-    fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
-        writer.bytes(CONFIG_FILE, self.stepper.engine.model()?.config.to_json().as_bytes())?;
+    fn save(&self, to: &mut Snapshot) -> Result<Value> {
+        to.bytes(CONFIG_FILE, self.stepper.engine.model()?.config.to_json().as_bytes());
         let transforms = preprocessing::to_json(self.painting.transforms());
-        writer.bytes(PREPROCESSING, transforms.as_bytes())?;
+        to.bytes(PREPROCESSING, transforms.as_bytes());
         let (name, text) = self.painting.encoder().tokenizer().file()?;
-        writer.bytes(name, text.as_bytes())?;
-        self.stepper.save(writer)
+        to.bytes(name, text.as_bytes());
+        self.stepper.save(to)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint, state: &Value) -> Result<()> {

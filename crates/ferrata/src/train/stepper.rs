@@ -1,12 +1,12 @@
 //! What all learners have in common: the engine, its batches, the learning rate, the state that a
 //! checkpoint keeps.
 
-use ferrata_formats::checkpoint::{Checkpoint, CheckpointWriter};
+use ferrata_formats::checkpoint::Checkpoint;
 use serde_json::{Value, json};
 
 use super::engine::Engine;
 use super::feed::Feed;
-use super::{Config, Error, Progress, Result};
+use super::{Config, Error, Progress, Result, Snapshot};
 use crate::Module;
 use crate::optim::Schedule;
 use crate::profile;
@@ -55,8 +55,8 @@ impl<M: Module + Clone + Send + Sync + 'static> Stepper<M> {
     }
 
     /// Adds weights and optimiser to a checkpoint; gives what its manifest is to hold besides.
-    pub fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
-        self.engine.save(writer)?;
+    pub fn save(&self, to: &mut Snapshot) -> Result<Value> {
+        self.engine.save(to)?;
         // The position in the data and all random numbers follow from the seed and the step.
         Ok(json!({ "data": self.data_identity, "seed": self.seed }))
     }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ferrata_formats::RawTensor;
-use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
+use ferrata_formats::checkpoint::{self, Checkpoint};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::Tensor;
 use crate::data::images::Picture;
 
 /// An empty folder for one test.
@@ -72,9 +72,9 @@ impl Learner for Toy {
         "numbers"
     }
 
-    fn save(&self, writer: &mut CheckpointWriter) -> Result<Value> {
-        let tensor = RawTensor::from_f64(&[], &[self.weight]);
-        writer.tensors("toy.safetensors", [("weight", tensor.view())], &Default::default())?;
+    fn save(&self, to: &mut Snapshot) -> Result<Value> {
+        let weight = vec![("weight".to_owned(), Tensor::from(self.weight))];
+        to.tensors("toy.safetensors", weight, Default::default());
         Ok(json!({"kind": "toy"}))
     }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ferrata_formats::atomic;
 use ferrata_formats::checkpoint::{self, Checkpoint, CheckpointWriter};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,9 +17,9 @@ use super::config::{DataSection, ParallelSection};
 use super::folder::{self, CONFIG, FINAL, PROFILE, SAMPLES, TRACE};
 use super::learner::{Evaluated, Sample};
 use super::metrics::{EvaluationRecord, Metrics, StepRecord};
-use super::{Config, Error, Learner, Progress, Result};
+use super::{Config, Error, Learner, Progress, Result, Snapshot};
 use crate::Device;
-use crate::mesh::Report;
+use crate::mesh::{MeshDevice, Report};
 use crate::profile::{self, Profile, Recorder, WARM_UP};
 
 /// What happens during training, told to the caller as it happens.
@@ -152,8 +154,17 @@ struct Run<'a, L: ?Sized> {
     /// Of the last evaluation.
     scores: BTreeMap<&'static str, f64>,
     last_checkpoint: Option<PathBuf>,
-    /// The step that `last_checkpoint` is of.
+    /// The step that was saved last, or is being saved.
     saved_at: Option<u64>,
+    /// A checkpoint that is being written.
+    saving: Option<Saving>,
+}
+
+/// A checkpoint that is being written while training goes on.
+struct Saving {
+    step: u64,
+    thread: JoinHandle<Result<CheckpointWriter>>,
+    state: Value,
 }
 
 impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
@@ -241,12 +252,22 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             scores: BTreeMap::new(),
             last_checkpoint: None,
             saved_at: None,
+            saving: None,
         };
         if self.resume {
             run.restore()?;
         }
         tell(Report::Other("start"));
-        let interrupted = run.steps()?;
+        let interrupted = match run.steps() {
+            Ok(interrupted) => interrupted,
+            Err(error) => {
+                // What was begun is finished; of several ranks others may be elsewhere.
+                if Device::default().mesh().is_none() {
+                    let _ = run.settle(true);
+                }
+                return Err(error);
+            }
+        };
         let model = run.finish(interrupted)?;
         tell(Report::Done);
         Ok(Summary {
@@ -271,6 +292,38 @@ fn writes() -> bool {
 /// Tells whoever watches over the ranks of a job what this one is about to do.
 fn tell(what: Report<'_>) {
     Device::default().mesh().into_iter().for_each(|mesh| mesh.report(what));
+}
+
+/// Whether any rank says so.
+fn any(here: bool) -> Result<bool> {
+    Device::default().mesh().map_or(Ok(here), |mesh| Ok(mesh.any(here)?))
+}
+
+/// What every rank has to say, unless one has failed: all then say of which rank and why.
+fn agreed<T>(mesh: &MeshDevice, here: &std::result::Result<T, String>) -> Result<Vec<T>>
+where
+    T: Serialize + DeserializeOwned,
+{
+    let unread = |error: serde_json::Error| {
+        Error::new(format!("what a rank says cannot be read: {error}"), "resume the run")
+    };
+    let all = mesh.gather(&serde_json::to_vec(here).map_err(unread)?)?;
+    let all = all.iter().enumerate().map(|(rank, text)| {
+        let said = serde_json::from_slice::<std::result::Result<T, String>>(text);
+        said.map_err(unread)?.map_err(|error| Error::from_message(format!("rank {rank}: {error}")))
+    });
+    all.collect()
+}
+
+/// Begins a checkpoint, to which every rank adds files.
+fn begin_checkpoint(run: &Path, step: u64) -> Result<CheckpointWriter> {
+    let device = Device::default();
+    let Some(mesh) = device.mesh() else { return Ok(CheckpointWriter::new(run, step)?) };
+    let begun = writes().then(|| CheckpointWriter::new(run, step)).transpose();
+    let folder = begun.as_ref().map(|w| w.as_ref().map(|w| w.folder().to_path_buf()));
+    let folders = agreed(mesh, &folder.map_err(ToString::to_string))?;
+    let first = folders.into_iter().next().flatten().unwrap_or_default();
+    Ok(begun?.unwrap_or_else(|| CheckpointWriter::joining(first, run, step)))
 }
 
 /// Whether something that happens every so many steps (0: never) is due.
@@ -388,8 +441,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
     /// Whether the run is to stop here. A signal reaches each rank at a step of its own, so they
     /// agree on one.
     fn stopping(&self) -> Result<bool> {
-        let here = self.stop.load(Ordering::Relaxed);
-        Device::default().mesh().map_or(Ok(here), |mesh| Ok(mesh.any(here)?))
+        any(self.stop.load(Ordering::Relaxed))
     }
 
     /// Ends a step of the profile, and the profile with its last step.
@@ -469,7 +521,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         if self.checkpoints && (regular || last || (improved && settings.checkpoint_every > 0)) {
             profile::host("checkpoint", || self.save())?;
         }
-        Ok(())
+        self.settle(false)
     }
 
     fn tell_news(&mut self) {
@@ -528,26 +580,54 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         Ok(best)
     }
 
+    /// Begins a checkpoint of what has been learned so far.
     fn save(&mut self) -> Result<()> {
+        self.settle(true)?;
         tell(Report::Other("checkpoint"));
-        let mut writer = match writes() {
-            true => CheckpointWriter::new(self.folder, self.step)?,
-            false => CheckpointWriter::of_another_rank(self.folder, self.step),
-        };
-        let learner = self.learner.save(&mut writer)?;
+        let mut snapshot = Snapshot::default();
+        let learner = self.learner.save(&mut snapshot)?;
         let state = json!({
             "config": learning_settings(self.config),
             "loop": self.state,
             "learner": learner,
         });
-        let path = writer.finish(&self.learner.device(), state)?;
-        self.saved_at = Some(self.step);
+        let (step, leads) = (self.step, writes());
+        let mut writer = begin_checkpoint(self.folder, step)?;
+        let thread = thread::spawn(move || snapshot.write(&mut writer, leads).map(|()| writer));
+        self.saving = Some(Saving { step, thread, state });
+        self.saved_at = Some(step);
+        Ok(())
+    }
+
+    /// Finishes the checkpoint that is being written, if all ranks have written their part; with
+    /// `wait`, as soon as they have.
+    fn settle(&mut self, wait: bool) -> Result<()> {
+        let Some(saving) = &self.saving else { return Ok(()) };
+        if any(!wait && !saving.thread.is_finished())? {
+            return Ok(());
+        }
+        let Some(Saving { step, thread, state }) = self.saving.take() else { return Ok(()) };
+        let written = thread.join().unwrap_or_else(|_| {
+            let cause = "writing the checkpoint came to an end";
+            Err(Error::new(cause, "resume from the checkpoint before it"))
+        });
+        let path = match Device::default().mesh() {
+            Some(mesh) => {
+                let own = written.as_ref().map(|w| w.files().to_vec());
+                let mut files = agreed(mesh, &own.map_err(ToString::to_string))?.into_iter();
+                let mut writer = written?;
+                files.next();
+                writer.adopt(files.flatten());
+                writer.finish(&self.learner.device(), state)?
+            }
+            None => written?.finish(&self.learner.device(), state)?,
+        };
         self.last_checkpoint = Some(path.clone());
         let best: Vec<u64> = self.state.best.iter().map(|best| best.step).collect();
         if writes() {
             checkpoint::retain(self.folder, self.config.train.keep, &best)?;
         }
-        (self.report)(&Event::Checkpoint { step: self.step, path });
+        (self.report)(&Event::Checkpoint { step, path });
         Ok(())
     }
 
@@ -557,8 +637,10 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             if self.checkpoints && self.step > 0 && self.saved_at != Some(self.step) {
                 self.save()?;
             }
+            self.settle(true)?;
             return Ok(None);
         }
+        self.settle(true)?;
         let path = self.folder.join(FINAL);
         if writes() {
             self.learner.export(&path)?;

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainSection;
 use super::check::positive;
+use crate::Tree;
 use crate::device::{CpuOptions, Device};
 use crate::mesh::{Layout, MeshDevice, MeshOptions, Rule, Schedule, Zero};
-use crate::Tree;
 use crate::models::tensor_rules;
 use crate::train::{Error, Result};
 
@@ -36,6 +36,9 @@ pub struct ParallelSection {
     /// `1f1b`, `gpipe` or `zero-bubble`.
     #[serde(with = "ferrata_cluster::layout::word")]
     pub schedule: Schedule,
+    /// Every so many steps ranks compare what they and their replicas hold, and name the odd one
+    /// out; never if 0.
+    pub verify_every: u64,
     /// How weights are cut, before the rules that come with the models.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -49,6 +52,7 @@ impl Default for ParallelSection {
             sequence: false,
             interleave: 1,
             schedule: Schedule::default(),
+            verify_every: 100,
             rules: Vec::new(),
         }
     }

@@ -1,6 +1,8 @@
 //! The engine with the smallest language model: a table of logits by token.
 
-use ferrata_formats::safetensors;
+use ferrata_formats::checkpoint::CheckpointWriter;
+
+use std::path::Path;
 
 use super::*;
 use crate::data::Batch;
@@ -76,6 +78,12 @@ fn steps_learn_and_evaluation_sees_it() {
     assert!(after < 0.5 * before, "{after}");
 }
 
+fn written(snapshot: Snapshot, folder: &Path) -> Checkpoint {
+    let mut writer = CheckpointWriter::new(folder, 1).unwrap();
+    snapshot.write(&mut writer, true).unwrap();
+    Checkpoint::open(writer.finish("here", serde_json::Value::Null).unwrap()).unwrap()
+}
+
 #[test]
 fn a_restored_state_continues_bit_for_bit() {
     let folder = scratch("engine");
@@ -84,20 +92,20 @@ fn a_restored_state_continues_bit_for_bit() {
     let expected = run(&mut whole, 0..8);
     let mut first = engine(&config);
     assert_eq!(run(&mut first, 0..3), expected[..3]);
-    let weights = Engine::weights(first.model().unwrap()).unwrap();
-    let (model, training) = (folder.join("m.safetensors"), folder.join("t.safetensors"));
-    safetensors::write(&model, views(&weights), &metadata()).unwrap();
-    safetensors::write(&training, views(&first.extra().unwrap()), &BTreeMap::new()).unwrap();
-    let open = |path| TensorFile::open(path).unwrap();
+    // What is saved is the state of now, whenever it is written.
+    let mut snapshot = Snapshot::default();
+    first.save(&mut snapshot).unwrap();
+    run(&mut first, 3..4);
+    let checkpoint = written(snapshot, &folder);
     let mut second = engine(&config);
-    second.restore(&open(&model), &open(&training)).unwrap();
+    second.restore_from(&checkpoint).unwrap();
     assert_eq!(run(&mut second, 3..8), expected[3..]);
     let last = |engine: &Engine<Bigram>| Engine::weights(engine.best_model().unwrap()).unwrap();
     for ((name, a), (_, b)) in last(&whole).iter().zip(&last(&second)) {
         assert_eq!(a.bytes, b.bytes, "{name}");
     }
     let other = super::tests::config(&["optimizer.kind=lion"]);
-    let error = engine(&other).restore(&open(&model), &open(&training));
+    let error = engine(&other).restore_from(&checkpoint);
     assert!(error.unwrap_err().to_string().contains("optimiser state does not fit"));
 }
 
@@ -140,7 +148,8 @@ fn frozen_parameters_stay_and_the_average_follows() {
 fn the_node_that_makes_a_nan_is_named() {
     let mut model = bigram();
     model.bias = &model.bias - f64::MAX;
-    let mut engine = Engine::new(model, next_token::loss(0.0), next_token::STEP, &config(&[])).unwrap();
+    let mut engine =
+        Engine::new(model, next_token::loss(0.0), next_token::STEP, &config(&[])).unwrap();
     let (loss, _) = engine.step(0, 0.1, &[batch(0)], true).unwrap();
     assert!(!loss.is_finite());
     let reason = engine.explain(0, 0.1, &[batch(0)]).unwrap();
@@ -194,12 +203,12 @@ fn running_statistics_are_state() {
     let column = |i: usize| (0..3).map(|row| ((2 * row + i) as f32).sin()).sum::<f32>() / 6.0;
     let mean = whole.model().unwrap().mean.to_vec::<f32>().unwrap();
     assert!((mean[0] - column(0)).abs() < 1e-6 && (mean[1] - column(1)).abs() < 1e-6, "{mean:?}");
-    let mut writer = CheckpointWriter::new(&folder, 1).unwrap();
-    whole.save(&mut writer).unwrap();
-    let path = writer.finish("here", serde_json::Value::Null).unwrap();
+    let mut snapshot = Snapshot::default();
+    whole.save(&mut snapshot).unwrap();
+    let checkpoint = written(snapshot, &folder);
     steps(&mut whole, 1..5);
     let mut resumed = centred(&config);
-    resumed.restore_from(&Checkpoint::open(&path).unwrap()).unwrap();
+    resumed.restore_from(&checkpoint).unwrap();
     steps(&mut resumed, 1..5);
     for get in [Engine::model, Engine::best_model] {
         let tensors = |engine| Engine::weights(get(engine).unwrap()).unwrap();
