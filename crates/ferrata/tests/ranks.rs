@@ -225,3 +225,34 @@ fn single_precision_learns_the_same_within_roundings() {
     check(GPT2, DType::F32, 1e-4, 1, &CASES[..8]);
     check(&deeper(GPT2), DType::F32, 1e-4, 3, &PIPELINES[..4]);
 }
+
+#[test]
+fn the_rank_whose_bits_differ_is_named() {
+    let ranks = ferrata_cluster::local(3);
+    let mesh = Mesh::new([("data", 3)]).unwrap();
+    let found: Vec<(bool, String)> = std::thread::scope(|scope| {
+        let ranks = ranks.into_iter().map(|rank| {
+            let mesh = mesh.clone();
+            scope.spawn(move || {
+                let own = rank.rank();
+                let (way, options) = (MeshOptions::default(), CpuOptions::default());
+                let device: Device =
+                    MeshDevice::new(mesh, rank.into(), way, options).unwrap().into();
+                with_default_device(&device, || {
+                    let named = |x: f32| vec![("w".to_owned(), Tensor::from([1.0, x]))];
+                    let mesh = device.mesh().unwrap();
+                    let sound = mesh.check_replicas(&named(2.0)).is_ok();
+                    let x = if own == 1 { 2.0000002 } else { 2.0 };
+                    (sound, mesh.check_replicas(&named(x)).unwrap_err().to_string())
+                })
+            })
+        });
+        let ranks: Vec<_> = ranks.collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    });
+    for (sound, error) in found {
+        assert!(sound);
+        let named = "replicas differ in `w`: of ranks 0, 1, 2 it is rank 1 that holds other bits";
+        assert!(error.starts_with(named), "{error}");
+    }
+}

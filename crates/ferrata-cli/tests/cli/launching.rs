@@ -70,6 +70,44 @@ fn ranks_learn_what_one_process_learns_and_continue_on_another_mesh() {
 }
 
 #[test]
+fn stages_learn_what_one_process_learns_and_continue_alone() {
+    let folder = scratch("stages");
+    small_run(&folder);
+    let alone =
+        ["train", "small.toml", "--set", "train.log_every=1", "--set", "train.accumulate=4"];
+    let alone = [&alone[..], &["--set", "train.batch=2", "--set", "model.layers=3"]].concat();
+    succeed(&folder, &[&alone[..], &["--out", "one"]].concat());
+    let launch = |ranks: &str, more: &[&str]| {
+        let start = ["launch", "--ranks", ranks, "--"];
+        let output = run(&folder, &[&start[..], &alone, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let checked = ["--set", "parallel.verify_every=5"];
+    let two = ["--mesh", "pipeline=2", "--out", "two", "--set", "parallel.schedule=gpipe"];
+    launch("2", &[&two[..], &checked].concat());
+    alike(&folder.join("one"), &folder.join("two"));
+    // Each rank writes its part of the optimiser's state; what continues needs none of them.
+    let four = ["--mesh", "pipeline=2,data=2", "--set", "parallel.zero=1", "--out", "four"];
+    launch("4", &[&four[..], &checked, &["--set", "train.steps=20"]].concat());
+    let parts = std::fs::read_dir(folder.join("four/step-00000020")).unwrap().filter(|file| {
+        let name = file.as_ref().unwrap().file_name().into_string().unwrap();
+        name.starts_with("training-0000")
+    });
+    assert_eq!(parts.count(), 4);
+    succeed(&folder, &["train", "--resume", "--out", "four", "--set", "train.steps=30"]);
+    let refused = |more: &[&str]| {
+        let start = ["launch", "--ranks", "2", "--"];
+        let output = run(&folder, &[&start[..], &alone, &["--mesh", "pipeline=2"], more].concat());
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let error = refused(&["--set", "parallel.interleave=9"]);
+    assert!(error.contains("has not enough for 2 stages of 9 chunks"), "{error}");
+    let error = refused(&["--set", "parallel.schedule=2f2b"]);
+    assert!(error.contains("`2f2b` is no pipeline schedule"), "{error}");
+}
+
+#[test]
 fn meshes_that_cannot_be_are_refused() {
     let folder = scratch("meshes_refused");
     small_run(&folder);

@@ -150,10 +150,10 @@ impl Layout {
             }
         }
         if layers.len() < chunks {
-            let (have, chunks) = (layers.len(), if interleave > 1 { " of chunks" } else { "" });
+            let have = layers.len();
             return Err(Error::new(format!(
-                "a model of {have} layers has not enough for {stages} stages{chunks} along \
-                 `pipeline`"
+                "a model of {have} layers has not enough for {stages} stages of {interleave} \
+                 chunks along `pipeline`"
             ))
             .help("make the axis `pipeline` or `interleave` smaller"));
         }
