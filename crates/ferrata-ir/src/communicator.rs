@@ -91,10 +91,8 @@ pub trait Communicator: Send + Sync + fmt::Debug {
         sizes: &[usize],
         part: &mut [u8],
     ) -> Result<()> {
-        let mut received = vec![0; part.len() * group.len()];
-        let each = vec![part.len(); group.len()];
-        self.exchange(group, &split(whole, sizes), &mut split_mut(&mut received, &each))?;
-        combine(kind, dtype, &split(&received, &each), part)
+        let me = position(group, self.rank())?;
+        reduce_part(self, group, me, (kind, dtype), &split(whole, sizes), &mut Vec::new(), part)
     }
 
     /// Replaces every member's `data` by the combination of all.
@@ -108,14 +106,56 @@ pub trait Communicator: Send + Sync + fmt::Debug {
         dtype: DType,
         data: &mut [u8],
     ) -> Result<()> {
-        let sizes: Vec<usize> = (0..group.len())
-            .map(|i| chunk(data.len() / dtype.size(), group.len(), i).len() * dtype.size())
-            .collect();
-        let me = group.iter().position(|&rank| rank == self.rank());
-        let mut part = vec![0; me.map_or(0, |me| sizes[me])];
-        self.reduce_scatter(group, kind, dtype, data, &sizes, &mut part)?;
-        self.all_gather(group, &part, &sizes, data)
+        let me = position(group, self.rank())?;
+        let (mut buffer, mut sum) = (Vec::new(), Vec::new());
+        for piece in data.chunks_mut(PIECE) {
+            let elements = piece.len() / dtype.size();
+            let size = |i| chunk(elements, group.len(), i).len() * dtype.size();
+            let sizes: Vec<usize> = (0..group.len()).map(size).collect();
+            sum.resize(sizes[me], 0);
+            let parts = split(piece, &sizes);
+            reduce_part(self, group, me, (kind, dtype), &parts, &mut buffer, &mut sum)?;
+            let mut parts = split_mut(piece, &sizes);
+            parts[me].copy_from_slice(&sum);
+            parts[me] = &mut [];
+            let mut send = vec![&sum[..]; group.len()];
+            send[me] = &[];
+            self.exchange(group, &send, &mut parts)?;
+        }
+        Ok(())
     }
+}
+
+/// Bytes that are reduced at a time, so that they stay in the caches from one step to the next; a
+/// multiple of the size of every dtype.
+const PIECE: usize = 4 << 20;
+
+/// Where a rank stands in a group.
+fn position(group: &[usize], rank: usize) -> Result<usize> {
+    let found = group.iter().position(|&member| member == rank);
+    found.ok_or_else(|| Error::new(format!("rank {rank} is not in the group {group:?}")))
+}
+
+/// Gives every member its part, and combines what came, in the order of the group, in `out`. What
+/// member `me`, this one, keeps is not copied; `buffer` holds what others sent.
+fn reduce_part<C: Communicator + ?Sized>(
+    with: &C,
+    group: &[usize],
+    me: usize,
+    (kind, dtype): (ReduceKind, DType),
+    parts: &[&[u8]],
+    buffer: &mut Vec<u8>,
+    out: &mut [u8],
+) -> Result<()> {
+    let mut sizes = vec![out.len(); group.len()];
+    sizes[me] = 0;
+    buffer.resize(out.len() * (group.len() - 1), 0);
+    let mut send = parts.to_vec();
+    send[me] = &[];
+    with.exchange(group, &send, &mut split_mut(buffer, &sizes))?;
+    let mut received = split(buffer, &sizes);
+    received[me] = parts[me];
+    combine(kind, dtype, &received, out)
 }
 
 /// Part `i` of `count` nearly equal parts of `0..size`: how dimensions and buffers are cut.
