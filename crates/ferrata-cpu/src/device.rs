@@ -83,6 +83,7 @@ impl CpuDevice {
             heap: Arc::new(Heap::default()),
             show: options.show,
             communicator: options.communicator,
+            alone: Pool::new(1),
             watch: RwLock::new(None),
             limits: OnceLock::new(),
             arenas: Mutex::default(),

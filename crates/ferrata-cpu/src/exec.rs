@@ -8,6 +8,7 @@ mod composite;
 mod contract;
 mod finite;
 mod normal;
+mod overlap;
 mod primitive;
 mod run;
 mod tile;

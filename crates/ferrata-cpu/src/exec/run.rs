@@ -1,5 +1,6 @@
 //! Executables: a plan with its kernels prepared, run on arguments.
 
+use super::overlap::{Progress, deadlines};
 use super::{Context, Prepared, Show, finite};
 use crate::isa::Isa;
 use crate::memory::{ALIGNMENT, Heap, HostMemory};
@@ -9,6 +10,8 @@ use ferrata_compiler::watch::{Activity, Event, Limits, Watch};
 use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
 use ferrata_ir::communicator::Report;
 use ferrata_ir::{Communicator, Error, Origin, Result, Type};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -19,6 +22,8 @@ pub(crate) struct Machine {
     pub heap: Arc<Heap>,
     pub show: Option<Show>,
     pub communicator: Option<Arc<dyn Communicator>>,
+    /// What collectives compute with while the pool computes: their own thread.
+    pub alone: Pool,
     pub watch: RwLock<Option<Watch>>,
     pub limits: OnceLock<Limits>,
     /// Memory for the time of a run: one for each run that has been in progress at a time.
@@ -47,8 +52,11 @@ pub(crate) struct Program {
     plan: Plan,
     kernels: Vec<Prepared>,
     constants: Vec<HostMemory>,
-    /// Where a kernel's workspace begins in the memory of a run, and where that ends.
-    workspace: usize,
+    /// For each step that is a collective: the first later one that has to wait for it.
+    deadlines: Vec<Option<usize>>,
+    /// Where the workspace of a kernel, and that of a collective beside it, begin in the memory of
+    /// a run, and where that ends.
+    workspaces: [usize; 2],
     memory: usize,
 }
 
@@ -58,7 +66,7 @@ struct Bases {
     results: Vec<*mut u8>,
     constants: Vec<*mut u8>,
     arena: *mut u8,
-    workspace: *mut u8,
+    workspaces: [*mut u8; 2],
 }
 
 /// A buffer's memory, if it is of this kind of device.
@@ -88,10 +96,23 @@ impl Program {
             constants.push(memory);
         }
         let workspace = plan.arena.next_multiple_of(ALIGNMENT);
-        let memory = workspace + kernels.iter().map(Prepared::workspace).max().unwrap_or(0);
+        let largest = kernels.iter().map(Prepared::workspace).max().unwrap_or(0);
+        let beside = (workspace + largest).next_multiple_of(ALIGNMENT);
         let reaches: Vec<_> = kernels.iter().map(Prepared::reaches).collect();
-        let program = Program { machine, plan, kernels, constants, workspace, memory };
+        let mut program = Program {
+            machine,
+            plan,
+            kernels,
+            constants,
+            deadlines: Vec::new(),
+            workspaces: [workspace, beside],
+            memory: beside,
+        };
         program.check(&program.plan.steps, &reaches)?;
+        program.deadlines = deadlines(&program.plan, &program.kernels);
+        if program.deadlines.iter().any(Option::is_some) {
+            program.memory += largest;
+        }
         Ok(program)
     }
 
@@ -236,10 +257,12 @@ impl Program {
             results: results.iter().map(base).collect::<Result<_>>()?,
             constants: self.constants.iter().map(HostMemory::as_ptr).collect(),
             arena: arena.as_ptr(),
-            workspace: arena.as_ptr().wrapping_add(self.workspace),
+            workspaces: self.workspaces.map(|at| arena.as_ptr().wrapping_add(at)),
         };
         let mut run = Run { program: self, bases, watch, finite, operands: Vec::new() };
-        let done = run.steps(&self.plan.steps);
+        // Who watches sees one thing at a time.
+        let overlaps = !finite && run.watch.is_none() && self.deadlines.iter().any(Option::is_some);
+        let done = if overlaps { run.overlapping() } else { run.steps(&self.plan.steps) };
         run.tell(start, Activity::Program);
         self.machine.keep(arena);
         done.map(|()| results)
@@ -280,6 +303,36 @@ impl Run<'_> {
             Place::Constant { index } => (self.bases.constants[index], 0),
         };
         base.wrapping_add(offset)
+    }
+
+    /// Runs all steps, collectives beside the others.
+    fn overlapping(&mut self) -> Result<()> {
+        let (program, progress) = (self.program, Progress::default());
+        let beside = Beside { program, workspace: self.bases.workspaces[1], progress: &progress };
+        std::thread::scope(|scope| {
+            let (send, jobs) = channel::<Job>();
+            scope.spawn(move || beside.run(&jobs));
+            // Those that are not known to be done: how many are then, and by which step.
+            let (mut sent, mut pending) = (0, VecDeque::<(usize, usize)>::new());
+            for (i, step) in program.plan.steps.iter().enumerate() {
+                let due = pending.iter().rev().find(|(_, deadline)| *deadline <= i);
+                if let Some(&(count, _)) = due {
+                    progress.wait(count)?;
+                    pending.retain(|(other, _)| *other > count);
+                }
+                match (step, program.deadlines[i]) {
+                    (PlanStep::Run { kernel, operands, origin }, Some(deadline)) => {
+                        sent += 1;
+                        pending.push_back((sent, deadline));
+                        let operands = operands.iter().map(|place| self.at(place)).collect();
+                        // It only fails after an error, which waiting will tell.
+                        let _ = send.send(Job { kernel: *kernel, operands, origin });
+                    }
+                    _ => self.steps(std::slice::from_ref(step))?,
+                }
+            }
+            progress.wait(sent)
+        })
     }
 
     fn steps(&mut self, steps: &[PlanStep]) -> Result<()> {
@@ -344,15 +397,13 @@ impl Run<'_> {
             isa: machine.isa,
             show: machine.show.as_ref(),
             communicator: machine.communicator.as_ref(),
-            workspace: self.bases.workspace,
+            workspace: self.bases.workspaces[0],
         };
         let start = self.now();
         let prepared = &self.program.kernels[kernel];
         let meaning = &self.program.plan.kernels[kernel];
-        if let (Some(communicator), Kernel::Primitive { op, .. }) = (cx.communicator, &**meaning)
-            && op.is_collective()
-        {
-            communicator.report(Report::Scope(&origin.scope));
+        if matches!(&**meaning, Kernel::Primitive { op, .. } if op.is_collective()) {
+            cx.report(origin);
         }
         // SAFETY: `check` saw that the kernel stays inside of its operands; the plan orders steps
         // so that nothing else uses what they write.
@@ -368,5 +419,55 @@ impl Run<'_> {
             self.tell(start, Activity::Kernel { kernel: meaning, origin, busy });
         }
         Ok(())
+    }
+}
+
+/// A collective that is to run beside other steps.
+struct Job<'a> {
+    kernel: usize,
+    operands: Vec<*mut u8>,
+    origin: &'a Origin,
+}
+
+// SAFETY: the operands are memory of the run, which lives longer than the thread, and no step that
+// runs meanwhile touches what the collective does.
+unsafe impl Send for Job<'_> {}
+
+/// What the thread of collectives runs them with.
+struct Beside<'a> {
+    program: &'a Program,
+    workspace: *mut u8,
+    progress: &'a Progress,
+}
+
+// SAFETY: the workspace is this thread's alone.
+unsafe impl Send for Beside<'_> {}
+
+impl Beside<'_> {
+    fn run(&self, jobs: &Receiver<Job<'_>>) {
+        let machine = &self.program.machine;
+        let cx = Context {
+            pool: &machine.alone,
+            isa: machine.isa,
+            show: machine.show.as_ref(),
+            communicator: machine.communicator.as_ref(),
+            workspace: self.workspace,
+        };
+        for job in jobs {
+            cx.report(job.origin);
+            // SAFETY: `check` saw that the kernel stays inside of its operands; steps that touch
+            // them wait for it.
+            let done = unsafe { self.program.kernels[job.kernel].run(&cx, &job.operands) };
+            if !self.progress.done(done.map_err(|e| e.at("kernel", &[], job.origin))) {
+                return;
+            }
+        }
+    }
+}
+
+impl Context<'_> {
+    /// Tells whoever watches over the ranks where a collective belongs.
+    fn report(&self, origin: &Origin) {
+        self.communicator.iter().for_each(|with| with.report(Report::Scope(&origin.scope)));
     }
 }

@@ -183,6 +183,28 @@ pub fn partition(
     Ok(Partition { program: made.function.clone(), results, reshards: made.reshards.clone() })
 }
 
+/// Moves sums over ranks to where what they sum is known, so that they can go on while the rank
+/// computes further. All ranks of a group have the same nodes, so they still agree on an order.
+fn reduce_early(function: &mut Function) {
+    // Where values are known: behind the parameters, or behind a node.
+    let mut known: HashMap<Value, usize> = HashMap::new();
+    let mut order = Vec::with_capacity(function.nodes.len());
+    for (i, node) in function.nodes.iter().enumerate() {
+        let (place, moved) = match node.op {
+            Primitive::AllReduce(_) | Primitive::ReduceScatter(_) => {
+                (known.get(&node.inputs[0]).copied().unwrap_or(0), true)
+            }
+            _ => (i + 1, false),
+        };
+        known.extend(node.outputs.iter().map(|&v| (v, place)));
+        order.push((place, moved, i));
+    }
+    order.sort_unstable();
+    let nodes = std::mem::take(&mut function.nodes).into_iter();
+    let mut nodes: Vec<Option<Node>> = nodes.map(Some).collect();
+    function.nodes = order.into_iter().filter_map(|(.., i)| nodes[i].take()).collect();
+}
+
 /// What is wanted of a result of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Want {
@@ -371,6 +393,7 @@ impl<'a> Partitioner<'a> {
             made.composite = function.composite.clone();
         }
         crate::transform::prune(&mut made);
+        reduce_early(&mut made);
         Ok(Made { function: Arc::new(made), results, same: body.same, reshards: body.reshards })
     }
 

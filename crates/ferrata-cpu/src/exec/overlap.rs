@@ -1,0 +1,167 @@
+//! Collectives that run while the rank computes: each goes to a thread of its own, which runs them
+//! one after the other, and the first step that touches their memory waits for them.
+
+use super::Prepared;
+use ferrata_compiler::plan::{Place, Step};
+use ferrata_compiler::{Kernel, Plan};
+use ferrata_ir::{Error, Result};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// For each step of a plan, if it is a collective: the first later step that has to wait for it;
+/// the number of steps if none does.
+pub(super) fn deadlines(plan: &Plan, kernels: &[Prepared]) -> Vec<Option<usize>> {
+    let memory = Touched { plan, kernels };
+    let is_collective: Vec<bool> =
+        plan.steps.iter().map(|step| memory.is_collective(step)).collect();
+    if !is_collective.contains(&true) {
+        return vec![None; plan.steps.len()];
+    }
+    let spans: Vec<Vec<Span>> = plan.steps.iter().map(|step| memory.spans(step)).collect();
+    let deadline = |at: usize| {
+        let conflicts = |other: &usize| {
+            let pairs = spans[at].iter().flat_map(|a| spans[*other].iter().map(move |b| (a, b)));
+            memory.holds_collectives(&plan.steps[*other])
+                || pairs.into_iter().any(|(a, b)| a.conflicts(b))
+        };
+        (at + 1..spans.len()).find(conflicts).unwrap_or(spans.len())
+    };
+    (0..spans.len()).map(|at| is_collective[at].then(|| deadline(at))).collect()
+}
+
+/// Bytes that a step reads or writes.
+struct Span {
+    memory: Memory,
+    first: usize,
+    end: usize,
+    written: bool,
+}
+
+/// Memory that no other overlaps.
+#[derive(PartialEq, Eq)]
+enum Memory {
+    Input(usize),
+    Result(usize),
+    Arena,
+    Constant(usize),
+}
+
+impl Span {
+    fn conflicts(&self, other: &Span) -> bool {
+        (self.written || other.written)
+            && self.memory == other.memory
+            && self.first < other.end
+            && other.first < self.end
+    }
+}
+
+struct Touched<'a> {
+    plan: &'a Plan,
+    kernels: &'a [Prepared],
+}
+
+impl Touched<'_> {
+    fn is_collective(&self, step: &Step) -> bool {
+        let Step::Run { kernel, .. } = step else { return false };
+        matches!(&*self.plan.kernels[*kernel], Kernel::Primitive { op, .. } if op.is_collective())
+    }
+
+    /// Whether collectives are in the steps within a step.
+    fn holds_collectives(&self, step: &Step) -> bool {
+        let any = |steps: &[Step]| {
+            steps.iter().any(|step| self.is_collective(step) || self.holds_collectives(step))
+        };
+        match step {
+            Step::Repeat { body, .. } => any(body),
+            Step::Branch { branches, .. } => branches.iter().any(|branch| any(branch)),
+            Step::Run { .. } | Step::Copy { .. } => false,
+        }
+    }
+
+    fn spans(&self, step: &Step) -> Vec<Span> {
+        let mut spans = Vec::new();
+        self.add(step, &mut spans);
+        spans
+    }
+
+    fn add(&self, step: &Step, spans: &mut Vec<Span>) {
+        match step {
+            Step::Run { kernel, operands, .. } => {
+                for (operand, first, end, written) in self.kernels[*kernel].reaches() {
+                    let first = first.max(0) as usize;
+                    let bytes = (end as usize).saturating_sub(first);
+                    spans.push(self.span(&operands[operand], first, bytes, written));
+                }
+            }
+            Step::Copy { from, to, bytes } => self.add_copy((from, *bytes), (to, *bytes), spans),
+            Step::Repeat { length, load, body, store, .. } => {
+                for (from, to, bytes) in load {
+                    self.add_copy((from, bytes * length), (to, *bytes), spans);
+                }
+                for (from, to, bytes) in store {
+                    self.add_copy((from, *bytes), (to, bytes * length), spans);
+                }
+                body.iter().for_each(|step| self.add(step, spans));
+            }
+            Step::Branch { condition, branches } => {
+                spans.push(self.span(condition, 0, 1, false));
+                branches.iter().flatten().for_each(|step| self.add(step, spans));
+            }
+        }
+    }
+
+    fn add_copy(&self, from: (&Place, usize), to: (&Place, usize), spans: &mut Vec<Span>) {
+        spans.push(self.span(from.0, 0, from.1, false));
+        spans.push(self.span(to.0, 0, to.1, true));
+    }
+
+    fn span(&self, place: &Place, first: usize, bytes: usize, written: bool) -> Span {
+        let (memory, offset) = match *place {
+            Place::Input { index, offset } => (Memory::Input(index), offset),
+            // A result that takes over an input is that input's memory.
+            Place::Result { index, offset } => match self.plan.takes[index] {
+                Some(input) => (Memory::Input(input), offset),
+                None => (Memory::Result(index), offset),
+            },
+            Place::Arena { offset } => (Memory::Arena, offset),
+            Place::Constant { index } => (Memory::Constant(index), 0),
+        };
+        let first = offset + first;
+        Span { memory, first, end: first + bytes, written }
+    }
+}
+
+/// How many collectives are done, and whether one has failed.
+#[derive(Default)]
+pub(super) struct Progress {
+    state: Mutex<(usize, Option<Error>)>,
+    changed: Condvar,
+}
+
+impl Progress {
+    fn state(&self) -> MutexGuard<'_, (usize, Option<Error>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one that is done. Says whether others may follow.
+    pub fn done(&self, result: Result<()>) -> bool {
+        let mut state = self.state();
+        state.0 += 1;
+        let failed = result.err();
+        let goes_on = failed.is_none();
+        state.1 = state.1.take().or(failed);
+        self.changed.notify_all();
+        goes_on
+    }
+
+    /// Waits until so many are done.
+    ///
+    /// # Errors
+    /// That of the first that failed.
+    pub fn wait(&self, count: usize) -> Result<()> {
+        let mut state = self.state();
+        while state.0 < count && state.1.is_none() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.1.clone().map_or(Ok(()), Err)
+    }
+}
