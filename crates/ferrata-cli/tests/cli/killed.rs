@@ -69,7 +69,7 @@ fn ranks_of(launcher: u32) -> Vec<String> {
 /// write a checkpoint: the run ends with the weights of an undisturbed one.
 #[test]
 fn disturbed_ranks_end_like_undisturbed_ones() {
-    let faults: usize = std::env::var("FERRATA_KILLS").map_or(4, |n| n.parse().unwrap());
+    let faults: usize = std::env::var("FERRATA_KILLS").map_or(2, |n| n.parse().unwrap());
     let folder = scratch("disturbed");
     small_run(&folder);
     let job = |layout: usize, out: &str, more: &[&str]| {

@@ -315,9 +315,6 @@ impl Sharding {
     /// not on the value's stage.
     pub fn stretches(&self, mesh: &Mesh, ty: &Type, rank: usize) -> Option<Vec<Vec<Range<usize>>>> {
         let stretches = |(cut, &size): (&Cut, &usize)| {
-            if cut.is_whole() {
-                return vec![0..size];
-            }
             let (units, part) = (cut.units(size), mesh.part(rank, &cut.axes));
             let range = cut.range(mesh, size, part);
             let block = |b: usize| {

@@ -49,9 +49,9 @@ impl MeshDevice {
         for (i, ((name, _), sharding)) in named.iter().zip(&held).enumerate() {
             // By the coordinates that say what a rank holds.
             let mut replicas: BTreeMap<Vec<usize>, Vec<(usize, [u8; SUM])>> = BTreeMap::new();
-            for rank in 0..mesh.size() {
+            for (rank, sums) in all.iter().enumerate() {
                 let mut sum = [0; SUM];
-                sum.copy_from_slice(&all[rank][i * SUM..][..SUM]);
+                sum.copy_from_slice(&sums[i * SUM..][..SUM]);
                 replicas.entry(sharding.replica(mesh, rank)).or_default().push((rank, sum));
             }
             for sums in replicas.values() {
