@@ -189,7 +189,8 @@ impl Communicator for Supervised {
     }
 
     fn post(&self, to: usize, data: &[u8]) -> Result<()> {
-        self.within("post", || self.inner.post(to, data))
+        // It waits for nobody.
+        self.inner.post(to, data)
     }
 
     fn receive(&self, from: usize, data: &mut [u8]) -> Result<()> {

@@ -36,7 +36,7 @@ impl Peer {
 
     /// Sends as much of what was posted as goes without waiting.
     fn advance(&mut self) -> io::Result<()> {
-        while self.is_full() {
+        while self.lags() {
             match (&*self.stream).write(&self.posted[self.taken..]) {
                 Ok(count) => self.taken += count,
                 Err(error) if again(&error) => return Ok(()),
@@ -47,8 +47,8 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether something that was posted waits for the stream.
-    fn is_full(&self) -> bool {
+    /// Whether something that was posted has not gone yet.
+    fn lags(&self) -> bool {
         self.taken < self.posted.len()
     }
 
@@ -155,13 +155,14 @@ impl Courier {
                 full.iter().map(|(_, stream)| PollFd::new(&**stream, PollFlags::OUT)).collect();
             // Whatever went wrong, writing will tell.
             let _ = poll(&mut waiting, Some(&round));
+            let mut locked = false;
             full.retain(|&(rank, _)| {
                 let mut peer = match peers[rank].as_ref().map(Mutex::try_lock) {
                     Some(Ok(peer)) => peer,
                     Some(Err(TryLockError::Poisoned(peer))) => peer.into_inner(),
                     // Whoever exchanges data with it sends this first.
                     Some(Err(TryLockError::WouldBlock)) => {
-                        thread::sleep(ROUND);
+                        locked = true;
                         return true;
                     }
                     None => return false,
@@ -171,8 +172,11 @@ impl Courier {
                     peer.forget();
                     peer.stream.shut();
                 }
-                peer.is_full()
+                peer.lags()
             });
+            if locked {
+                thread::sleep(ROUND);
+            }
         }
     }
 }
@@ -194,10 +198,10 @@ impl Communicator for Sockets {
 
     fn post(&self, to: usize, data: &[u8]) -> Result<()> {
         let Some(mut peer) = self.peer(to)?.filter(|_| !data.is_empty()) else { return Ok(()) };
-        let idle = !peer.is_full();
+        let idle = !peer.lags();
         peer.post(data);
         peer.advance().map_err(|error| broken(to, &peer.host, &error))?;
-        if idle && peer.is_full() {
+        if idle && peer.lags() {
             self.courier.call(to, &peer.stream);
         }
         Ok(())
@@ -272,7 +276,7 @@ impl<'a> Lane<'a> {
     fn wants(&self) -> Option<PollFd<'_>> {
         let mut flags = PollFlags::empty();
         let through = !self.sends() && !self.receives();
-        flags.set(PollFlags::OUT, self.sends() || self.peer.is_full());
+        flags.set(PollFlags::OUT, self.sends() || self.peer.lags());
         flags.set(PollFlags::IN, self.receives());
         (!through).then(|| PollFd::new(&*self.peer.stream, flags))
     }
@@ -301,7 +305,7 @@ impl<'a> Lane<'a> {
         if let Err(error) = self.peer.advance() {
             return Err(broken(self.rank, &self.peer.host, &error));
         }
-        while self.sends() && !self.peer.is_full() {
+        while self.sends() && !self.peer.lags() {
             let buffer = match self.sent {
                 n @ ..HEADER => &self.header[n..],
                 n => &self.out[n - HEADER..],

@@ -278,7 +278,8 @@ impl Watch {
         if time < self.limits.step.max(SLACK * self.longest).max(2 * self.first) {
             return None;
         }
-        let behind = |rank: &&(usize, &Watched)| (rank.1.beat.entered, rank.1.beat.inside);
+        // Stages of a pipeline take part in different numbers of collectives.
+        let behind = |rank: &&(usize, &Watched)| (rank.1.beat.inside, rank.1.beat.entered);
         let ranks: Vec<_> = self.ranks.iter().enumerate().collect();
         let (behind, _) = *ranks.iter().min_by_key(behind)?;
         Some(self.fault(behind, Failure::Stuck(time)))

@@ -8,7 +8,7 @@ use ferrata_ir::{Error, Result};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// For each step of a plan, if it is a collective: the first later step that has to wait for it;
-/// the number of steps if none does.
+/// the number of steps if none does. Nothing if no collective has a step beside it.
 pub(super) fn deadlines(plan: &Plan, kernels: &[Prepared]) -> Vec<Option<usize>> {
     let memory = Touched { plan, kernels };
     let is_collective: Vec<bool> =
@@ -20,12 +20,21 @@ pub(super) fn deadlines(plan: &Plan, kernels: &[Prepared]) -> Vec<Option<usize>>
     let deadline = |at: usize| {
         let conflicts = |other: &usize| {
             let pairs = spans[at].iter().flat_map(|a| spans[*other].iter().map(move |b| (a, b)));
+            // Collectives follow each other anyway.
             memory.holds_collectives(&plan.steps[*other])
-                || pairs.into_iter().any(|(a, b)| a.conflicts(b))
+                || (!is_collective[*other] && pairs.into_iter().any(|(a, b)| a.conflicts(b)))
         };
         (at + 1..spans.len()).find(conflicts).unwrap_or(spans.len())
     };
-    (0..spans.len()).map(|at| is_collective[at].then(|| deadline(at))).collect()
+    let all: Vec<Option<usize>> =
+        (0..spans.len()).map(|at| is_collective[at].then(|| deadline(at))).collect();
+    let beside = |(at, by): (usize, &Option<usize>)| {
+        by.is_some_and(|by| is_collective[at + 1..by].contains(&false))
+    };
+    match all.iter().enumerate().any(beside) {
+        true => all,
+        false => vec![None; all.len()],
+    }
 }
 
 /// Bytes that a step reads or writes.
@@ -145,12 +154,21 @@ impl Progress {
     /// Counts one that is done. Says whether others may follow.
     pub fn done(&self, result: Result<()>) -> bool {
         let mut state = self.state();
-        state.0 += 1;
-        let failed = result.err();
-        let goes_on = failed.is_none();
-        state.1 = state.1.take().or(failed);
+        let goes_on = result.is_ok();
+        match result {
+            Ok(()) => state.0 += 1,
+            Err(error) => state.1 = Some(error),
+        }
         self.changed.notify_all();
         goes_on
+    }
+
+    /// No further one will be done.
+    pub fn end(&self) {
+        let mut state = self.state();
+        let ended = || Error::new("the thread of collectives came to an end");
+        state.1.get_or_insert_with(ended);
+        self.changed.notify_all();
     }
 
     /// Waits until so many are done.
@@ -162,6 +180,9 @@ impl Progress {
         while state.0 < count && state.1.is_none() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.1.clone().map_or(Ok(()), Err)
+        match state.0 >= count {
+            true => Ok(()),
+            false => state.1.clone().map_or(Ok(()), Err),
+        }
     }
 }

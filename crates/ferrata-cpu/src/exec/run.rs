@@ -110,9 +110,11 @@ impl Program {
         };
         program.check(&program.plan.steps, &reaches)?;
         program.deadlines = deadlines(&program.plan, &program.kernels);
-        if program.deadlines.iter().any(Option::is_some) {
-            program.memory += largest;
-        }
+        let collectives = program.plan.steps.iter().zip(&program.deadlines).filter_map(|pair| {
+            let (PlanStep::Run { kernel, .. }, Some(_)) = pair else { return None };
+            Some(program.kernels[*kernel].workspace())
+        });
+        program.memory += collectives.max().unwrap_or(0);
         Ok(program)
     }
 
@@ -453,6 +455,8 @@ impl Beside<'_> {
             communicator: machine.communicator.as_ref(),
             workspace: self.workspace,
         };
+        // Whoever waits must not wait for a thread that is gone.
+        let _end = Ended(self.progress);
         for job in jobs {
             cx.report(job.origin);
             // SAFETY: `check` saw that the kernel stays inside of its operands; steps that touch
@@ -462,6 +466,15 @@ impl Beside<'_> {
                 return;
             }
         }
+    }
+}
+
+/// Tells whoever waits that no collective follows.
+struct Ended<'a>(&'a Progress);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

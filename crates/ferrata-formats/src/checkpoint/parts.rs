@@ -1,6 +1,7 @@
 //! Tensors of which several files hold parts, because several ranks wrote them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,16 +57,18 @@ impl Part {
         }
     }
 
-    /// Elements of the part.
+    /// Elements of the part, which is sound.
     fn elements(&self) -> usize {
         let sizes = self.stretches.iter();
-        sizes.map(|s| s.iter().map(|[first, end]| end - first).sum::<usize>()).product()
+        let sizes = sizes.map(|s| s.iter().map(|[first, end]| end - first).sum::<usize>());
+        sizes.fold(1, usize::saturating_mul)
     }
 
-    /// Whether the stretches are within the tensor.
+    /// Whether the stretches are within the tensor, one behind the other.
     fn is_sound(&self) -> bool {
         let inside = |(stretches, &size): (&Vec<[usize; 2]>, &usize)| {
             stretches.iter().all(|&[first, end]| first <= end && end <= size)
+                && stretches.windows(2).all(|pair| pair[0][1] <= pair[1][0])
         };
         self.stretches.len() == self.shape.len()
             && self.stretches.iter().zip(&self.shape).all(inside)
@@ -143,15 +146,24 @@ impl Checkpoint {
         for (name, part) in parts {
             let view = tensors.get(&name)?;
             let size = view.dtype.size();
-            let (entry, found) = whole.entry(name.clone()).or_insert_with(|| {
-                let bytes = vec![0; part.shape.iter().product::<usize>() * size];
-                (RawTensor { dtype: view.dtype, shape: part.shape.clone(), bytes }, 0)
-            });
-            let fits = part.is_sound() && part.elements() * size == view.bytes.len();
-            if !fits || entry.shape != part.shape || entry.dtype != view.dtype {
-                return Err(damaged(format!(
-                    "the part of tensor {name:?} in `{file}` fits nowhere"
-                )));
+            let misfit =
+                || damaged(format!("the part of tensor {name:?} in `{file}` fits nowhere"));
+            if !part.is_sound() || part.elements().saturating_mul(size) != view.bytes.len() {
+                return Err(misfit());
+            }
+            let (entry, found) = match whole.entry(name.clone()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let bytes = part.shape.iter().try_fold(size, |n, &dim| n.checked_mul(dim));
+                    let mut zeros = Vec::new();
+                    let bytes = bytes.filter(|&n| zeros.try_reserve_exact(n).is_ok());
+                    zeros.resize(bytes.ok_or_else(misfit)?, 0);
+                    let shape = part.shape.clone();
+                    entry.insert((RawTensor { dtype: view.dtype, shape, bytes: zeros }, 0))
+                }
+            };
+            if entry.shape != part.shape || entry.dtype != view.dtype {
+                return Err(misfit());
             }
             part.runs(|to, from, length| {
                 entry.bytes[to * size..][..length * size]

@@ -209,6 +209,9 @@ impl Permute {
     /// # Errors
     /// When a member is lost.
     pub fn run(&self, with: &dyn Communicator, send: &[u8], receive: &mut [u8]) -> Result<()> {
+        if self.to.iter().chain(&self.from).any(|&rank| rank == with.rank()) {
+            return Err(Error::new("a rank cannot pass a value on to itself"));
+        }
         self.to.iter().try_for_each(|&to| with.post(to, send))?;
         self.from.map_or(Ok(()), |from| with.receive(from, receive))
     }

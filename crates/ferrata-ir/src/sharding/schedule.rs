@@ -89,7 +89,8 @@ pub(super) fn order(blocks: &[Block], schedule: Schedule) -> Vec<usize> {
             let mut before = all.keys().filter(|(s, i)| *s == block.stage && *i < block.iteration);
             block.stage.is_none()
                 || begun(&(block.stage, block.iteration))
-                || (before.all(begun) && open(block.stage) < limits[&block.stage])
+                || (before.all(begun)
+                    && open(block.stage) < limits.get(&block.stage).copied().unwrap_or(usize::MAX))
         };
         let ready = (0..blocks.len()).filter(|&i| done[i].is_none()).filter_map(|i| {
             let block = &blocks[i];
@@ -143,8 +144,8 @@ fn limits(blocks: &[Block], schedule: Schedule) -> BTreeMap<Option<Stage>, usize
         let busy = ((span.to - span.from) / span.work - 1e-6).ceil().max(1.0) as usize;
         let limit = match schedule {
             Schedule::GPipe => usize::MAX,
-            _ if span.visits > 2 => 2 * busy,
-            Schedule::ZeroBubble => busy + 1,
+            _ if span.visits > 2 => busy.saturating_mul(2),
+            Schedule::ZeroBubble => busy.saturating_add(1),
             _ => busy,
         };
         limits.insert(stage, limit);

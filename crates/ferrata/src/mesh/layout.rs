@@ -104,7 +104,8 @@ fn layer(name: &str) -> Option<&str> {
     let mut end = 0;
     for part in name.split_inclusive('.') {
         end += part.len();
-        if part.trim_end_matches('.').bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = part.trim_end_matches('.');
+        if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Some(&name[..end]);
         }
     }

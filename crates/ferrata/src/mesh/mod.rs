@@ -74,7 +74,8 @@ pub(crate) struct Held {
     /// Its own type.
     pub ty: Type,
     pub bytes: Vec<u8>,
-    /// Where that is in the whole; nothing if it is nothing, or a rank before it holds the same.
+    /// Where the bytes are in the whole. Without it there are none, because a rank before it holds
+    /// the same, or it holds nothing.
     pub stretches: Option<Vec<Vec<Range<usize>>>>,
 }
 
@@ -417,7 +418,10 @@ impl Tensor {
         let own = sharding.replica(mesh.mesh(), rank);
         let first = (0..rank).all(|other| sharding.replica(mesh.mesh(), other) != own);
         let stretches = sharding.stretches(mesh.mesh(), self.ty(), rank).filter(|_| first);
-        let bytes = mesh.shared.inner.download(&buffer)?;
+        let bytes = match stretches {
+            Some(_) => mesh.shared.inner.download(&buffer)?,
+            None => Vec::new(),
+        };
         Ok(Held { rank, ty: buffer.ty, bytes, stretches })
     }
 

@@ -316,7 +316,9 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             Some(before) if !(loss.is_finite() && norm.is_finite()) => Some(before),
             _ => Some(state),
         };
-        if self.settings.verify_every > 0 && (step + 1).is_multiple_of(self.settings.verify_every) {
+        let due =
+            self.settings.verify_every > 0 && (step + 1).is_multiple_of(self.settings.verify_every);
+        if due && loss.is_finite() && norm.is_finite() {
             self.check_replicas()?;
         }
         Ok((loss, norm))

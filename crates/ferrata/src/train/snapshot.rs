@@ -34,12 +34,15 @@ impl Snapshot {
 
     /// Adds a safetensors file with all of these tensors. Ranks of a mesh gather them now.
     pub fn tensors(&mut self, name: &str, tensors: Named, metadata: BTreeMap<String, String>) {
+        let leads = Device::default().leads();
+        // Ranks that do not write it give each tensor up at once.
         let whole = |(name, x): (String, Tensor)| {
             let everywhere = Placement::data(Sharding::replicated(x.ty().rank()));
-            (name, x.place(&everywhere))
+            let whole = x.place(&everywhere);
+            leads.then_some((name, whole))
         };
-        let tensors: Named = tensors.into_iter().map(whole).collect();
-        if Device::default().leads() {
+        let tensors: Named = tensors.into_iter().filter_map(whole).collect();
+        if leads {
             self.files.push((name.to_owned(), Content::Tensors(tensors, metadata)));
         }
     }

@@ -158,6 +158,8 @@ struct Run<'a, L: ?Sized> {
     saved_at: Option<u64>,
     /// A checkpoint that is being written.
     saving: Option<Saving>,
+    /// Whether all ranks are known to see the folder.
+    shared: bool,
 }
 
 /// A checkpoint that is being written while training goes on.
@@ -165,6 +167,8 @@ struct Saving {
     step: u64,
     thread: JoinHandle<Result<CheckpointWriter>>,
     state: Value,
+    /// The best step so far, whose checkpoint is kept.
+    best: Option<u64>,
 }
 
 impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
@@ -253,6 +257,7 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             last_checkpoint: None,
             saved_at: None,
             saving: None,
+            shared: !self.checkpoints,
         };
         if self.resume {
             run.restore()?;
@@ -262,8 +267,9 @@ impl<'a, L: Learner + ?Sized> Trainer<'a, L> {
             Ok(interrupted) => interrupted,
             Err(error) => {
                 // What was begun is finished; of several ranks others may be elsewhere.
-                if Device::default().mesh().is_none() {
-                    let _ = run.settle(true);
+                match Device::default().mesh() {
+                    None => drop(run.settle(true)),
+                    Some(_) => drop(run.saving.take().map(|saving| saving.thread.join())),
                 }
                 return Err(error);
             }
@@ -429,6 +435,9 @@ impl<L: Learner + ?Sized> Run<'_, L> {
                     _ => Ok(()),
                 }
             })?;
+            if !self.shared {
+                self.check_shared()?;
+            }
             let remaining = clock.remaining();
             (self.report)(&Event::Step { record, remaining });
             self.between_steps()?;
@@ -442,6 +451,24 @@ impl<L: Learner + ?Sized> Run<'_, L> {
     /// agree on one.
     fn stopping(&self) -> Result<bool> {
         any(self.stop.load(Ordering::Relaxed))
+    }
+
+    /// Checks that every rank sees the folder of the run, which the first has made by now: all write
+    /// into it, and continue from it.
+    fn check_shared(&mut self) -> Result<()> {
+        self.shared = true;
+        let device = Device::default();
+        let Some(mesh) = device.mesh() else { return Ok(()) };
+        mesh.any(false)?;
+        let seen = match self.folder.is_dir() {
+            true => Ok(()),
+            false => Err(format!(
+                "it does not see the folder `{}` that the first rank has made; put the run on a file \
+                 system that all ranks share",
+                self.folder.display()
+            )),
+        };
+        agreed(mesh, &seen).map(drop)
     }
 
     /// Ends a step of the profile, and the profile with its last step.
@@ -470,6 +497,7 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             true => ("gradient norm", progress.grad_norm),
             false => ("loss", progress.loss),
         };
+        self.settle(true)?;
         let step = self.step + 1;
         let mut cause = format!("the {what} is {value} at step {step}");
         if self.config.train.watch_nan
@@ -594,9 +622,11 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         let (step, leads) = (self.step, writes());
         let mut writer = begin_checkpoint(self.folder, step)?;
         let thread = thread::spawn(move || snapshot.write(&mut writer, leads).map(|()| writer));
-        self.saving = Some(Saving { step, thread, state });
+        let best = self.state.best.map(|best| best.step);
+        self.saving = Some(Saving { step, thread, state, best });
         self.saved_at = Some(step);
-        Ok(())
+        // What is being written takes memory beside the next step.
+        self.settle(self.config.train.memory.is_some())
     }
 
     /// Finishes the checkpoint that is being written, if all ranks have written their part; with
@@ -606,7 +636,8 @@ impl<L: Learner + ?Sized> Run<'_, L> {
         if any(!wait && !saving.thread.is_finished())? {
             return Ok(());
         }
-        let Some(Saving { step, thread, state }) = self.saving.take() else { return Ok(()) };
+        let Some(saving) = self.saving.take() else { return Ok(()) };
+        let Saving { step, thread, state, best } = saving;
         let written = thread.join().unwrap_or_else(|_| {
             let cause = "writing the checkpoint came to an end";
             Err(Error::new(cause, "resume from the checkpoint before it"))
@@ -623,8 +654,8 @@ impl<L: Learner + ?Sized> Run<'_, L> {
             None => written?.finish(&self.learner.device(), state)?,
         };
         self.last_checkpoint = Some(path.clone());
-        let best: Vec<u64> = self.state.best.iter().map(|best| best.step).collect();
         if writes() {
+            let best: Vec<u64> = best.into_iter().collect();
             checkpoint::retain(self.folder, self.config.train.keep, &best)?;
         }
         (self.report)(&Event::Checkpoint { step, path });

@@ -121,6 +121,12 @@ impl ParallelSection {
             false => Mesh::new(self.axes()?)?,
         };
         positive("parallel.interleave", self.interleave)?;
+        if self.interleave > 1 && mesh.axis("pipeline").is_none() {
+            return Err(Error::new(
+                format!("`parallel.interleave` is {}, but there are no stages", self.interleave),
+                "give the mesh an axis `pipeline`, or leave it out",
+            ));
+        }
         self.rules.iter().try_for_each(|rule| Ok::<_, Error>(rule.check(&mesh)?))?;
         let rules = self.rules.iter().flat_map(|rule| rule.axes());
         let known: Vec<&str> = AXES.into_iter().chain(rules).collect();
