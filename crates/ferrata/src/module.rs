@@ -9,7 +9,9 @@ pub use ferrata_derive::Module;
 
 /// A tree of parameters with names. `#[derive(Module)]` makes a struct one, field by field; the
 /// dotted paths are the names in safetensors files. `#[module(name = "…")]` renames a field, and
-/// `#[module(skip)]` leaves one out. A tensor that occurs twice is one parameter.
+/// `#[module(skip)]` leaves one out. A tensor that occurs twice is one parameter. A parameter with
+/// a `*` in its name is many in files, one for each of its slices along dimension 0, whose number
+/// stands for the `*`.
 ///
 /// ```
 /// use ferrata::{DType, Module, Tensor};
@@ -46,13 +48,18 @@ pub trait Module: Tree {
         self.parameters().iter().map(Tensor::elements).sum()
     }
 
-    /// The module with other parameters, found by name. Values are cast to the parameter's dtype.
+    /// The module with other parameters, found by name, as a whole or slice by slice. Values are
+    /// cast to the parameter's dtype.
     ///
     /// # Errors
     /// Lists all names that are missing, unexpected, or have another shape.
     fn load(&self, mut values: HashMap<String, Tensor>) -> Result<Self> {
         let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
-        let loaded = tree::map_named(self, |name, old| match values.remove(name) {
+        let mut found = |name: &str, old: &Tensor| match values.remove(name) {
+            None => stacked(&mut values, name, old),
+            whole => whole,
+        };
+        let loaded = tree::map_named(self, |name, old| match found(name, old) {
             None => {
                 missing.push(name.to_string());
                 old.clone()
@@ -110,6 +117,17 @@ pub trait Module: Tree {
             false => t.clone(),
         })
     }
+}
+
+/// What stands for the numbers of slices in the name of a parameter.
+pub(crate) const STACKED: &str = "*";
+
+/// The parameter `name` from its slices, if all are there.
+fn stacked(values: &mut HashMap<String, Tensor>, name: &str, old: &Tensor) -> Option<Tensor> {
+    let (before, after) = name.split_once(STACKED)?;
+    let names = (0..*old.shape().first()?).map(|i| format!("{before}{i}{after}"));
+    let slices: Vec<Tensor> = names.map(|name| values.remove(&name)).collect::<Option<_>>()?;
+    Some(Tensor::stack(&slices.iter().collect::<Vec<_>>(), 0))
 }
 
 impl<M: Module> Module for Vec<M> {}

@@ -19,6 +19,11 @@ const LLAMA: &str = r#"{"model_type": "llama", "vocab_size": 29, "hidden_size": 
     "num_key_value_heads": 2, "max_position_embeddings": 8, "rms_norm_eps": 1e-5,
     "tie_word_embeddings": false}"#;
 
+const MIXTRAL: &str = r#"{"model_type": "mixtral", "vocab_size": 29, "hidden_size": 24,
+    "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "max_position_embeddings": 8, "rope_theta": 1e4,
+    "num_local_experts": 4, "router_aux_loss_coef": 0.02, "capacity_factor": CAPACITY}"#;
+
 fn model(config: &str) -> Model {
     let config = ModelConfig::from_json(config.as_bytes(), "config.json".as_ref()).unwrap();
     Model::new(&config, &Key::new(1)).unwrap()
@@ -218,6 +223,32 @@ fn gpt2_learns_the_same_on_stages() {
 #[test]
 fn llama_learns_the_same_on_stages() {
     check(&deeper(LLAMA), DType::F64, 1e-9, 3, &PIPELINES);
+}
+
+const EXPERT_CASES: [Case; 12] = [
+    cut(&[("expert", 2)], Zero::Off, false),
+    cut(&[("expert", 3)], Zero::Off, false),
+    cut(&[("expert", 4)], Zero::Off, false),
+    cut(&[("data", 3)], Zero::Weights, false),
+    cut(&[("tensor", 2)], Zero::Off, true),
+    cut(&[("expert", 2), ("data", 2)], Zero::Off, false),
+    cut(&[("data", 2), ("expert", 2)], Zero::Weights, false),
+    cut(&[("expert", 2), ("tensor", 2)], Zero::Off, false),
+    cut(&[("expert", 2), ("context", 2)], Zero::Optimizer, false),
+    cut(&[("expert", 4), ("data", 2)], Zero::Gradients, false),
+    cut(&[("data", 2), ("expert", 2), ("tensor", 2)], Zero::Optimizer, true),
+    cut(&[("data", 2), ("expert", 2), ("context", 2), ("tensor", 2)], Zero::Weights, true),
+];
+
+#[test]
+fn experts_without_limit_learn_the_same_on_any_mesh() {
+    check(&MIXTRAL.replace("CAPACITY", "null"), DType::F64, 1e-9, 1, &EXPERT_CASES);
+}
+
+/// With so little room that tokens are passed over.
+#[test]
+fn experts_of_limited_capacity_learn_the_same_on_any_mesh() {
+    check(&MIXTRAL.replace("CAPACITY", "0.8"), DType::F64, 1e-9, 1, &EXPERT_CASES);
 }
 
 #[test]

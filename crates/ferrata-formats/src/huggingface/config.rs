@@ -1,4 +1,4 @@
-//! `config.json` of GPT-2 and Llama, read in the layouts of transformers 4 and 5.
+//! `config.json` of GPT-2, Llama and Mixtral, read in the layouts of transformers 4 and 5.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub enum ModelConfig {
     /// `model_type` = `gpt2`.
     Gpt2(Gpt2Config),
-    /// `model_type` = `llama`.
+    /// `model_type` = `llama`, or `mixtral` where there are experts.
     Llama(LlamaConfig),
 }
 
@@ -58,7 +58,7 @@ pub struct Gpt2Config {
 }
 
 /// Llama: pre-norm decoder with rotary positions, grouped queries, RMS normalisation and a gated
-/// MLP. Field names are those of `config.json`.
+/// MLP, or, as in Mixtral, a mixture of such MLPs. Field names are those of `config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LlamaConfig {
     /// Number of token ids.
@@ -89,6 +89,8 @@ pub struct LlamaConfig {
     pub attention_bias: bool,
     /// Whether the three projections of the MLP have a bias.
     pub mlp_bias: bool,
+    /// The experts that stand for the MLP, if it is a mixture; there are no biases then.
+    pub experts: Option<ExpertsConfig>,
     /// Whether the output matrix is the token embedding.
     pub tie_word_embeddings: bool,
     /// Dropout of attention weights.
@@ -99,6 +101,21 @@ pub struct LlamaConfig {
     pub dtype: DType,
     /// Ids with a meaning of their own.
     pub tokens: SpecialTokens,
+}
+
+/// Experts of which each token reaches a few. Field names are those of Mixtral's `config.json`, but
+/// for the last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertsConfig {
+    /// Number of experts in each layer.
+    pub num_local_experts: usize,
+    /// How many of them each token reaches.
+    pub num_experts_per_tok: usize,
+    /// Weight of the balance of experts in the training loss.
+    pub router_aux_loss_coef: f64,
+    /// How many times its even share of the tokens an expert takes in training, at most; the others
+    /// pass it by. Without it every token reaches its experts.
+    pub capacity_factor: Option<f64>,
 }
 
 /// Token ids with a meaning of their own.
@@ -235,12 +252,17 @@ impl ModelConfig {
             return Err(fields.unsupported("quantization_config", "weights that are not quantised"));
         }
         let Some(model_type) = fields.text("model_type")? else {
-            return Err(Error::config(path, "`model_type` is missing; it must be gpt2 or llama"));
+            let what = "`model_type` is missing; it must be one of gpt2, llama, mixtral";
+            return Err(Error::config(path, what));
         };
         match model_type {
             "gpt2" => Gpt2Config::read(&fields).map(ModelConfig::Gpt2),
-            "llama" => LlamaConfig::read(&fields).map(ModelConfig::Llama),
-            _ => Err(fields.unsupported("model_type", "gpt2 or llama")),
+            "llama" => LlamaConfig::read(&fields, None).map(ModelConfig::Llama),
+            "mixtral" => {
+                let experts = ExpertsConfig::read(&fields)?;
+                LlamaConfig::read(&fields, Some(experts)).map(ModelConfig::Llama)
+            }
+            _ => Err(fields.unsupported("model_type", "one of gpt2, llama, mixtral")),
         }
     }
 
@@ -262,10 +284,11 @@ impl ModelConfig {
         format!("{value:#}\n")
     }
 
-    /// `gpt2` or `llama`.
+    /// `gpt2`, `llama` or `mixtral`.
     pub fn model_type(&self) -> &'static str {
         match self {
             ModelConfig::Gpt2(_) => "gpt2",
+            ModelConfig::Llama(config) if config.experts.is_some() => "mixtral",
             ModelConfig::Llama(_) => "llama",
         }
     }
@@ -273,6 +296,7 @@ impl ModelConfig {
     fn architecture(&self) -> &'static str {
         match self {
             ModelConfig::Gpt2(_) => "GPT2LMHeadModel",
+            ModelConfig::Llama(config) if config.experts.is_some() => "MixtralForCausalLM",
             ModelConfig::Llama(_) => "LlamaForCausalLM",
         }
     }
@@ -306,6 +330,16 @@ impl ModelConfig {
         match self {
             ModelConfig::Gpt2(config) => config.n_layer,
             ModelConfig::Llama(config) => config.num_hidden_layers,
+        }
+    }
+
+    /// Number of experts in each block; 1 if there are none.
+    pub fn experts(&self) -> usize {
+        match self {
+            ModelConfig::Gpt2(_) => 1,
+            ModelConfig::Llama(config) => {
+                config.experts.as_ref().map_or(1, |experts| experts.num_local_experts)
+            }
         }
     }
 
@@ -408,27 +442,88 @@ impl Gpt2Config {
     }
 }
 
+/// What transformers takes where a file says nothing.
+struct Defaults {
+    context: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    key_value_heads: usize,
+}
+
+impl ExpertsConfig {
+    fn read(fields: &Fields<'_>) -> Result<ExpertsConfig> {
+        if fields.non_negative("router_jitter_noise", 0.0)? > 0.0 {
+            return Err(fields.unsupported("router_jitter_noise", "0"));
+        }
+        if fields.get("sliding_window").is_some() {
+            return Err(fields.unsupported("sliding_window", "null"));
+        }
+        let capacity =
+            fields.get("capacity_factor").map(|_| fields.positive("capacity_factor", 1.0));
+        Ok(ExpertsConfig {
+            num_local_experts: fields.optional_size("num_local_experts")?.unwrap_or(8),
+            num_experts_per_tok: fields.optional_size("num_experts_per_tok")?.unwrap_or(2),
+            router_aux_loss_coef: fields.non_negative("router_aux_loss_coef", 0.001)?,
+            capacity_factor: capacity.transpose()?,
+        })
+    }
+
+    fn problem(&self) -> Option<String> {
+        let (experts, chosen) = (self.num_local_experts, self.num_experts_per_tok);
+        (chosen == 0 || chosen > experts).then(|| {
+            format!(
+                "`num_experts_per_tok` = {chosen} is not between 1 and `num_local_experts` = \
+                 {experts}; change one of them"
+            )
+        })
+    }
+
+    fn write(&self, map: &mut Map<String, Value>) {
+        map.insert("num_local_experts".into(), Value::from(self.num_local_experts));
+        map.insert("num_experts_per_tok".into(), Value::from(self.num_experts_per_tok));
+        map.insert("router_aux_loss_coef".into(), Value::from(self.router_aux_loss_coef));
+        map.insert("capacity_factor".into(), Value::from(self.capacity_factor));
+        map.insert("sliding_window".into(), Value::Null);
+    }
+}
+
 impl LlamaConfig {
-    fn read(fields: &Fields<'_>) -> Result<LlamaConfig> {
+    fn read(fields: &Fields<'_>, experts: Option<ExpertsConfig>) -> Result<LlamaConfig> {
         let hidden_size = fields.size(&["hidden_size"])?;
         let heads = fields.size(&["num_attention_heads"])?;
-        let context = fields.optional_size("max_position_embeddings")?.unwrap_or(2048);
-        let (rope_theta, rope_scaling) = read_rope(fields, context)?;
+        let defaults = match experts {
+            None => Defaults {
+                context: 2048,
+                rms_norm_eps: 1e-6,
+                rope_theta: 1e4,
+                key_value_heads: heads,
+            },
+            Some(_) => Defaults {
+                context: 131_072,
+                rms_norm_eps: 1e-5,
+                rope_theta: 1e6,
+                key_value_heads: 8,
+            },
+        };
+        let context = fields.optional_size("max_position_embeddings")?.unwrap_or(defaults.context);
+        let (rope_theta, rope_scaling) = read_rope(fields, context, defaults.rope_theta)?;
+        let key_value_heads = fields.optional_size("num_key_value_heads")?;
         let config = LlamaConfig {
             vocab_size: fields.size(&["vocab_size"])?,
             hidden_size,
             intermediate_size: fields.size(&["intermediate_size"])?,
             num_hidden_layers: fields.size(&["num_hidden_layers"])?,
             num_attention_heads: heads,
-            num_key_value_heads: fields.optional_size("num_key_value_heads")?.unwrap_or(heads),
+            num_key_value_heads: key_value_heads.unwrap_or(defaults.key_value_heads),
             head_dim: fields.optional_size("head_dim")?.unwrap_or(hidden_size / heads),
             max_position_embeddings: context,
-            rms_norm_eps: fields.non_negative("rms_norm_eps", 1e-6)?,
+            rms_norm_eps: fields.non_negative("rms_norm_eps", defaults.rms_norm_eps)?,
             rope_theta,
             rope_scaling,
             hidden_act: Activation::read(fields, "hidden_act", Activation::Silu)?,
             attention_bias: fields.flag("attention_bias", false)?,
             mlp_bias: fields.flag("mlp_bias", false)?,
+            experts,
             tie_word_embeddings: fields.flag("tie_word_embeddings", false)?,
             attention_dropout: fields.probability("attention_dropout", 0.0)?,
             initializer_range: fields.non_negative("initializer_range", 0.02)?,
@@ -452,6 +547,12 @@ impl LlamaConfig {
                     format!("the head size {size} is odd; rotary positions need an even `head_dim`")
                 })
             })
+            .or_else(|| {
+                let biases = self.attention_bias || self.mlp_bias;
+                (self.experts.is_some() && biases)
+                    .then(|| "a model with experts has no biases; set both flags to false".into())
+            })
+            .or_else(|| self.experts.as_ref().and_then(ExpertsConfig::problem))
     }
 
     fn to_value(&self) -> Value {
@@ -476,7 +577,7 @@ impl LlamaConfig {
         if let Value::Object(map) = &mut rope {
             map.insert("rope_theta".into(), Value::from(self.rope_theta));
         }
-        json!({
+        let mut value = json!({
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -494,7 +595,11 @@ impl LlamaConfig {
             "mlp_bias": self.mlp_bias,
             "attention_dropout": self.attention_dropout,
             "initializer_range": self.initializer_range,
-        })
+        });
+        if let (Some(experts), Value::Object(map)) = (&self.experts, &mut value) {
+            experts.write(map);
+        }
+        value
     }
 }
 
@@ -510,9 +615,8 @@ pub(super) fn indivisible(
 }
 
 /// Base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
-fn read_rope(fields: &Fields<'_>, context: usize) -> Result<(f64, RopeScaling)> {
-    const THETA: f64 = 10_000.0;
-    let theta = fields.positive("rope_theta", THETA)?;
+fn read_rope(fields: &Fields<'_>, context: usize, theta: f64) -> Result<(f64, RopeScaling)> {
+    let theta = fields.positive("rope_theta", theta)?;
     let key =
         if fields.get("rope_parameters").is_some() { "rope_parameters" } else { "rope_scaling" };
     let Some(map) = fields.object(key)? else { return Ok((theta, RopeScaling::None)) };

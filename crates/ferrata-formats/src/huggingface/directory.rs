@@ -113,7 +113,9 @@ impl ModelDirectory {
     fn build_index(&mut self) -> Result<()> {
         // Before the list of weights is made, which a damaged number of layers would make endless.
         let stored: usize = self.files.iter().map(|f| f.names().len()).sum();
-        check_layers(self.config.layers(), stored, &self.path.join(CONFIG))?;
+        let config_path = self.path.join(CONFIG);
+        check_count("layers", self.config.layers(), stored, &config_path)?;
+        check_count("experts", self.config.experts(), stored, &config_path)?;
         let expected = self.config.tensors();
         let mut found: BTreeMap<String, (usize, String)> = BTreeMap::new();
         for (number, file) in self.files.iter().enumerate() {
@@ -211,7 +213,7 @@ impl<C: DirectoryConfig> WeightDirectory<C> {
         };
         let files = open_weights(path)?;
         let stored: usize = files.iter().map(|file| file.names().len()).sum();
-        check_layers(config.layers(), stored, &config_path)?;
+        check_count("layers", config.layers(), stored, &config_path)?;
         Ok(Some(WeightDirectory { path: path.to_path_buf(), config, files }))
     }
 
@@ -318,13 +320,13 @@ fn check_weights(path: &Path, config: &ModelConfig, layout: &Layout<'_>) -> Resu
     }
 }
 
-/// Refuses a number of layers that so many stored tensors cannot be the weights of.
-fn check_layers(layers: usize, stored: usize, config: &Path) -> Result<()> {
-    if layers <= stored {
+/// Refuses a number of parts that so many stored tensors cannot be the weights of.
+fn check_count(parts: &str, count: usize, stored: usize, config: &Path) -> Result<()> {
+    if count <= stored {
         return Ok(());
     }
     let what = format!(
-        "it asks for {layers} layers and the weights are {stored} tensors; use the configuration \
+        "it asks for {count} {parts} and the weights are {stored} tensors; use the configuration \
          that belongs to the weights"
     );
     Err(Error::config(config, what))

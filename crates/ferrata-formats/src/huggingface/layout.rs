@@ -98,9 +98,22 @@ fn llama(c: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
         project("self_attn.k_proj", keys, width, c.attention_bias);
         project("self_attn.v_proj", keys, width, c.attention_bias);
         project("self_attn.o_proj", width, queries, c.attention_bias);
-        project("mlp.gate_proj", inner, width, c.mlp_bias);
-        project("mlp.up_proj", inner, width, c.mlp_bias);
-        project("mlp.down_proj", width, inner, c.mlp_bias);
+        match &c.experts {
+            None => {
+                project("mlp.gate_proj", inner, width, c.mlp_bias);
+                project("mlp.up_proj", inner, width, c.mlp_bias);
+                project("mlp.down_proj", width, inner, c.mlp_bias);
+            }
+            Some(experts) => {
+                project("block_sparse_moe.gate", experts.num_local_experts, width, false);
+                for expert in 0..experts.num_local_experts {
+                    let name = format!("block_sparse_moe.experts.{expert}");
+                    project(&format!("{name}.w1"), inner, width, false);
+                    project(&format!("{name}.w2"), width, inner, false);
+                    project(&format!("{name}.w3"), inner, width, false);
+                }
+            }
+        }
         add("input_layernorm.weight", &[width]);
         add("post_attention_layernorm.weight", &[width]);
     }

@@ -12,7 +12,9 @@ mod tests;
 mod unet;
 
 pub use clip::{ClipConfig, ClipEncoderConfig, ClipTextConfig, ClipVisionConfig};
-pub use config::{Activation, Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens};
+pub use config::{
+    Activation, ExpertsConfig, Gpt2Config, LlamaConfig, ModelConfig, RopeScaling, SpecialTokens,
+};
 pub use directory::{
     ClipDirectory, DirectoryConfig, FlowDirectory, ImageDirectory, ModelDirectory, WeightDirectory,
     write_directory,

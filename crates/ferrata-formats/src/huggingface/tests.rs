@@ -99,6 +99,40 @@ fn absent_values_have_the_defaults_of_transformers() {
 }
 
 #[test]
+fn mixtral_is_a_llama_with_experts() {
+    let minimal = json!({
+        "model_type": "mixtral", "vocab_size": 10, "hidden_size": 32, "intermediate_size": 5,
+        "num_hidden_layers": 2, "num_attention_heads": 8,
+    });
+    let minimal = minimal.to_string();
+    let config = parse(minimal.as_bytes()).unwrap();
+    assert_eq!((config.model_type(), config.experts()), ("mixtral", 8));
+    let names: Vec<String> = config.tensors().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), 1 + 2 * (4 + 1 + 8 * 3 + 2) + 2);
+    assert!(names.contains(&"model.layers.1.block_sparse_moe.experts.7.w3.weight".to_owned()));
+    let json: Value = serde_json::from_str(&config.to_json()).unwrap();
+    assert_eq!(json["architectures"], json!(["MixtralForCausalLM"]));
+    assert_eq!(parse(config.to_json().as_bytes()).unwrap(), config);
+    let config = llama(config);
+    assert_eq!((config.rms_norm_eps, config.rope_theta), (1e-5, 1e6));
+    assert_eq!((config.max_position_embeddings, config.num_key_value_heads), (131_072, 8));
+    let experts = config.experts.unwrap();
+    assert_eq!((experts.num_experts_per_tok, experts.router_aux_loss_coef), (2, 0.001));
+    assert_eq!(experts.capacity_factor, None);
+    for (change, expected) in [
+        (json!({"num_experts_per_tok": 9}), "`num_experts_per_tok` = 9 is not between 1 and"),
+        (json!({"num_local_experts": 0}), "`num_local_experts` = 0 should be"),
+        (json!({"capacity_factor": 0}), "`capacity_factor` = 0 should be a number above zero"),
+        (json!({"sliding_window": 4096}), "`sliding_window` = 4096 is not supported; use null"),
+        (json!({"router_jitter_noise": 0.1}), "`router_jitter_noise` = 0.1 is not supported"),
+        (json!({"mlp_bias": true}), "no biases"),
+    ] {
+        let error = changed(minimal.as_bytes(), change).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn reads_rotary_scaling_of_both_layouts() {
     let llama3 = json!({
         "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

@@ -8,6 +8,9 @@ use ferrata_cluster::pipeline::balanced;
 use ferrata_ir::{Error, Result, Type};
 use serde::{Deserialize, Serialize};
 
+/// The axes that cut batches by samples: ranks of a group that shares experts have different ones.
+pub(super) const SAMPLES: [&str; 2] = ["data", "expert"];
+
 /// What is cut along the axis `data` to save memory, though all work needs it whole: the stages of
 /// Rajbhandari et al. (2020).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,9 +90,10 @@ impl Rule {
     }
 }
 
-/// How weights, optimiser state and batches lie. The axes `data` and `context` cut batches by
-/// samples and by positions; along `pipeline` lie stages of layers; other axes cut weights, as the
-/// rules say. Axes of which nothing is said, or that do not fit a tensor, leave it whole.
+/// How weights, optimiser state and batches lie. The axes `data` and `expert` cut batches by
+/// samples, `context` by positions; along `pipeline` lie stages of layers; other axes, and `expert`
+/// too, cut weights, as the rules say. Axes of which nothing is said, or that do not fit a tensor,
+/// leave it whole.
 #[derive(Clone, Debug)]
 pub struct Layout {
     mesh: Mesh,
@@ -241,12 +245,19 @@ impl Layout {
     /// How an array of a batch lies: its first dimension are samples, its second positions.
     pub fn batch(&self, ty: &Type) -> Placement {
         let mut sharding = Sharding::replicated(ty.rank());
-        for (d, name) in ["data", "context"].into_iter().enumerate().take(ty.rank()) {
-            let Some(axis) = self.mesh.axis(name) else { continue };
-            let mut with = sharding.clone();
-            with.cuts[d] = Cut::along(&[axis]);
+        for (d, names) in [&SAMPLES[..], &["context"]].into_iter().enumerate().take(ty.rank()) {
             // Pictures have no positions.
-            if (d == 0 || ty.rank() == 2) && with.check(&self.mesh, ty).is_ok() {
+            if d == 1 && ty.rank() != 2 {
+                continue;
+            }
+            let axes: Vec<usize> = names.iter().filter_map(|name| self.mesh.axis(name)).collect();
+            let cut = |keep: usize| {
+                let mut with = sharding.clone();
+                with.cuts[d] = Cut::along(&axes[..keep]);
+                with
+            };
+            let mut cuts = (1..=axes.len()).rev().map(cut);
+            if let Some(with) = cuts.find(|with| with.check(&self.mesh, ty).is_ok()) {
                 sharding = with;
             }
         }

@@ -17,6 +17,7 @@ pub use ferrata_ir::communicator::Report;
 pub use ferrata_ir::sharding::{
     Cut, Mesh, Names, Placement, Rates, Reshard, Schedule, Sharding, Stage,
 };
+use layout::SAMPLES;
 pub use layout::{Layout, Rule, Zero};
 
 use crate::Tensor;
@@ -89,7 +90,13 @@ impl Memory for Part {
 fn names(mesh: &Mesh, sequence: bool) -> Names {
     let axes = |names: &[&str]| names.iter().filter_map(|name| mesh.axis(name)).collect();
     let positions: &[&str] = if sequence { &["context", "tensor"] } else { &["context"] };
-    Names::from([("batch".to_owned(), axes(&["data"])), ("position".to_owned(), axes(positions))])
+    let names = [
+        ("batch", axes(&SAMPLES)),
+        ("position", axes(positions)),
+        ("expert", axes(&["expert"])),
+        ("slot", axes(&["data", "context"])),
+    ];
+    Names::from(names.map(|(name, axes)| (name.to_owned(), axes)))
 }
 
 fn part(buffer: &Buffer) -> Result<&Part> {

@@ -1,6 +1,6 @@
 //! What the attention of all models has in common once queries, keys and values are there.
 
-use crate::nn::{CacheIndex, Context, Dropout, KvCache};
+use crate::nn::{CacheIndex, Context, Dropout, KvCache, Routing};
 use crate::tensor::Tensor;
 use ferrata_ir::composite::Attention;
 
@@ -11,6 +11,8 @@ pub(super) struct BlockState {
     pub cache: Option<KvCache>,
     /// The output of the block, when it is asked for.
     pub output: Option<Tensor>,
+    /// How tokens spread over the experts of the block, if it has any and is in training.
+    pub routing: Option<Routing>,
 }
 
 /// How a pass goes through the blocks.

@@ -1,7 +1,7 @@
 //! Initial weights, and Hugging Face directories.
 
 use super::{Gpt2, Llama, Model};
-use crate::module::Module;
+use crate::module::{Module, STACKED};
 use crate::nn::Init;
 use crate::random::Key;
 use crate::tensor::Tensor;
@@ -35,13 +35,30 @@ pub(super) fn with_weights<'a, M: Module>(
 }
 
 /// The parameters with their names, for a file.
-pub(super) fn raw_weights(module: &impl Module) -> Result<Vec<(String, RawTensor)>> {
+pub(crate) fn raw_weights(module: &impl Module) -> Result<Vec<(String, RawTensor)>> {
     tree::eval(module)?;
-    let raw = |(name, tensor): (String, Tensor)| -> Result<(String, RawTensor)> {
+    let mut weights = Vec::new();
+    for (name, tensor) in module.named_parameters() {
         let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-        Ok((name, RawTensor { dtype, shape, bytes: tensor.to_bytes()? }))
+        let raw = RawTensor { dtype, shape, bytes: tensor.to_bytes()? };
+        weights.extend(published(name, raw));
+    }
+    Ok(weights)
+}
+
+/// A parameter as it is published: slice by slice if its name says so.
+pub(crate) fn published(name: String, raw: RawTensor) -> Vec<(String, RawTensor)> {
+    let (Some((before, after)), Some((&count, rest))) =
+        (name.split_once(STACKED), raw.shape.split_first())
+    else {
+        return vec![(name, raw)];
     };
-    module.named_parameters().into_iter().map(raw).collect()
+    let size = (raw.bytes.len() / count.max(1)).max(1);
+    let slice = |(i, bytes): (usize, &[u8])| {
+        let (shape, bytes) = (rest.to_vec(), bytes.to_vec());
+        (format!("{before}{i}{after}"), RawTensor { dtype: raw.dtype, shape, bytes })
+    };
+    raw.bytes.chunks_exact(size).enumerate().map(slice).collect()
 }
 
 impl Model {
@@ -65,7 +82,7 @@ impl Model {
             if parameter.rank() < 2 {
                 return parameter.clone();
             }
-            let writes = ["c_proj.weight", "o_proj.weight", "down_proj.weight"];
+            let writes = ["c_proj.weight", "o_proj.weight", "down_proj.weight", "w2.weight"];
             let std = if writes.iter().any(|end| name.ends_with(end)) { residual } else { std };
             Init::Normal(std).make(parameter.shape(), parameter.dtype(), &key)
         }))

@@ -130,7 +130,7 @@ impl SelfAttention {
         let dropout = &self.attn_dropout;
         let (y, cache) = attend(&projected, cache, pass.at, self.scale, dropout, cx);
         let y = cx.scope("c_proj", |cx| self.c_proj.forward(&y, cx));
-        (y, BlockState { cache, output: None })
+        (y, BlockState { cache, ..BlockState::default() })
     }
 }
 

@@ -1,14 +1,17 @@
 //! Llama: pre-norm decoder with rotary positions, grouped queries, RMS normalisation and a gated
-//! MLP.
+//! MLP, or, as in Mixtral, experts.
 
 use super::attention::{BlockState, Pass, attend, residual};
 use super::{Input, Output};
 use crate::module::Module;
-use crate::nn::{Activation, Context, Dropout, Embedding, Init, Linear, Repeat, RmsNorm, Rope};
+use crate::nn::{
+    Activation, Context, Dropout, Embedding, Experts, Init, Linear, Repeat, RmsNorm, Rope, Routing,
+};
 use crate::random::Key;
 use crate::tensor::Tensor;
 use crate::tree::{Tree, Visitor};
-use ferrata_formats::huggingface::{LlamaConfig, RopeScaling};
+use ferrata_formats::huggingface::{ExpertsConfig, LlamaConfig, RopeScaling};
+use ferrata_ir::DType;
 use ferrata_ir::composite::rope_frequencies;
 use std::f64::consts::TAU;
 
@@ -34,16 +37,17 @@ pub struct Decoder {
     pub norm: RmsNorm,
 }
 
-/// Attention, then the MLP, each added to the residual stream.
+/// Attention, then the feed-forward part, each added to the residual stream.
 #[derive(Clone, Debug, Module)]
 pub struct Layer {
     /// Causal attention.
     pub self_attn: SelfAttention,
     /// Feed-forward.
-    pub mlp: GatedMlp,
+    #[module(name = "")]
+    pub feed_forward: FeedForward,
     /// Before attention.
     pub input_layernorm: RmsNorm,
-    /// Before the MLP.
+    /// Before the feed-forward part.
     pub post_attention_layernorm: RmsNorm,
 }
 
@@ -66,6 +70,15 @@ pub struct SelfAttention {
     pub dropout: Dropout,
 }
 
+/// The part of a layer that looks at each position alone.
+#[derive(Clone, Debug)]
+pub enum FeedForward {
+    /// The same for all positions: `mlp`.
+    Mlp(GatedMlp),
+    /// Some of many for each position: `block_sparse_moe`.
+    Experts(Experts),
+}
+
 /// `down(activation(gate(x)) up(x))`.
 #[derive(Clone, Debug, Module)]
 pub struct GatedMlp {
@@ -78,6 +91,24 @@ pub struct GatedMlp {
     /// Of the gate.
     pub activation: Activation,
 }
+
+impl Tree for FeedForward {
+    fn visit(&self, visitor: &mut Visitor<'_>) {
+        match self {
+            FeedForward::Mlp(mlp) => visitor.field("mlp", mlp),
+            FeedForward::Experts(experts) => visitor.field("block_sparse_moe", experts),
+        }
+    }
+
+    fn rebuild(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
+        match self {
+            FeedForward::Mlp(mlp) => FeedForward::Mlp(mlp.rebuild(f)),
+            FeedForward::Experts(experts) => FeedForward::Experts(experts.rebuild(f)),
+        }
+    }
+}
+
+impl Module for FeedForward {}
 
 impl Tree for LlamaConfig {
     fn visit(&self, visitor: &mut Visitor<'_>) {
@@ -134,7 +165,48 @@ impl SelfAttention {
         let rotated = [rope.apply(&q), rope.apply(&k), v];
         let (y, cache) = attend(&rotated, state.cache.as_ref(), pass.at, scale, &self.dropout, cx);
         let y = cx.scope("o_proj", |cx| self.o_proj.forward(&y, cx));
-        (y, BlockState { cache, output: None })
+        (y, BlockState { cache, ..BlockState::default() })
+    }
+}
+
+impl FeedForward {
+    fn zeros(config: &LlamaConfig) -> Self {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let activation = super::activation(config.hidden_act);
+        let linear = |inputs, outputs, bias| {
+            Linear::with_init(inputs, outputs, bias, Init::Zeros, &Key::new(0))
+        };
+        let Some(ExpertsConfig { num_local_experts: count, num_experts_per_tok, .. }) =
+            config.experts
+        else {
+            return FeedForward::Mlp(GatedMlp {
+                gate_proj: linear(width, inner, config.mlp_bias),
+                up_proj: linear(width, inner, config.mlp_bias),
+                down_proj: linear(inner, width, config.mlp_bias),
+                activation,
+            });
+        };
+        let matrices = |outputs, inputs| Tensor::zeros([count, outputs, inputs], DType::F32);
+        FeedForward::Experts(Experts {
+            router: linear(width, count, false),
+            gate: matrices(inner, width),
+            down: matrices(width, inner),
+            up: matrices(inner, width),
+            activation,
+            per_token: num_experts_per_tok,
+            capacity: config.experts.as_ref().and_then(|experts| experts.capacity_factor),
+        })
+    }
+
+    #[track_caller]
+    fn forward(&self, x: &Tensor, cx: &mut Context) -> (Tensor, Option<Routing>) {
+        match self {
+            FeedForward::Mlp(mlp) => (cx.scope("mlp", |cx| mlp.forward(x, cx)), None),
+            FeedForward::Experts(experts) => {
+                let (y, routing) = cx.scope("block_sparse_moe", |cx| experts.forward(x, cx));
+                (y, cx.is_training().then_some(routing))
+            }
+        }
     }
 }
 
@@ -143,39 +215,31 @@ impl GatedMlp {
     fn forward(&self, x: &Tensor, cx: &mut Context) -> Tensor {
         let gate = cx.scope("gate_proj", |cx| self.gate_proj.forward(x, cx));
         let up = cx.scope("up_proj", |cx| self.up_proj.forward(x, cx));
-        let hidden = match self.activation {
-            Activation::Silu => gate.swiglu(&up),
-            other => other.apply(&gate) * up,
-        };
+        let hidden = self.activation.gate(&gate, &up);
         cx.scope("down_proj", |cx| self.down_proj.forward(&hidden, cx))
     }
 }
 
 impl Layer {
     fn zeros(config: &LlamaConfig) -> Self {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let width = config.hidden_size;
         let zero = Key::new(0);
-        let linear =
-            |inputs, outputs, bias| Linear::with_init(inputs, outputs, bias, Init::Zeros, &zero);
+        let linear = |inputs, outputs| {
+            Linear::with_init(inputs, outputs, config.attention_bias, Init::Zeros, &zero)
+        };
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
-        let (attention_bias, mlp_bias) = (config.attention_bias, config.mlp_bias);
         Layer {
             self_attn: SelfAttention {
-                q_proj: linear(width, queries, attention_bias),
-                k_proj: linear(width, keys, attention_bias),
-                v_proj: linear(width, keys, attention_bias),
-                o_proj: linear(queries, width, attention_bias),
+                q_proj: linear(width, queries),
+                k_proj: linear(width, keys),
+                v_proj: linear(width, keys),
+                o_proj: linear(queries, width),
                 heads: config.num_attention_heads,
                 groups: config.num_key_value_heads,
                 dropout: Dropout::new(config.attention_dropout),
             },
-            mlp: GatedMlp {
-                gate_proj: linear(width, inner, mlp_bias),
-                up_proj: linear(width, inner, mlp_bias),
-                down_proj: linear(inner, width, mlp_bias),
-                activation: super::activation(config.hidden_act),
-            },
+            feed_forward: FeedForward::zeros(config),
             input_layernorm: RmsNorm::new(width, config.rms_norm_eps),
             post_attention_layernorm: RmsNorm::new(width, config.rms_norm_eps),
         }
@@ -196,7 +260,9 @@ impl Layer {
         let x = residual(x + y);
         let norm = &self.post_attention_layernorm;
         let normal = cx.scope("post_attention_layernorm", |cx| norm.forward(&x, cx));
-        let x = residual(&x + cx.scope("mlp", |cx| self.mlp.forward(&normal, cx)));
+        let (y, routing) = self.feed_forward.forward(&normal, cx);
+        let x = residual(x + y);
+        state.routing = routing;
         state.output = pass.hidden.then(|| x.clone());
         (x, state)
     }

@@ -1,4 +1,4 @@
-//! Language models: GPT-2 and Llama, from their files to generated tokens; image classifiers;
+//! Language models: GPT-2, Llama and Mixtral, from their files to generated tokens; image classifiers;
 //! models that paint pictures.
 //!
 //! A [`Model`], an [`ImageModel`] or a [`FlowModel`] is a module whose parameter paths are the names in published weights, so that
@@ -22,7 +22,7 @@
 //! | file | what |
 //! |---|---|
 //! | `model.rs` | [`Model`]: forward, hidden states, loss, one step with a cache |
-//! | `gpt2.rs`, `llama.rs` | the architectures |
+//! | `gpt2.rs`, `llama.rs` (and Mixtral) | the architectures |
 //! | `image.rs` | [`ImageModel`]: scores of classes; its directory |
 //! | `flow.rs` | [`FlowModel`]: velocities of pictures; its directory |
 //! | `mmdit.rs`, `unet.rs` | the architectures |
@@ -54,10 +54,11 @@ pub mod vit;
 pub use clip::Clip;
 pub use ferrata_formats::huggingface::{
     Architecture, ClipConfig, ClipEncoderConfig, ClipTextConfig, ClipVisionConfig, DirectoryConfig,
-    FlowConfig, FlowNetwork, Gpt2Config, ImageConfig, LlamaConfig, MmditConfig, MobileNetV2Config,
-    ModelConfig, Prediction, ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem,
-    UNetConfig, VitConfig,
+    ExpertsConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig, LlamaConfig, MmditConfig,
+    MobileNetV2Config, ModelConfig, Prediction, ResNetConfig, ResNetDepth, RopeScaling,
+    SpecialTokens, Stem, UNetConfig, VitConfig,
 };
+pub(crate) use files::{published, raw_weights};
 pub use flow::{FlowModel, VelocityNetwork};
 pub use generate::{GenerateOptions, Generation};
 pub use gpt2::Gpt2;
@@ -72,15 +73,16 @@ pub use unet::UNet;
 pub use vit::Vit;
 
 use crate::mesh::Rule;
-use crate::nn::{Activation, CacheIndex};
+use crate::nn::{Activation, CacheIndex, Routing};
 use crate::tensor::Tensor;
 use attention::BlockState;
 use ferrata_formats::huggingface;
 
 /// How the weights of these models are cut over the mesh axis `tensor`: a layer's first product by
-/// what it makes, its last by what it takes (Shoeybi et al. 2019), vocabularies by their tokens.
+/// what it makes, its last by what it takes (Shoeybi et al. 2019), vocabularies by their tokens; and
+/// over the axis `expert`.
 pub fn tensor_rules() -> Vec<Rule> {
-    let rules: [(&str, &[&str]); 18] = [
+    let rules: [(&str, &[&str]); 21] = [
         // GPT-2: weights are [inputs, outputs].
         ("*.c_attn.weight", &["", "tensor*3"]),
         ("*.c_attn.bias", &["tensor*3"]),
@@ -98,6 +100,10 @@ pub fn tensor_rules() -> Vec<Rule> {
         ("*.down_proj.weight", &["", "tensor"]),
         ("*.embed_tokens.weight", &["tensor", ""]),
         ("lm_head.weight", &["tensor", ""]),
+        // Mixtral.
+        ("*.experts.*.w1.weight", &["expert", "tensor", ""]),
+        ("*.experts.*.w2.weight", &["expert", "", "tensor"]),
+        ("*.experts.*.w3.weight", &["expert", "tensor", ""]),
         // MMDiT.
         ("*.qkv.*", &["tensor*3", ""]),
         ("*.up.*", &["tensor", ""]),
@@ -124,30 +130,33 @@ struct Output {
     cache: Option<Cache>,
     /// After the embedding and after each block, if asked for.
     hidden: Vec<Tensor>,
+    /// Of each block with experts, in training.
+    routing: Vec<Routing>,
 }
 
 impl Input<'_> {
     /// One state for each of `layers` blocks.
     fn states(&self, layers: usize) -> Vec<BlockState> {
         let cached = |i: usize| self.cache.and_then(|cache| cache.layers.get(i).cloned());
-        (0..layers).map(|i| BlockState { cache: cached(i), output: None }).collect()
+        (0..layers).map(|i| BlockState { cache: cached(i), ..BlockState::default() }).collect()
     }
 }
 
 impl Output {
     fn new(first: Tensor, last: Tensor, states: Vec<BlockState>) -> Self {
         let mut hidden = vec![first];
-        let mut layers = Vec::new();
+        let (mut layers, mut routing) = (Vec::new(), Vec::new());
         for state in states {
             hidden.extend(state.output);
             layers.extend(state.cache);
+            routing.extend(state.routing);
         }
         let cache = (!layers.is_empty()).then_some(Cache { layers });
-        Output { last, cache, hidden }
+        Output { last, cache, hidden, routing }
     }
 
     fn failed(error: Tensor) -> Self {
-        Output { last: error, cache: None, hidden: Vec::new() }
+        Output { last: error, cache: None, hidden: Vec::new(), routing: Vec::new() }
     }
 }
 

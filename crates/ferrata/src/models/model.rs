@@ -2,7 +2,7 @@
 
 use super::{Gpt2, Input, Llama, Output};
 use crate::module::Module;
-use crate::nn::{CacheIndex, Context, KvCache};
+use crate::nn::{CacheIndex, Context, KvCache, Routing};
 use crate::tensor::Tensor;
 use crate::tree::{self, Tree, Visitor};
 use ferrata_formats::huggingface::ModelConfig;
@@ -13,7 +13,7 @@ use ferrata_ir::{DType, Error, Result};
 pub enum Model {
     /// GPT-2.
     Gpt2(Gpt2),
-    /// Llama.
+    /// Llama, Mixtral.
     Llama(Llama),
 }
 
@@ -118,13 +118,32 @@ impl Model {
         (self.head(&output.last, cx), output.hidden)
     }
 
+    /// [`Model::forward`], with what a training loss adds to the cross-entropy, if there is
+    /// anything: the weighted [`Routing::imbalance`] of experts.
+    #[track_caller]
+    pub fn forward_with_penalty(&self, ids: &Tensor, cx: &mut Context) -> (Tensor, Option<Tensor>) {
+        let output = self.pass(ids, None, &CacheIndex::first(), false, cx);
+        let weight = match self {
+            Model::Gpt2(_) => 0.0,
+            Model::Llama(model) => {
+                let experts = model.config.experts.as_ref();
+                experts.map_or(0.0, |experts| experts.router_aux_loss_coef)
+            }
+        };
+        let counts = weight > 0.0 && !output.routing.is_empty();
+        let penalty = counts.then(|| Routing::imbalance(&output.routing) * weight);
+        (self.head(&output.last, cx), penalty)
+    }
+
     /// The mean cross-entropy over all positions of ids `[B, T]` against the ids `targets [B, T]`
-    /// that come after them: a scalar, in f32 where the model computes in half precision.
+    /// that come after them, in training with the penalty: a scalar, in f32 where the model
+    /// computes in half precision.
     #[track_caller]
     pub fn loss(&self, ids: &Tensor, targets: &Tensor, cx: &mut Context) -> Tensor {
-        let logits = self.forward(ids, cx);
+        let (logits, penalty) = self.forward_with_penalty(ids, cx);
         cx.scope("loss", |_| {
-            logits.cast(logits.dtype().accumulator()).cross_entropy(&whole(targets))
+            let loss = logits.cast(logits.dtype().accumulator()).cross_entropy(&whole(targets));
+            penalty.map_or(loss.clone(), |penalty| loss + penalty)
         })
     }
 

@@ -37,6 +37,15 @@ impl Activation {
             Activation::Tanh => x.tanh(),
         }
     }
+
+    /// `self(gate) up`, elementwise.
+    #[track_caller]
+    pub fn gate(self, gate: &Tensor, up: &Tensor) -> Tensor {
+        match self {
+            Activation::Silu => gate.swiglu(up),
+            other => other.apply(gate) * up,
+        }
+    }
 }
 
 impl Tree for Activation {

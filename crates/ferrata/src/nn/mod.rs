@@ -3,6 +3,7 @@
 mod attention;
 mod context;
 mod conv;
+mod experts;
 mod init;
 mod layers;
 mod mlp;
@@ -17,6 +18,7 @@ pub use conv::{
     Conv1d, Conv2d, Conv3d, ConvLayer, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d,
     ConvTransposeLayer,
 };
+pub use experts::{Experts, Routing};
 pub use init::Init;
 pub use layers::{Dropout, Embedding, LayerNorm, Linear, RmsNorm};
 pub use mlp::{Activation, Mlp, SwiGlu};

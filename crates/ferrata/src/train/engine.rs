@@ -8,11 +8,11 @@ use ferrata_formats::checkpoint::Checkpoint;
 use ferrata_ir::{DType, Elements, Literal, Type};
 
 use super::config::{Config, Size};
-use super::snapshot::raw;
 use super::{Error, Result, Snapshot};
 use crate::data::{Batch, HostArray, HostData};
 
 use crate::mesh::Layout;
+use crate::models::raw_weights;
 use crate::nn::Context;
 use crate::optim::{self, Optimizer};
 use crate::profile;
@@ -403,8 +403,7 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
 
     /// The weights with their names, on the host.
     pub fn weights(model: &M) -> Result<Vec<(String, RawTensor)>> {
-        let named = model.named_parameters().into_iter();
-        named.map(|(name, x)| Ok((name, raw(&x)?))).collect()
+        Ok(raw_weights(model)?)
     }
 
     /// The part of the state beside the weights, by its names in `training.safetensors`.

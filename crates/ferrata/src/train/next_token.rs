@@ -12,11 +12,20 @@ use crate::{Classes, Module, Reduction, Tensor};
 pub(super) trait LanguageModel: Module + Clone + Send + Sync + 'static {
     /// Scores `[batch, sequence, vocabulary]` for token ids, i64 `[batch, sequence]`.
     fn logits(&self, ids: &Tensor, cx: &mut Context) -> Tensor;
+
+    /// The same, and what the loss of a step adds to their cross-entropy, if anything.
+    fn logits_with_penalty(&self, ids: &Tensor, cx: &mut Context) -> (Tensor, Option<Tensor>) {
+        (self.logits(ids, cx), None)
+    }
 }
 
 impl LanguageModel for crate::models::Model {
     fn logits(&self, ids: &Tensor, cx: &mut Context) -> Tensor {
         self.forward(ids, cx)
+    }
+
+    fn logits_with_penalty(&self, ids: &Tensor, cx: &mut Context) -> (Tensor, Option<Tensor>) {
+        self.forward_with_penalty(ids, cx)
     }
 }
 
@@ -25,12 +34,13 @@ const IDS: &str = "input_ids";
 const TARGETS: &str = "targets";
 const WEIGHTS: &str = "weights";
 
-/// The mean cross-entropy of `targets` after `input_ids`.
+/// The mean cross-entropy of `targets` after `input_ids`, and what the model adds to it.
 pub(super) fn loss<M: LanguageModel>(label_smoothing: f64) -> Loss<M> {
     Box::new(move |model: &M, batch: &Arrays, cx: &mut Context| {
-        let logits = model.logits(&batch[IDS], cx).cast(DType::F32);
+        let (logits, penalty) = model.logits_with_penalty(&batch[IDS], cx);
         let smoothed = Classes { label_smoothing, ..Classes::default() };
-        logits.cross_entropy_with(&batch[TARGETS], &smoothed)
+        let loss = logits.cast(DType::F32).cross_entropy_with(&batch[TARGETS], &smoothed);
+        penalty.map_or(loss.clone(), |penalty| loss + penalty.cast(DType::F32))
     })
 }
 

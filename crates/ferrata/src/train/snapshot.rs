@@ -9,6 +9,7 @@ use super::Result;
 use crate::Tensor;
 use crate::device::Device;
 use crate::mesh::{Placement, Sharding};
+use crate::models;
 
 /// The state of a learner as it was when this was taken: whatever training does afterwards, the
 /// tensors in it stay as they are.
@@ -22,7 +23,12 @@ type Named = Vec<(String, Tensor)>;
 
 enum Content {
     Bytes(Vec<u8>),
-    Tensors(Named, BTreeMap<String, String>),
+    Tensors {
+        tensors: Named,
+        metadata: BTreeMap<String, String>,
+        /// As models are published: slices of stacked parameters apart.
+        published: bool,
+    },
     Parts(Named),
 }
 
@@ -32,8 +38,18 @@ impl Snapshot {
         self.files.push((name.to_owned(), Content::Bytes(bytes.into())));
     }
 
-    /// Adds a safetensors file with all of these tensors. Ranks of a mesh gather them now.
+    /// Adds a safetensors file with all of these parameters. Ranks of a mesh gather them now.
     pub fn tensors(&mut self, name: &str, tensors: Named, metadata: BTreeMap<String, String>) {
+        self.gathered(name, tensors, metadata, true);
+    }
+
+    fn gathered(
+        &mut self,
+        name: &str,
+        tensors: Named,
+        metadata: BTreeMap<String, String>,
+        published: bool,
+    ) {
         let leads = Device::default().leads();
         // Ranks that do not write it give each tensor up at once.
         let whole = |(name, x): (String, Tensor)| {
@@ -43,7 +59,7 @@ impl Snapshot {
         };
         let tensors: Named = tensors.into_iter().filter_map(whole).collect();
         if leads {
-            self.files.push((name.to_owned(), Content::Tensors(tensors, metadata)));
+            self.files.push((name.to_owned(), Content::Tensors { tensors, metadata, published }));
         }
     }
 
@@ -54,7 +70,7 @@ impl Snapshot {
             .any(|(_, x)| x.placement().is_some_and(|p| !p.sharding.is_everywhere()))
         {
             true => self.files.push((name.to_owned(), Content::Parts(tensors))),
-            false => self.tensors(name, tensors, BTreeMap::new()),
+            false => self.gathered(name, tensors, BTreeMap::new(), false),
         }
     }
 
@@ -64,9 +80,19 @@ impl Snapshot {
             match content {
                 Content::Bytes(bytes) if leads => writer.bytes(&name, &bytes)?,
                 Content::Bytes(_) => {}
-                Content::Tensors(tensors, metadata) => {
-                    let raw = tensors.into_iter().map(|(name, x)| Ok((name, raw(&x)?)));
-                    let raw: Vec<(String, RawTensor)> = raw.collect::<Result<_>>()?;
+                Content::Tensors { tensors, metadata, published } => {
+                    let mut raw: Vec<(String, RawTensor)> = Vec::new();
+                    for (name, x) in tensors {
+                        let x = RawTensor {
+                            dtype: x.dtype(),
+                            shape: x.shape().to_vec(),
+                            bytes: x.to_bytes()?,
+                        };
+                        match published {
+                            true => raw.extend(models::published(name, x)),
+                            false => raw.push((name, x)),
+                        }
+                    }
                     let views = raw.iter().map(|(name, tensor)| (name.as_str(), tensor.view()));
                     writer.tensors(&name, views, &metadata)?;
                 }
@@ -75,12 +101,6 @@ impl Snapshot {
         }
         Ok(())
     }
-}
-
-/// A tensor on the host.
-pub(super) fn raw(x: &Tensor) -> Result<RawTensor> {
-    let (dtype, shape) = (x.dtype(), x.shape().to_vec());
-    Ok(RawTensor { dtype, shape, bytes: x.to_bytes()? })
 }
 
 /// Of replicas the first writes.

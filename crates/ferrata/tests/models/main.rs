@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod clip;
+mod experts;
 mod image_parity;
 mod images;
 mod pack;

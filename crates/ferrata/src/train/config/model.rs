@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use ferrata_formats::huggingface::{
-    Activation, Architecture, DirectoryConfig, FlowConfig, FlowNetwork, Gpt2Config, ImageConfig,
-    LlamaConfig, MmditConfig, MobileNetV2Config, ModelConfig, Prediction, ResNetConfig,
-    ResNetDepth, RopeScaling, SpecialTokens, Stem, UNetConfig, VitConfig,
+    Activation, Architecture, DirectoryConfig, ExpertsConfig, FlowConfig, FlowNetwork, Gpt2Config,
+    ImageConfig, LlamaConfig, MmditConfig, MobileNetV2Config, ModelConfig, Prediction,
+    ResNetConfig, ResNetDepth, RopeScaling, SpecialTokens, Stem, UNetConfig, VitConfig,
 };
 use ferrata_ir::DType;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ pub enum ModelKind {
     /// Pre-norm decoder with learned positions.
     #[default]
     Gpt2,
-    /// Decoder with rotary positions, RMS normalisation and a gated MLP.
+    /// Decoder with rotary positions, RMS normalisation and a gated MLP, or with experts as Mixtral.
     Llama,
     /// Image classifier: residual blocks of convolutions.
     Resnet18,
@@ -86,6 +86,19 @@ pub struct ModelSection {
     /// Base of the rotary wavelengths (Llama only; 10000 by default).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rope_theta: Option<f64>,
+    /// Experts that stand for the MLP of each block (Llama only); none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts: Option<usize>,
+    /// How many of the experts a token reaches; 2 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub experts_per_token: Option<usize>,
+    /// How many times its even share of the tokens an expert takes in training, at most; by default
+    /// it takes all that choose it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<f64>,
+    /// Weight of the balance of experts in the training loss; 0.01 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub balance: Option<f64>,
     /// Number of token ids, at least that of the tokenizer, which is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab: Option<usize>,
@@ -114,6 +127,8 @@ pub struct ModelSection {
 
 /// As [`LARGEST`], for layers, of which each takes some memory before anything is computed.
 const MOST_LAYERS: usize = 1 << 10;
+/// As [`LARGEST`], for experts, of which each has weights of its own.
+const MOST_EXPERTS: usize = 1 << 12;
 /// Models beyond this are mistakes, for any number of machines.
 const MOST_PARAMETERS: u128 = 1 << 50;
 /// As [`LARGEST`], for the widths of image classifiers.
@@ -174,6 +189,10 @@ impl ModelKind {
                 "context",
                 "tie",
                 "rope_theta",
+                "experts",
+                "experts_per_token",
+                "capacity",
+                "balance",
                 "vocab",
             ],
             ModelKind::Resnet18 | ModelKind::Resnet34 | ModelKind::Resnet50 => {
@@ -221,6 +240,10 @@ impl ModelSection {
             ("dropout", self.dropout.is_some()),
             ("tie", self.tie.is_some()),
             ("rope_theta", self.rope_theta.is_some()),
+            ("experts", self.experts.is_some()),
+            ("experts_per_token", self.experts_per_token.is_some()),
+            ("capacity", self.capacity.is_some()),
+            ("balance", self.balance.is_some()),
             ("vocab", self.vocab.is_some()),
             ("classes", self.classes.is_some()),
             ("patch", self.patch.is_some()),
@@ -249,6 +272,8 @@ impl ModelSection {
             ("model.context", self.context, LARGEST),
             ("model.hidden", self.hidden, widest),
             ("model.kv_heads", self.kv_heads, LARGEST),
+            ("model.experts", self.experts, MOST_EXPERTS),
+            ("model.experts_per_token", self.experts_per_token, MOST_EXPERTS),
             ("model.vocab", self.vocab, LARGEST),
             ("model.classes", self.classes, WIDEST),
             ("model.patch", self.patch, WIDEST),
@@ -295,7 +320,43 @@ impl ModelSection {
                 "choose model.dim and model.heads so that their quotient is even",
             ));
         }
-        in_range("model.rope_theta", self.rope_theta.unwrap_or(1e4), 1.0, f64::INFINITY)
+        in_range("model.rope_theta", self.rope_theta.unwrap_or(1e4), 1.0, f64::INFINITY)?;
+        self.check_experts()
+    }
+
+    fn check_experts(&self) -> Result<()> {
+        let Some(experts) = self.experts else {
+            let needs = |key: &&str| ["experts_per_token", "capacity", "balance"].contains(key);
+            return match self.given().find(needs) {
+                None => Ok(()),
+                Some(key) => Err(Error::new(
+                    format!("`model.{key}` has no meaning without `model.experts`"),
+                    "remove it or set model.experts to their number",
+                )),
+            };
+        };
+        let per_token = self.experts_per_token();
+        if per_token > experts {
+            return Err(Error::new(
+                format!(
+                    "`model.experts_per_token` = {per_token} is more than `model.experts` = {experts}"
+                ),
+                "lower it or raise model.experts",
+            ));
+        }
+        let capacity = self.capacity.unwrap_or(1.0);
+        if !(capacity > 0.0 && capacity.is_finite()) {
+            return Err(Error::new(
+                format!("`model.capacity` is {capacity}"),
+                "it has to be above 0, such as 1.25; without it no token is passed over",
+            ));
+        }
+        in_range("model.balance", self.balance.unwrap_or_default(), 0.0, f64::INFINITY)
+    }
+
+    fn experts_per_token(&self) -> usize {
+        let usual = self.experts.map_or(2, |experts| experts.min(2));
+        self.experts_per_token.unwrap_or(usual)
     }
 
     /// The configuration of a language model as it stands in a `config.json`, for a tokenizer with
@@ -472,6 +533,12 @@ impl ModelSection {
             hidden_act: Activation::Silu,
             attention_bias: false,
             mlp_bias: false,
+            experts: self.experts.map(|experts| ExpertsConfig {
+                num_local_experts: experts,
+                num_experts_per_tok: self.experts_per_token(),
+                router_aux_loss_coef: self.balance.unwrap_or(0.01),
+                capacity_factor: self.capacity,
+            }),
             tie_word_embeddings: self.tie.unwrap_or(false),
             attention_dropout: 0.0,
             initializer_range: 0.02,

@@ -15,7 +15,7 @@ use crate::models::tensor_rules;
 use crate::train::{Error, Result};
 
 /// The axes that the rules of our own layouts know.
-const AXES: [&str; 4] = ["data", "context", "tensor", "pipeline"];
+const AXES: [&str; 5] = ["data", "expert", "context", "tensor", "pipeline"];
 
 /// `[parallel]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl ParallelSection {
             None => Ok(()),
             Some((name, _)) => Err(Error::new(
                 format!("nothing is cut along the axis `{name}` of `parallel.mesh`"),
-                "use the axes data, context, tensor or pipeline, or give rules that name it",
+                "use the axes data, expert, context, tensor or pipeline, or give rules that name it",
             )),
         }
     }

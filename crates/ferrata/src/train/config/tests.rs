@@ -96,6 +96,18 @@ fn values_that_cannot_be_are_refused_with_a_remedy() {
     assert!(refused(base, &set).contains("take 11 steps and the run has 10"));
     let set = ["model.kind=llama", "model.kv_heads=3"];
     assert!(refused(base, &set).contains("does not divide `model.heads` = 4"));
+    for (set, part) in [
+        (["model.kind=gpt2", "model.experts=4"], "set model.kind = \"llama\""),
+        (["model.kind=llama", "model.capacity=1.25"], "without `model.experts`; remove it"),
+        (["model.kind=llama", "model.experts=0"], "`model.experts` is 0"),
+        (["model.experts=4", "model.experts_per_token=5"], "is more than `model.experts` = 4"),
+        (["model.experts=4", "model.experts_per_token=0"], "`model.experts_per_token` is 0"),
+        (["model.experts=4", "model.capacity=0.0"], "`model.capacity` is 0; it has to be above 0"),
+        (["model.experts=4", "model.balance=-1.0"], "`model.balance` is -1"),
+    ] {
+        let message = refused(base, &[&["model.kind=llama"][..], &set].concat());
+        assert!(message.contains(part), "{set:?} says {message:?}");
+    }
 }
 
 #[test]
