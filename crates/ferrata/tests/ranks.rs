@@ -1,7 +1,8 @@
 //! Training on several ranks, which are threads here, is training on one.
 
 use ferrata::device::{CpuOptions, with_default_device};
-use ferrata::mesh::{Layout, Mesh, MeshDevice, MeshOptions, Schedule, Zero};
+use ferrata::inspect::Inspection;
+use ferrata::mesh::{Layout, Mesh, MeshDevice, MeshOptions, Schedule, Sharding, Zero};
 use ferrata::models::{Model, ModelConfig, tensor_rules};
 use ferrata::nn::Context;
 use ferrata::optim::{self, Adam, Optimizer, clip_by_norm};
@@ -249,6 +250,42 @@ fn experts_without_limit_learn_the_same_on_any_mesh() {
 #[test]
 fn experts_of_limited_capacity_learn_the_same_on_any_mesh() {
     check(&MIXTRAL.replace("CAPACITY", "0.8"), DType::F64, 1e-9, 1, &EXPERT_CASES);
+}
+
+/// Tokens are moved, never the weights of experts: only sums of their gradients over `data`.
+#[test]
+fn experts_stay_where_they_are() {
+    let mesh = Mesh::new([("data", 2), ("expert", 2)]).unwrap();
+    let expert = mesh.axis("expert").unwrap();
+    let rank = ferrata_cluster::local(mesh.size()).swap_remove(0);
+    let (way, options) = (MeshOptions::default(), CpuOptions::default());
+    let device = Device::from(MeshDevice::new(mesh.clone(), rank.into(), way, options).unwrap());
+    let layout = Layout::new(mesh.clone(), Zero::Off, tensor_rules());
+    with_default_device(&device, || {
+        let model = layout.model(&model(&MIXTRAL.replace("CAPACITY", "1.25")));
+        let ids = Tensor::zeros([BATCH, TIME], DType::I64);
+        let ids = ids.place(&layout.batch(ids.ty()));
+        let step = compile(|(model, ids): (Model, Tensor)| {
+            let loss = |m: &Model| m.loss(&ids, &ids, &mut Context::train(Key::new(0)));
+            value_and_grad(loss)(&model)
+        });
+        let inspection = Inspection::new(step.planned(&(model, ids), false).unwrap(), &device);
+        let inspection = inspection.unwrap();
+        let mut moved = 0;
+        for edge in inspection.reshards() {
+            let (from, to) = (edge.from.describe(&mesh), edge.to.describe(&mesh));
+            eprintln!("{} {}: {from} to {to}, {} bytes", edge.wanted_by, edge.ty, edge.bytes);
+            let mut sizes = edge.ty.shape.clone();
+            sizes.sort_unstable();
+            if sizes == [4, 24, 40] {
+                let cut = |lies: &Sharding| lies.cuts.iter().any(|cut| cut.axes == [expert]);
+                assert!(cut(&edge.from) && cut(&edge.to), "{}: {from} to {to}", edge.ty);
+                moved += 1;
+            }
+        }
+        // Three for each of two layers.
+        assert_eq!(moved, 6);
+    });
 }
 
 #[test]

@@ -68,8 +68,8 @@ fn plainly(experts: &Experts, x: &[f64], room: usize) -> (Vec<f64>, usize) {
         .collect();
     let (mut y, mut taken, mut dropped) = (vec![0.0; x.len()], [0; EXPERTS], 0);
     for choice in 0..PER_TOKEN {
-        for (token, x) in x.chunks(WIDTH).enumerate() {
-            let (e, weight) = choices[token][choice];
+        for (token, (x, choices)) in x.chunks(WIDTH).zip(&choices).enumerate() {
+            let (e, weight) = choices[choice];
             taken[e] += 1;
             if taken[e] > room {
                 dropped += 1;
