@@ -14,7 +14,9 @@ use ferrata_ir::sharding::{
 use ferrata_ir::testing::{
     Options, Random, evaluate, property_programs, random_arguments, random_program,
 };
-use ferrata_ir::{Communicator, Evaluator, Function, Literal, Precision, Result, Type, verify};
+use ferrata_ir::{
+    Builder, Communicator, DType, Evaluator, Function, Literal, Precision, Result, Type, verify,
+};
 
 /// The part of a value that a rank holds.
 fn part(x: &Literal, mesh: &Mesh, sharding: &Sharding, rank: usize) -> Literal {
@@ -257,4 +259,25 @@ fn loops_over_stages_mean_the_same() {
     let programs = property_programs(20);
     let seeds = 300_000..300_000 + programs;
     compare_random(WITH_STAGES, seeds, network::random_microbatches, compiled);
+}
+
+#[test]
+fn a_sum_that_is_needed_anyway_is_made_once() {
+    let mut b = Builder::new("twice");
+    let x = b.parameter(Type::new(DType::F64, [4, 8]));
+    let y = b.parameter(Type::new(DType::F64, [8, 4]));
+    let z = b.matmul(x, y);
+    // Half of a partial sum is one; its square is none.
+    let (half, square) = (b.scale(z, 0.5), b.mul(z, z));
+    let program = Arc::new(b.finish(&[half, square]).expect("two results"));
+    let mesh = Mesh::new([("data", 2)]).expect("a mesh");
+    let placements = [Sharding::along(&[&[], &[0]]), Sharding::along(&[&[0], &[]])];
+    let placements = placements.map(Placement::data);
+    let whole = [0; 2].map(|_| Some(Sharding::replicated(2)));
+    let arguments = random_arguments(&program, 5);
+    let way = (Rates::default(), Schedule::default());
+    let runner: (&str, Runner) = ("twice", evaluated);
+    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, way);
+    let sums = made.nodes().iter().filter(|node| node.op.is_collective()).count();
+    assert_eq!(sums, 1);
 }

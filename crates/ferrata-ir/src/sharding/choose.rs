@@ -122,7 +122,7 @@ impl Partitioner<'_> {
             let partial = &body.first(v).lies.sharding.partial;
             let may_stay =
                 |(axis, kind): &(usize, ReduceKind)| *kind == ReduceKind::Sum && !used(axis);
-            let known = body.versions[v.index()].iter().any(combined);
+            let known = body.needed[v.index()] || body.versions[v.index()].iter().any(combined);
             if known || !partial.iter().all(may_stay) { Vec::new() } else { partial.clone() }
         };
         let stays = match (pattern.linear, node.inputs.as_slice()) {

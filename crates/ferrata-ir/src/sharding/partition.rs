@@ -3,7 +3,7 @@
 
 use super::cost::Rates;
 use super::local::{Cuts, Place};
-use super::pattern::{attention, pattern};
+use super::pattern::{Linear, attention, pattern};
 use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
 use super::stages::Staged;
 use super::{Cut, Mesh, Schedule, Sharding, Stage, reshard};
@@ -183,6 +183,26 @@ pub fn partition(
     Ok(Partition { program: made.function.clone(), results, reshards: made.reshards.clone() })
 }
 
+/// For each value whether some node cannot do with its partial sums.
+fn needed_combined(function: &Function) -> Vec<bool> {
+    let mut needed = vec![false; function.value_count()];
+    for node in function.nodes() {
+        let types =
+            |values: &[Value]| -> Vec<&Type> { values.iter().map(|&v| function.ty(v)).collect() };
+        let linear = pattern(&node.op, &types(&node.inputs), &types(&node.outputs));
+        for (i, v) in node.inputs.iter().enumerate() {
+            let partial = match linear.as_ref().map(|pattern| pattern.linear) {
+                Some(Linear::First) => i == 0,
+                Some(Linear::All) => true,
+                Some(Linear::Either) => node.inputs[0] != node.inputs[1],
+                Some(Linear::No) | None => false,
+            };
+            needed[v.index()] |= !partial;
+        }
+    }
+    needed
+}
+
 /// Moves sums over ranks to where what they sum is known, so that they can go on while the rank
 /// computes further. All ranks of a group have the same nodes, so they still agree on an order.
 fn reduce_early(function: &mut Function) {
@@ -261,6 +281,8 @@ pub(super) struct Body<'f> {
     /// For each value of the whole function, the first being the one that was computed.
     pub versions: Vec<Vec<Version>>,
     pub intents: Arc<Intents>,
+    /// For each value whether a node needs it combined, so that it may as well be so for all.
+    pub needed: Vec<bool>,
     pub same: bool,
     /// The node that is being built.
     pub node: String,
@@ -352,6 +374,7 @@ impl<'a> Partitioner<'a> {
             b: Builder::new(function.name.clone()),
             versions: vec![Vec::new(); function.value_count()],
             intents,
+            needed: needed_combined(function),
             same: true,
             node: "the results".to_owned(),
             stage: None,
