@@ -76,6 +76,10 @@ pub struct Train {
     /// Output folder [default: runs/NAME, with a number if there is such a run already]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
+    /// Plan file of `ferrata plan` to be executed as it is: mesh, microbatches, layers of stages,
+    /// what is shared and computed again, dtype
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mesh", "replay"], value_hint = ValueHint::FilePath)]
+    pub plan: Option<PathBuf>,
     /// Continue the run in the output folder from its latest checkpoint, or begin it
     #[arg(long)]
     pub resume: bool,
@@ -107,6 +111,7 @@ pub struct Train {
 #[command(after_help = "\
 Examples:
   ferrata launch --ranks 4 -- train recipe.toml --out runs/four
+  ferrata launch -- train recipe.toml --plan plan.toml
   ferrata launch --ranks 16 --with srun -- train recipe.toml --out runs/many
   ferrata launch --ranks 16 --with mpirun --backend mpi --pass=--hostfile --pass=hosts -- train
   ferrata launch --ranks 16 --per-node 8 --time 24:00:00 --write slurm -- train > job.sh
@@ -114,9 +119,9 @@ Examples:
 
 See docs/cluster.md for the environment of ranks, and for programs of your own.")]
 pub struct Launch {
-    /// How many ranks there are
+    /// How many ranks there are [default: those of the plan, if the command is train --plan FILE]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub ranks: u32,
+    pub ranks: Option<u32>,
     /// Go on with so many when others fail again and again [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub min_ranks: Option<u32>,
@@ -570,16 +575,22 @@ pub struct Bench {
 #[command(after_help = "\
 Examples:
   ferrata plan llama-405b.toml --cluster clusters/dgx-h100.toml --devices 16384 --out plan.toml
+  ferrata plan recipe.toml --cluster local --devices 2 --out plan.toml
   ferrata plan gpt-175b.toml --cluster clusters/dgx-a100.toml --set train.batch=1536 --devices 1536
       --mesh tensor=8,pipeline=8,data=24 --microbatch 1 --interleave 3 --recompute full --zero 1")]
 pub struct Plan {
     /// Configuration file (TOML); a step has train.batch times train.accumulate sequences
     #[arg(value_hint = ValueHint::FilePath)]
     pub config: PathBuf,
-    /// Cluster file (TOML)
+    /// Cluster file (TOML), or `local`: this machine, measured as so many ranks share it, which takes
+    /// some seconds
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub cluster: PathBuf,
-    /// Number of devices [default: those of the mesh, if it is given in full, or of the cluster]
+    /// Cluster file to be written: what was measured of this machine
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub save_cluster: Option<PathBuf>,
+    /// Number of devices [default: those of the mesh, if it is given in full, or of the cluster; of
+    /// this machine as many as it has cores]
     #[arg(long, value_name = "N")]
     pub devices: Option<usize>,
     /// Set a value of the configuration, such as train.batch=1536; can be repeated
@@ -588,9 +599,9 @@ pub struct Plan {
     /// Sequences of a step, in place of those of the configuration
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
-    /// Dtype of matrix products
-    #[arg(long, default_value = "bf16", value_name = "DTYPE")]
-    pub dtype: String,
+    /// Dtype of matrix products [default: bf16; on this machine that of the configuration]
+    #[arg(long, value_name = "DTYPE")]
+    pub dtype: Option<String>,
     /// Sizes of axes: tensor, context, data, expert, pipeline
     #[arg(long, value_name = "AXIS=N,…", value_delimiter = ',')]
     pub mesh: Vec<String>,

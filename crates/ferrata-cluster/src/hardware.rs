@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use ferrata_ir::{DType, Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// The name of the cluster that this machine is.
+pub const LOCAL: &str = "local";
+
 /// A cluster, as its file describes it. Bytes are decimal, times are in seconds, rates per second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +44,14 @@ pub struct Accelerator {
     pub memory: f64,
     /// Bytes per second of memory.
     pub bandwidth: f64,
+    /// How many of them take turns on one processor, so that one whose neighbours wait is as many
+    /// times as fast; the rates here are those while all work.
+    #[serde(default = "alone")]
+    pub sharing: f64,
+}
+
+fn alone() -> f64 {
+    1.0
 }
 
 /// One level of the network.
@@ -55,6 +66,10 @@ pub struct Network {
     pub bandwidth: f64,
     /// Seconds until the first byte arrives.
     pub latency: f64,
+    /// Bytes per second that each accelerator adds up of what it receives, if it cannot receive
+    /// meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reduction: Option<f64>,
 }
 
 /// Habits of the software that change memory and time.
@@ -168,6 +183,15 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The text of its file.
+    ///
+    /// # Errors
+    /// If it cannot be written as TOML.
+    pub fn text(&self) -> Result<String> {
+        toml::to_string(self)
+            .map_err(|error| Error::new(format!("the cluster cannot be written: {error}")))
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |what: &str| Err(wrong_file(what));
         let (a, c) = (&self.accelerator, &self.calibration);
@@ -180,6 +204,7 @@ impl Cluster {
         for (key, value) in [
             ("accelerator.memory", a.memory),
             ("accelerator.bandwidth", a.bandwidth),
+            ("accelerator.sharing", a.sharing),
             ("calibration.product", c.product),
             ("calibration.memory", c.memory),
             ("calibration.link", c.link),
@@ -219,11 +244,10 @@ impl Cluster {
                 }
             }
         }
-        match self
-            .network
-            .iter()
-            .find(|n| !positive(n.bandwidth) || n.latency.is_nan() || n.latency < 0.0)
-        {
+        match self.network.iter().find(|n| {
+            let rates = [Some(n.bandwidth), n.reduction];
+            !rates.into_iter().flatten().all(positive) || n.latency.is_nan() || n.latency < 0.0
+        }) {
             Some(network) => {
                 wrong(&format!("network `{}` needs a bandwidth and a latency", network.name))
             }

@@ -19,7 +19,7 @@
 //! | `describe/` | from a program to such layers: cuts by loop factors, fused kernels |
 //! | `manifest` | job scripts for Slurm, manifests for Kubernetes |
 //! | `mpi` | ranks that MPI connects (feature `mpi`) |
-//! | `processes/` | ranks that are processes: sockets between them, beats to their supervisor |
+//! | `processes/` | ranks that are processes: sockets between them and how fast these are, beats to their supervisor |
 //! | `supervisor/` | starts ranks, watches over them, starts them again after a fault |
 
 pub mod cost;
@@ -48,6 +48,8 @@ pub use local::local;
 pub use model::Model;
 #[cfg(unix)]
 pub use processes::environment::{Backend, communicator_from_environment};
+#[cfg(unix)]
+pub use processes::transport::{Transport, transport};
 #[cfg(unix)]
 pub use supervisor::{Failure, Fault, Job, Limits, News, Outcome, Starter, secret, supervise};
 

@@ -63,6 +63,10 @@ impl Communicator for Local {
         self.senders.len()
     }
 
+    fn neighbours(&self) -> usize {
+        self.size()
+    }
+
     fn post(&self, to: usize, data: &[u8]) -> Result<()> {
         match data.is_empty() {
             true => Ok(()),

@@ -247,17 +247,19 @@ impl Model {
     pub fn cut_weights(&self) -> Vec<String> {
         let layers = self.layers.iter().flat_map(|layers| &layers.part.weights);
         let ends = self.embedding.weights.iter().chain(&self.head.weights);
-        let starred = |name: &str| -> String {
-            let words = name.split('.').map(|word| match word.parse::<usize>() {
-                Ok(_) => "*",
-                Err(_) => word,
-            });
-            words.collect::<Vec<_>>().join(".")
-        };
         let cut = layers.chain(ends).filter(|weights| weights.cut != Cut::Whole);
         let mut names: Vec<String> = cut.map(|weights| starred(&weights.name)).collect();
         names.sort();
         names.dedup();
         names
     }
+}
+
+/// The path of a weight with `*` for the number of its layer.
+pub fn starred(name: &str) -> String {
+    let words = name.split('.').map(|word| match word.parse::<usize>() {
+        Ok(_) => "*",
+        Err(_) => word,
+    });
+    words.collect::<Vec<_>>().join(".")
 }

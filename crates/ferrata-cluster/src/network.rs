@@ -43,9 +43,14 @@ impl Cluster {
             Collective::AllToAll => self.all_to_all(bytes, group, &levels),
             Collective::AllReduce => {
                 let halves = 2.0 * self.ring(bytes, group, &levels);
-                halves.min(2.0 * self.by_level(bytes, &levels)).min(self.tree(bytes, &levels))
+                let sent = halves.min(2.0 * self.by_level(bytes, &levels));
+                sent.min(self.tree(bytes, &levels)) + adding(bytes, &levels)
             }
-            Collective::ReduceScatter | Collective::AllGather => {
+            Collective::ReduceScatter => {
+                let sent = self.ring(bytes, group, &levels).min(self.by_level(bytes, &levels));
+                sent + adding(bytes, &levels)
+            }
+            Collective::AllGather => {
                 self.ring(bytes, group, &levels).min(self.by_level(bytes, &levels))
             }
         }
@@ -137,4 +142,16 @@ impl Cluster {
         }
         time
     }
+}
+
+/// Seconds in which each member adds up its piece of a sum, where it cannot receive meanwhile.
+fn adding(bytes: f64, levels: &[Level]) -> f64 {
+    let mut piece = bytes;
+    let one = |level: &Level| {
+        let members = level.members as f64;
+        let received = piece * (members - 1.0) / members;
+        piece /= members;
+        level.network.reduction.map_or(0.0, |rate| received / rate)
+    };
+    levels.iter().map(one).sum()
 }

@@ -176,7 +176,8 @@ impl<'a> Step<'a> {
         Ok(self.shared(cost, choice.sharded))
     }
 
-    /// Communication of every microbatch under ZeRO 2 and 3, hidden behind the layer's own work.
+    /// Communication of every microbatch under ZeRO 2 and 3, hidden behind the layer's own work where
+    /// the software overlaps them.
     fn shared(&self, mut cost: Cost, sharded: bool) -> Cost {
         let software = &self.cluster.software;
         let group = self.layout.mesh.replicas();
@@ -193,8 +194,10 @@ impl<'a> Step<'a> {
         if sharded || self.layout.zero >= 2 {
             backward += all(Collective::ReduceScatter, software.gradient_bytes);
         }
-        let waits = (forward - cost.forward).max(0.0);
-        let waits_back = (backward - cost.backward - cost.gradient - cost.again).max(0.0);
+        let hides = if software.overlaps_gradients { 1.0 } else { 0.0 };
+        let waits = (forward - hides * cost.forward).max(0.0);
+        let behind = cost.backward + cost.gradient + cost.again;
+        let waits_back = (backward - hides * behind).max(0.0);
         cost.forward += waits;
         cost.backward += waits_back;
         cost.exposed += waits + waits_back;
@@ -286,12 +289,13 @@ impl<'a> Step<'a> {
         self.cluster.collective(Collective::AllGather, bytes, self.layout.mesh.group(Axis::Tensor))
     }
 
-    /// The pipeline that the stages are.
+    /// The pipeline that the stages are, where each has a processor for itself.
     fn pipeline(&self, stages: &[Stage]) -> Pipeline {
+        let sharing = self.cluster.accelerator.sharing;
         let chunk = |cost: &Cost| Chunk {
-            forward: cost.forward,
-            backward: cost.backward + cost.again,
-            gradient: cost.gradient,
+            forward: cost.forward / sharing,
+            backward: (cost.backward + cost.again) / sharing,
+            gradient: cost.gradient / sharing,
             kept: cost.kept,
             working: cost.working,
         };
@@ -300,6 +304,14 @@ impl<'a> Step<'a> {
         let transfer = if group.size > 1 { self.cluster.send(bytes, group.stride) } else { 0.0 };
         let stages = stages.iter().map(|stage| stage.chunks.iter().map(chunk).collect()).collect();
         Pipeline { stages, transfer, microbatches: self.microbatches() }
+    }
+
+    /// When a pipeline ends that would do so at `end` if each stage had a processor for itself, and
+    /// the share of the time in which processors do nothing.
+    fn turns(&self, pipeline: &Pipeline, end: f64) -> (f64, f64) {
+        let work = pipeline.average() * self.cluster.accelerator.sharing;
+        let end = end.max(work);
+        (end, if end > 0.0 { 1.0 - work / end } else { 0.0 })
     }
 
     /// Bytes that a device sends to the next stage.
@@ -327,10 +339,8 @@ impl<'a> Step<'a> {
     pub fn estimate(&self, choices: &[Choice]) -> Result<Prediction> {
         let stages = self.stages(choices)?;
         let pipeline = self.pipeline(&stages);
-        let seconds = pipeline.estimate(self.layout.schedule);
+        let (seconds, bubble) = self.turns(&pipeline, pipeline.estimate(self.layout.schedule));
         let kept: Vec<f64> = (0..stages.len()).map(|at| self.kept(&stages[at], at)).collect();
-        let busy = pipeline.busiest();
-        let bubble = if seconds > 0.0 { 1.0 - busy / seconds } else { 0.0 };
         let hidden = self.hidden_time(&stages);
         Ok(self.prediction(&stages, seconds, bubble, &kept, &hidden))
     }
@@ -379,7 +389,8 @@ impl<'a> Step<'a> {
         let table = Table::new(self.layout.schedule, &pipeline)?;
         let run = run(&pipeline, &table)?;
         let hidden = self.hidden_time(&stages);
-        Ok((self.prediction(&stages, run.end, run.bubble, &run.kept, &hidden), run))
+        let (end, bubble) = self.turns(&pipeline, run.end);
+        Ok((self.prediction(&stages, end, bubble, &run.kept, &hidden), run))
     }
 
     fn prediction(

@@ -180,10 +180,11 @@ fn plans_are_for_their_model_and_cluster_only() {
     let read = PlanFile::parse(&file.text().unwrap()).unwrap();
     assert_eq!(read, file);
     assert_eq!(read.choices(), found.best.choices);
-    read.check_model(&model).unwrap();
+    read.check_model(&model.fingerprint, model.depth()).unwrap();
     read.check_cluster(&cluster).unwrap();
     let other = self::model(&cluster, [8, 1024, 16, 512, 2048]);
-    assert!(read.check_model(&other).unwrap_err().to_string().contains("another model"));
+    let refused = read.check_model(&other.fingerprint, other.depth());
+    assert!(refused.unwrap_err().to_string().contains("another model"));
     assert!(read.check_cluster(&h100()).unwrap_err().to_string().contains("DGX H100"));
     let wrong = file.text().unwrap().replace("version = 1", "version = 7");
     assert!(PlanFile::parse(&wrong).unwrap_err().to_string().contains("version 7"));

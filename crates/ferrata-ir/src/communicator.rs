@@ -34,6 +34,12 @@ pub trait Communicator: Send + Sync + fmt::Debug {
     /// How many ranks there are.
     fn size(&self) -> usize;
 
+    /// How many ranks share the cores that this process may use, this one counted; those that are
+    /// not known to do so do not.
+    fn neighbours(&self) -> usize {
+        1
+    }
+
     /// Tells whoever watches over the run what this rank is about to do. Nobody does by default.
     fn report(&self, _what: Report<'_>) {}
 

@@ -93,6 +93,12 @@ impl Device {
     }
 }
 
+/// How many threads each of so many processes has that share the cores of this one.
+pub fn threads_each(processes: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / processes.max(1)).max(1)
+}
+
 /// Stands for the CPU where it cannot be used, and says why wherever something may fail.
 struct Unavailable(Error);
 

@@ -1,31 +1,35 @@
 //! `ferrata launch`
 
 use std::env;
+use std::ffi::OsString;
 use std::io::Write;
-use std::process::Command;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clap::Parser;
 use ferrata::train::{Error, Result};
 use ferrata_cluster::manifest::{self, Shape};
 use ferrata_cluster::{Backend, Job, Limits, News, Outcome, Starter, supervise};
 
-use crate::args::{Launch, LaunchBackend, LaunchWith, LaunchWrite};
+use super::plan::plan_file;
+use crate::args::{Cli, Command, Launch, LaunchBackend, LaunchWith, LaunchWrite, Train};
 use crate::interrupt;
 use crate::progress::say;
 
 /// Runs the ranks to their end, or prints a job script.
 pub fn run(args: Launch) -> Result<()> {
+    let ranks = ranks(&args)?;
     if let Some(scheduler) = args.write {
-        return write(&args, scheduler);
+        return write(&args, ranks, scheduler);
     }
     let (stop, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     interrupt::on_signal(&stop)?;
     if args.requeue {
         interrupt::on_time_limit(&over, &stop)?;
     }
-    let outcome = supervise(&job(&args)?, &stop, &mut |news| match &news {
+    let outcome = supervise(&job(&args, ranks)?, &stop, &mut |news| match &news {
         News::Line { error: false, .. } => say!("{news}"),
         // A reader that has gone away is no error.
         _ => drop(writeln!(std::io::stderr(), "{news}")),
@@ -36,15 +40,40 @@ pub fn run(args: Launch) -> Result<()> {
     }
 }
 
-fn job(args: &Launch) -> Result<Job> {
-    let ranks = args.ranks as usize;
+/// How many ranks there are: as many as the command asks for, or as the plan that it trains by has.
+fn ranks(args: &Launch) -> Result<usize> {
+    let words = [OsString::from("ferrata")].into_iter().chain(args.command.iter().cloned());
+    let command = Cli::try_parse_from(words).ok().filter(|_| args.program.is_none());
+    let plan = match command.map(|cli| cli.command) {
+        Some(Command::Train(Train { plan: Some(path), .. })) => Some(plan_file(&path)?),
+        _ => None,
+    };
+    let given = args.ranks.map(|ranks| ranks as usize);
+    let least = args.min_ranks.map(|ranks| ranks as usize);
+    match (given, plan.map(|plan| plan.devices)) {
+        (ranks, Some(planned)) => match ranks.into_iter().chain(least).find(|&n| n != planned) {
+            None => Ok(planned),
+            Some(ranks) => Err(Error::new(
+                format!("the plan is for {planned} ranks, not {ranks}"),
+                "plan for as many, or leave --ranks and --min-ranks out",
+            )),
+        },
+        (Some(ranks), None) => Ok(ranks),
+        (None, None) => Err(Error::new(
+            "how many ranks there are is not said",
+            "pass --ranks N, or a command that is `train --plan FILE`",
+        )),
+    }
+}
+
+fn job(args: &Launch, ranks: usize) -> Result<Job> {
     let seconds = |name: &str, value: f64| {
         Duration::try_from_secs_f64(value)
             .map_err(|_| Error::new(format!("--{name} is {value}"), "it has to be a time"))
     };
     let mut job = Job {
         arguments: args.command.clone(),
-        min_ranks: args.min_ranks.unwrap_or(args.ranks) as usize,
+        min_ranks: args.min_ranks.map_or(ranks, |least| least as usize),
         starter: match args.with {
             LaunchWith::Local => Starter::Local,
             LaunchWith::Mpirun => Starter::Mpirun,
@@ -71,12 +100,12 @@ fn job(args: &Launch) -> Result<Job> {
     Ok(job)
 }
 
-fn write(args: &Launch, scheduler: LaunchWrite) -> Result<()> {
+fn write(args: &Launch, ranks: usize, scheduler: LaunchWrite) -> Result<()> {
     let count = |number: u32| number as usize;
     let shape = Shape {
         name: args.shape.name.clone(),
-        ranks: count(args.ranks),
-        ranks_per_node: count(args.shape.per_node.unwrap_or(args.ranks)),
+        ranks,
+        ranks_per_node: args.shape.per_node.map_or(ranks, count),
         cores: args.shape.cores.map(count),
         memory: args.shape.memory.clone(),
         time: args.shape.time.clone(),
@@ -98,7 +127,7 @@ fn write(args: &Launch, scheduler: LaunchWrite) -> Result<()> {
 fn requeue() -> Result<()> {
     let job = env::var("SLURM_JOB_ID")
         .map_err(|_| Error::new("--requeue is for jobs of Slurm", "leave it out"))?;
-    let status = Command::new("scontrol").args(["requeue", &job]).status();
+    let status = process::Command::new("scontrol").args(["requeue", &job]).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Error::new(format!("job {job} was not queued again: {status}"), "")),

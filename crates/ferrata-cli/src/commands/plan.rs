@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use ferrata::DType;
-use ferrata::cluster::hardware::Cluster;
+use ferrata::bench::local_cluster;
+use ferrata::cluster::hardware::{Cluster, LOCAL};
 use ferrata::cluster::layout::{Axis, Recompute, Schedule};
 use ferrata::cluster::planner::{Fixed, Found, PlanFile, plan};
 use ferrata::cluster::step::Choice;
 use ferrata::cluster::{Model, describe, write};
+use ferrata::device::threads_each;
 use ferrata::train::config::{Override, Source};
 use ferrata::train::{Config, Error, Result, in_bytes, sketch};
 
@@ -19,16 +21,25 @@ pub fn run(args: Plan) -> Result<()> {
     let overrides =
         args.set.iter().map(|text| Override::parse(text)).collect::<Result<Vec<_>>>()?;
     let config = Config::load(Source::File(&args.config), &overrides)?;
-    let mut cluster = cluster(&args.cluster)?;
-    fuse_attention(&mut cluster, args.fused_attention);
-    let dtype: DType = args
-        .dtype
-        .parse()
-        .map_err(|error: String| Error::new(error, "give --dtype bf16, f16 or f32"))?;
-    let model = model(&config, dtype, &cluster)?;
     let fixed = fixed(&args)?;
+    let given = args.devices.or_else(|| devices(&fixed));
+    let named = args.dtype.as_deref().map(str::parse::<DType>).transpose();
+    let named = named.map_err(|error| Error::new(error, "give --dtype bf16, f16 or f32"))?;
+    let own = config.train.dtype.dtype().unwrap_or(DType::F32);
+    let mut cluster = match args.cluster.to_str() {
+        Some(LOCAL) => {
+            local_cluster(given.unwrap_or_else(|| threads_each(1)), named.unwrap_or(own))?
+        }
+        _ => cluster(&args.cluster)?,
+    };
+    if let Some(path) = &args.save_cluster {
+        write(path, &cluster.text()?)?;
+    }
+    fuse_attention(&mut cluster, args.fused_attention);
+    let dtype = named.unwrap_or(if cluster.name == LOCAL { own } else { DType::BF16 });
+    let model = model(&config, dtype, &cluster)?;
     let batch = args.batch.unwrap_or(config.train.batch * config.train.accumulate);
-    let devices = args.devices.unwrap_or_else(|| default_devices(&fixed, &cluster));
+    let devices = given.unwrap_or(cluster.devices);
     let found = plan(&cluster, &model, batch, devices, &fixed)?;
     if let Some(out) = &args.out {
         let recipe = args.config.display().to_string();
@@ -46,6 +57,11 @@ pub fn run(args: Plan) -> Result<()> {
 pub fn cluster(path: &Path) -> Result<Cluster> {
     let text = read(path)?;
     Ok(Cluster::parse(&text)?)
+}
+
+/// Reads a plan file.
+pub fn plan_file(path: &Path) -> Result<PlanFile> {
+    Ok(PlanFile::parse(&read(path)?)?)
 }
 
 /// Reads a file of text.
@@ -91,12 +107,12 @@ fn fixed(args: &Plan) -> Result<Fixed> {
     })
 }
 
-/// Those of a mesh that is given in full, or all that the cluster has.
-fn default_devices(fixed: &Fixed, cluster: &Cluster) -> usize {
+/// The devices of a mesh that is given in full.
+fn devices(fixed: &Fixed) -> Option<usize> {
     let given = |axis: Axis| fixed.mesh.iter().any(|(a, _)| *a == axis);
     let all = [Axis::Tensor, Axis::Pipeline, Axis::Data].into_iter().all(given);
     let sizes = fixed.mesh.iter().filter(|(axis, _)| *axis != Axis::Expert);
-    if all { sizes.map(|(_, size)| size).product() } else { cluster.devices }
+    all.then(|| sizes.map(|(_, size)| size).product())
 }
 
 fn show(found: &Found, model: &Model, cluster: &Cluster, batch: usize) {

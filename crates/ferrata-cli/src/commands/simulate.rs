@@ -4,19 +4,19 @@ use std::path::Path;
 
 use ferrata::DType;
 use ferrata::cluster::failures::{Advice, LongRun};
-use ferrata::cluster::planner::{Plan, PlanFile, USABLE};
+use ferrata::cluster::planner::{Plan, USABLE};
 use ferrata::cluster::step::Step;
 use ferrata::cluster::{trace, write};
 use ferrata::train::config::Source;
 use ferrata::train::{Config, Error, Result, in_bytes};
 
-use super::plan::{cluster, model, read};
+use super::plan::{cluster, model, plan_file};
 use crate::args::Simulate;
 use crate::progress::say;
 
 /// Runs a plan and a long training run with it, and says what they take.
 pub fn run(args: Simulate) -> Result<()> {
-    let file = PlanFile::parse(&read(&args.plan)?)?;
+    let file = plan_file(&args.plan)?;
     if let Some(path) = &args.cluster {
         file.check_cluster(&cluster(path)?)?;
     }
@@ -30,7 +30,7 @@ pub fn run(args: Simulate) -> Result<()> {
         .parse()
         .map_err(|error: String| Error::new(error, "plan again with this version of ferrata"))?;
     let model = model(&config, dtype, &file.cluster)?;
-    file.check_model(&model)?;
+    file.check_model(&model.fingerprint, model.depth())?;
     let step = Step::new(&file.cluster, &model, file.layout, file.batch)?;
     let choices = file.choices();
     let (prediction, run) = step.run(&choices)?;

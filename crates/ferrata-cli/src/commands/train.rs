@@ -12,6 +12,7 @@ use ferrata::train::{
     self, Config, DataFacts, Facts, Result, StepPlan, Summary, Task, Trainer, in_bytes,
 };
 
+use super::plan::plan_file;
 use crate::args::{Recipe, Train};
 use crate::device::Kind;
 use crate::interrupt;
@@ -28,8 +29,11 @@ const EDGES: usize = 20;
 /// Checks everything, trains, and says what to do next.
 pub fn run(args: Train) -> Result<()> {
     let mut config = load(&args.recipe, args.out.as_deref().filter(|_| args.resume))?;
+    if let Some(path) = &args.plan {
+        config.follow(&plan_file(path)?)?;
+    }
     let out = output_folder(&args)?;
-    let resumed = args.resume && args.recipe.mesh.is_none();
+    let resumed = args.resume && args.recipe.mesh.is_none() && args.plan.is_none();
     let device = device(&mut config, args.device, resumed)?;
     ferrata::set_default_device(&device);
     // All ranks do the same; the first one tells of it.

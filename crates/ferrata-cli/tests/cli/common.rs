@@ -96,6 +96,17 @@ pub fn same_run(whole: &Path, parts: &Path) {
     assert!(weights(whole) == weights(parts), "the final weights differ");
 }
 
+/// Two runs must have the same losses but for roundings.
+#[track_caller]
+pub fn alike(one: &Path, other: &Path) {
+    let (a, b) = (losses(one), losses(other));
+    assert_eq!(a.len(), b.len());
+    for ((step, a, _), (_, b, _)) in a.iter().zip(&b) {
+        let [a, b] = [a, b].map(|loss| loss.parse::<f64>().unwrap());
+        assert!((a - b).abs() < 1e-4 * a, "step {step}: {a} and {b}");
+    }
+}
+
 /// Step, loss and gradient norm of every step of a run, exactly as written.
 pub fn losses(run: &Path) -> Vec<(u64, String, String)> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();

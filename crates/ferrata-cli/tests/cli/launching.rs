@@ -1,8 +1,6 @@
 //! Several ranks, as a user starts them.
 
-use std::path::Path;
-
-use crate::common::{losses, refuse, run, scratch, small_run, succeed};
+use crate::common::{alike, refuse, run, scratch, small_run, succeed};
 
 #[test]
 fn job_scripts_have_the_shape_that_is_asked_for() {
@@ -27,17 +25,6 @@ fn a_program_that_does_not_join_is_told_how() {
     assert!(out.contains("] to the top\n"), "{out}");
     assert!(errors.contains("ended without joining the others; the program has to"), "{errors}");
     assert_eq!(output.status.code(), Some(2));
-}
-
-/// Two runs must have the same losses but for roundings.
-#[track_caller]
-fn alike(one: &Path, other: &Path) {
-    let (a, b) = (losses(one), losses(other));
-    assert_eq!(a.len(), b.len());
-    for ((step, a, _), (_, b, _)) in a.iter().zip(&b) {
-        let [a, b] = [a, b].map(|loss| loss.parse::<f64>().unwrap());
-        assert!((a - b).abs() < 1e-4 * a, "step {step}: {a} and {b}");
-    }
 }
 
 #[test]

@@ -40,6 +40,13 @@ pub struct Loss {
     pub dtype: DType,
 }
 
+impl Loss {
+    /// Changes with everything that a plan depends on.
+    pub fn fingerprint(&self) -> String {
+        crate::fingerprint(&self.program.to_string())
+    }
+}
+
 /// A training step that minimises `loss`, as layers.
 ///
 /// # Errors
@@ -60,7 +67,7 @@ pub fn describe(loss: &Loss, software: &Software) -> Result<Model> {
         masks: software.keeps_masks,
     };
     let main = Main::new(main, loss, widths)?;
-    main.model(crate::fingerprint(&program.to_string()))
+    main.model(loss.fingerprint())
 }
 
 /// Where a layer is called, forward and backward.

@@ -51,9 +51,10 @@ impl Pipeline {
         self.stages.first().map_or(0, Vec::len)
     }
 
-    /// Seconds of work of the busiest stage.
-    pub fn busiest(&self) -> f64 {
-        self.stages.iter().map(|stage| work(stage)).fold(0.0, f64::max) * self.microbatches as f64
+    /// Seconds of work of the average stage.
+    pub fn average(&self) -> f64 {
+        let all: f64 = self.stages.iter().map(|stage| work(stage)).sum();
+        all / self.depth() as f64 * self.microbatches as f64
     }
 
     /// Seconds that the step takes, near what [`run`] gives and much faster.

@@ -92,7 +92,29 @@ impl PlanFile {
             return Err(Error::new(format!("the plan file has version {version}, not {VERSION}"))
                 .help("plan again with this version of ferrata"));
         }
+        file.check()?;
         Ok(file)
+    }
+
+    /// Checks that what it says agrees with itself.
+    fn check(&self) -> Result<()> {
+        let Layout { mesh, microbatch, interleave, .. } = &self.layout;
+        let (devices, layers) = (mesh.devices(), self.choices().len());
+        let rows = mesh.data * microbatch;
+        let wrong = if devices != self.devices || devices == 0 {
+            format!("its mesh has {devices} devices, not {}", self.devices)
+        } else if self.chunks.len() != mesh.pipeline * interleave {
+            let chunks = self.chunks.len();
+            format!("{chunks} chunks are not {interleave} for each of {} stages", mesh.pipeline)
+        } else if self.chunks.iter().sum::<usize>() != layers || self.chunks.contains(&0) {
+            format!("its chunks {:?} are not made of its {layers} layers", self.chunks)
+        } else if rows == 0 || !self.batch.is_multiple_of(rows) {
+            format!("{rows} sequences at a time do not make a batch of {}", self.batch)
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(format!("the plan file is wrong: {wrong}"))
+            .help("write it anew with ferrata plan"))
     }
 
     /// The file's text.
@@ -109,19 +131,17 @@ impl PlanFile {
         self.layers.iter().flat_map(|l| std::iter::repeat_n(l.choice, l.count)).collect()
     }
 
-    /// Checks that the plan is for this model.
+    /// Checks that the plan is for the model of this fingerprint with so many layers.
     ///
     /// # Errors
     /// If it is for another one, or its layers are not as many.
-    pub fn check_model(&self, model: &Model) -> Result<()> {
-        let (own, other) = (model.depth(), self.choices().len());
-        if self.model != model.fingerprint
-            || own != other
-            || self.chunks.iter().sum::<usize>() != own
-        {
+    pub fn check_model(&self, fingerprint: &str, layers: usize) -> Result<()> {
+        let planned = self.choices().len();
+        if self.model != fingerprint || planned != layers {
             return Err(Error::new(format!(
-                "the plan is for another model ({}, {other} layers; this one is {}, {own} layers)",
-                self.model, model.fingerprint
+                "the plan is for another model ({}, {planned} layers; this one is {fingerprint}, \
+                 {layers} layers)",
+                self.model
             ))
             .help("plan again, or train the model that was planned"));
         }

@@ -67,6 +67,8 @@ pub(super) struct Place {
     pub ranks: usize,
     pub device: String,
     pub backend: Backend,
+    /// Ranks that share the cores of this process: all, if the launcher started them itself.
+    pub neighbours: usize,
 }
 
 impl Place {
@@ -84,11 +86,13 @@ impl Place {
         };
         let elsewhere = RANK_ELSEWHERE.into_iter().find(|name| variable(name).is_some());
         let rank = if variable(RANK).is_some() { RANK } else { elsewhere.unwrap_or(RANK) };
+        let ranks = number(RANKS, &needed(RANKS)?)?;
         Ok(Some(Place {
             supervisor: Address::parse(&supervisor),
             job: needed(JOB)?,
             rank: number(rank, &needed(rank)?)?,
-            ranks: number(RANKS, &needed(RANKS)?)?,
+            ranks,
+            neighbours: if variable(PARENT).is_some() { ranks } else { 1 },
             device: variable(DEVICE).unwrap_or_else(|| "cpu".to_owned()),
             backend: variable(BACKEND)
                 .map_or(Ok(Backend::default()), |name| Backend::parse(&name))?,

@@ -61,7 +61,7 @@ pub(super) fn join(place: &Place) -> Result<Arc<dyn Communicator>> {
         Some((door, _)) => Box::new(connect(place, &members, door)?),
         None => super::environment::mpi(place.ranks)?,
     };
-    Ok(Arc::new(Supervised::new(inner, heart)))
+    Ok(Arc::new(Supervised::new(inner, heart, place.neighbours)))
 }
 
 /// The name of this machine.

@@ -6,3 +6,4 @@ pub(crate) mod join;
 pub(crate) mod rank;
 mod sockets;
 pub(crate) mod stream;
+pub(crate) mod transport;

@@ -149,11 +149,12 @@ impl Drop for Heart {
 pub(super) struct Supervised {
     inner: Box<dyn Communicator>,
     heart: Heart,
+    neighbours: usize,
 }
 
 impl Supervised {
-    pub fn new(inner: Box<dyn Communicator>, heart: Heart) -> Supervised {
-        Supervised { inner, heart }
+    pub fn new(inner: Box<dyn Communicator>, heart: Heart, neighbours: usize) -> Supervised {
+        Supervised { inner, heart, neighbours }
     }
 
     fn within(&self, name: &str, collective: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -177,6 +178,10 @@ impl Communicator for Supervised {
 
     fn size(&self) -> usize {
         self.inner.size()
+    }
+
+    fn neighbours(&self) -> usize {
+        self.neighbours
     }
 
     fn report(&self, what: Report<'_>) {

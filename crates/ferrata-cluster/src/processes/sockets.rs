@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::mem;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -89,6 +90,19 @@ impl Sockets {
             move || courier.run(&peers)
         });
         Sockets { rank, peers, courier, thread: Some(thread) }
+    }
+
+    /// The ends of `size` ranks, all in this process.
+    pub fn pairs(size: usize) -> io::Result<Vec<Sockets>> {
+        let mut peers: Vec<Vec<Option<Peer>>> =
+            (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
+        for (a, b) in (0..size).flat_map(|a| (a + 1..size).map(move |b| (a, b))) {
+            let (one, other) = UnixStream::pair()?;
+            peers[a][b] = Some(Peer::new(Stream::Unix(one), "this host".to_owned())?);
+            peers[b][a] = Some(Peer::new(Stream::Unix(other), "this host".to_owned())?);
+        }
+        let ends = peers.into_iter().enumerate();
+        Ok(ends.map(|(rank, peers)| Sockets::new(rank, peers)).collect())
     }
 
     /// The peer of a rank; none for this one.
@@ -337,26 +351,12 @@ fn broken(rank: usize, host: &str, error: &io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
     use std::thread;
 
     use ferrata_ir::DType;
     use ferrata_ir::primitive::ReduceKind;
 
     use super::*;
-
-    /// The ends of `size` ranks, all in this process.
-    fn ranks(size: usize) -> Vec<Sockets> {
-        let mut peers: Vec<Vec<Option<Peer>>> =
-            (0..size).map(|_| (0..size).map(|_| None).collect()).collect();
-        for (a, b) in (0..size).flat_map(|a| (a + 1..size).map(move |b| (a, b))) {
-            let (one, other) = UnixStream::pair().unwrap();
-            let peer = |stream| Some(Peer::new(Stream::Unix(stream), "h".into()).unwrap());
-            (peers[a][b], peers[b][a]) = (peer(one), peer(other));
-        }
-        let ends = peers.into_iter().enumerate();
-        ends.map(|(rank, peers)| Sockets::new(rank, peers)).collect()
-    }
 
     /// What `work` gives on each of `ranks`, all at once.
     fn on_all<'a, T: Send>(
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn messages_larger_than_any_buffer_cross_each_other() {
-        let ranks = ranks(3);
+        let ranks = Sockets::pairs(3).unwrap();
         let size = 5 << 20;
         let received = on_all(ends(&ranks), |rank| {
             let parts: Vec<Vec<u8>> =
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn sums_are_the_same_bits_as_between_threads() {
-        let sockets = ranks(3);
+        let sockets = Sockets::pairs(3).unwrap();
         let threads = crate::local(3);
         for dtype in [DType::F32, DType::BF16, DType::F64, DType::I32] {
             let reduce = |rank: &dyn Communicator| {
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn posts_wait_for_nobody_and_keep_their_order() {
-        let ranks = ranks(2);
+        let ranks = Sockets::pairs(2).unwrap();
         let size = 3 << 20;
         let sums = on_all(ends(&ranks), |rank| {
             let other = 1 - rank.rank();
@@ -446,7 +446,7 @@ mod tests {
 
     #[test]
     fn groups_are_independent() {
-        let ranks = ranks(4);
+        let ranks = Sockets::pairs(4).unwrap();
         let sums = on_all(ends(&ranks), |rank| {
             let group = if rank.rank() % 2 == 0 { [0, 2] } else { [1, 3] };
             let mut data = [rank.rank() as u8];
@@ -458,17 +458,17 @@ mod tests {
 
     #[test]
     fn a_rank_that_is_gone_is_named() {
-        let mut ranks = ranks(2);
+        let mut ranks = Sockets::pairs(2).unwrap();
         drop(ranks.remove(1));
         let mut data = vec![0; 1 << 20];
         let error = ranks[0].all_reduce(&[0, 1], ReduceKind::Sum, DType::U8, &mut data);
         let error = error.unwrap_err().to_string();
-        assert!(error.starts_with("rank 1 on h is gone"), "{error}");
+        assert!(error.starts_with("rank 1 on this host is gone"), "{error}");
     }
 
     #[test]
     fn ranks_that_disagree_about_sizes_are_told_so() {
-        let ranks = ranks(2);
+        let ranks = Sockets::pairs(2).unwrap();
         let errors = on_all(ends(&ranks), |rank| {
             let size = 4 + rank.rank();
             let (send, mut receive) = (vec![1; size], vec![0; size]);

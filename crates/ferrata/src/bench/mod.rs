@@ -9,9 +9,11 @@
 //! |---|---|
 //! | `cases` | the kernels and steps of language models that are measured |
 //! | `images` | networks of convolutions, training and inference |
+//! | `local` | this machine as a cluster of ranks |
 
 mod cases;
 mod images;
+mod local;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,8 @@ use ferrata_compiler::Cost;
 use ferrata_compiler::watch::Level;
 use ferrata_ir::DType;
 use serde::Serialize;
+
+pub use local::local_cluster;
 
 use crate::Device;
 use crate::profile::{Peaks, Speed};

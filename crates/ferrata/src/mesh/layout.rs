@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 /// The axes that cut batches by samples: ranks of a group that shares experts have different ones.
 pub(super) const SAMPLES: [&str; 2] = ["data", "expert"];
 
-/// What is cut along the axis `data` to save memory, though all work needs it whole: the stages of
-/// Rajbhandari et al. (2020).
+/// What is cut along the axes of replicas (`data` and `context`) to save memory, though all work needs
+/// it whole: the stages of Rajbhandari et al. (2020).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub enum Zero {
@@ -101,6 +101,8 @@ pub struct Layout {
     rules: Vec<Rule>,
     /// What the names of the weights of a layer begin with, and the layer's stage.
     stages: Vec<(String, Stage)>,
+    /// What the names of weights begin with that replicas share whatever `zero` says.
+    stored: Vec<String>,
 }
 
 /// What the names of a layer's weights begin with, its number last: `layers.3.`.
@@ -116,58 +118,96 @@ fn layer(name: &str) -> Option<&str> {
     None
 }
 
+/// The layers of a model in their order: what the names of their weights begin with, and how many
+/// elements these have. Layers are what has a number in the names of weights (`layers.3.`). Also
+/// the elements of the largest weight outside of them.
+fn layers(model: &impl Tree) -> (Vec<(String, f64)>, f64) {
+    let (mut layers, mut rest): (Vec<(String, f64)>, f64) = (Vec::new(), 0.0);
+    for (name, weight) in tree::named_leaves(model) {
+        let elements = weight.ty().elements() as f64;
+        match (layer(&name), layers.last_mut()) {
+            (None, _) => rest = rest.max(elements),
+            (Some(layer), Some((last, sum))) if *last == layer => *sum += elements,
+            (Some(layer), _) => layers.push((layer.to_owned(), elements)),
+        }
+    }
+    (layers, rest)
+}
+
 impl Layout {
     /// A layout; the first rule that matches a name holds. Without stages; see
     /// [`Layout::with_stages`].
     pub fn new(mesh: Mesh, zero: Zero, rules: Vec<Rule>) -> Layout {
-        Layout { mesh, zero, rules, stages: Vec::new() }
+        Layout { mesh, zero, rules, stages: Vec::new(), stored: Vec::new() }
     }
 
     /// With the layers of `model` on the stages along the axis `pipeline`, if the mesh has it: in
-    /// their order, in `interleave` chunks for each stage that are about equally large. Layers are
-    /// what has a number in the names of weights (`layers.3.`); weights outside of them are on all
-    /// stages, and the largest of these is taken for the last thing that is done.
+    /// their order, in `interleave` chunks for each stage that are about equally large. Weights
+    /// outside of layers are on all stages, and the largest of these is taken for the last thing
+    /// that is done.
     ///
     /// # Errors
     /// When there are too few layers.
-    pub fn with_stages(mut self, model: &impl Tree, interleave: usize) -> Result<Layout> {
-        let Some(axis) = self.mesh.axis("pipeline") else { return Ok(self) };
-        let stages = self.mesh.parts(&[axis]);
-        let chunks = stages * interleave;
-        if chunks <= 1 {
+    pub fn with_stages(self, model: &impl Tree, interleave: usize) -> Result<Layout> {
+        if self.depth() == 1 {
             return Ok(self);
         }
-        let (mut layers, mut costs): (Vec<String>, Vec<f64>) = (Vec::new(), Vec::new());
-        let mut head = 0.0f64;
-        for (name, weight) in tree::named_leaves(model) {
-            let cost = weight.ty().elements() as f64;
-            match layer(&name) {
-                None => head = head.max(cost),
-                Some(layer) if layers.last().is_some_and(|last| last == layer) => {
-                    if let Some(sum) = costs.last_mut() {
-                        *sum += cost;
-                    }
-                }
-                Some(layer) => {
-                    layers.push(layer.to_owned());
-                    costs.push(cost);
-                }
-            }
-        }
+        let chunks = self.depth() * interleave;
+        let (layers, head) = layers(model);
         if layers.len() < chunks {
-            let have = layers.len();
+            let (have, stages) = (layers.len(), self.depth());
             return Err(Error::new(format!(
                 "a model of {have} layers has not enough for {stages} stages of {interleave} \
                  chunks along `pipeline`"
             ))
             .help("make the axis `pipeline` or `interleave` smaller"));
         }
+        let costs: Vec<f64> = layers.iter().map(|(_, elements)| *elements).collect();
+        self.with_chunks(model, &balanced(&costs, 0.0, head, chunks))
+    }
+
+    /// With so many layers of `model` in each chunk, in their order; chunk `i` is on stage `i`
+    /// modulo the number of stages.
+    ///
+    /// # Errors
+    /// When these are not all layers, or stages have more chunks than others.
+    pub fn with_chunks(mut self, model: &impl Tree, chunks: &[usize]) -> Result<Layout> {
+        let (layers, stages) = (layers(model).0, self.depth());
+        let (have, all) = (layers.len(), chunks.iter().sum::<usize>());
+        if have != all || chunks.contains(&0) || !chunks.len().is_multiple_of(stages) {
+            let count = chunks.len();
+            return Err(Error::new(format!(
+                "{count} chunks of {all} layers do not fit {stages} stages along `pipeline` and a \
+                 model of {have} layers"
+            ))
+            .help("give each stage as many chunks, and each layer one"));
+        }
+        let Some(axis) = self.mesh.axis("pipeline") else { return Ok(self) };
         let mut layers = layers.into_iter();
-        for (chunk, count) in balanced(&costs, 0.0, head, chunks).into_iter().enumerate() {
+        for (chunk, &count) in chunks.iter().enumerate() {
             let stage = Stage { axis, at: chunk % stages };
-            self.stages.extend(layers.by_ref().take(count).map(|layer| (layer, stage)));
+            self.stages.extend(layers.by_ref().take(count).map(|(layer, _)| (layer, stage)));
         }
         Ok(self)
+    }
+
+    /// With the weights of these layers of `model` cut as [`Zero::Weights`] cuts all.
+    ///
+    /// # Errors
+    /// When the model has no such layer.
+    pub fn with_stored(mut self, model: &impl Tree, numbers: &[usize]) -> Result<Layout> {
+        let (layers, _) = layers(model);
+        let name = |&number: &usize| layers.get(number).map(|(layer, _)| layer.clone());
+        self.stored = numbers.iter().map(name).collect::<Option<_>>().ok_or_else(|| {
+            Error::new(format!("layers {numbers:?} of a model that has {}", layers.len()))
+                .help("layers are numbered from 0")
+        })?;
+        Ok(self)
+    }
+
+    /// How many stages there are.
+    fn depth(&self) -> usize {
+        self.mesh.axis("pipeline").map_or(1, |axis| self.mesh.parts(&[axis]))
     }
 
     /// Whether layers lie on stages.
@@ -190,16 +230,18 @@ impl Layout {
         sharding
     }
 
-    /// The sharding, cut along `data` too, in its largest whole dimension that divides best.
+    /// The sharding, cut along all axes of replicas too, in its largest whole dimension that divides
+    /// best; and these axes.
     fn stored(&self, mut sharding: Sharding, ty: &Type) -> (Sharding, Vec<usize>) {
-        let Some(axis) = self.mesh.axis("data") else { return (sharding, vec![]) };
-        let parts = self.mesh.parts(&[axis]);
+        let axes: Vec<usize> =
+            ["data", "context"].iter().filter_map(|name| self.mesh.axis(name)).collect();
+        let parts = self.mesh.parts(&axes);
         let whole = (0..ty.rank()).filter(|&d| sharding.cuts[d].is_whole());
         let best = whole.max_by_key(|&d| (ty.shape[d].is_multiple_of(parts), ty.shape[d]));
         match best.filter(|&d| ty.shape[d] >= parts && parts > 1) {
             Some(d) => {
-                sharding.cuts[d] = Cut::along(&[axis]);
-                (sharding, vec![axis])
+                sharding.cuts[d] = Cut::along(&axes);
+                (sharding, axes)
             }
             None => (sharding, vec![]),
         }
@@ -215,7 +257,8 @@ impl Layout {
 
     /// How a weight lies.
     pub fn weight(&self, name: &str, ty: &Type) -> Placement {
-        self.weight_like(name, ty, self.zero >= Zero::Weights)
+        let stored = self.stored.iter().any(|layer| name.starts_with(layer.as_str()));
+        self.weight_like(name, ty, stored || self.zero >= Zero::Weights)
     }
 
     /// How the sum of the gradients of a weight lies between microbatches.

@@ -83,15 +83,24 @@ impl Model {
         }
     }
 
-    /// The same model whose derivative computes the inside of each block again instead of
+    /// The same model whose derivative computes the inside of these blocks again instead of
     /// keeping it.
     #[must_use]
-    pub fn with_recompute(mut self, recompute: bool) -> Self {
-        match &mut self {
-            Model::Gpt2(model) => model.transformer.h.recompute = recompute,
-            Model::Llama(model) => model.model.layers.recompute = recompute,
-        }
+    pub fn with_recompute(mut self, blocks: impl IntoIterator<Item = usize>) -> Self {
+        let recompute = match &mut self {
+            Model::Gpt2(model) => &mut model.transformer.h.recompute,
+            Model::Llama(model) => &mut model.model.layers.recompute,
+        };
+        *recompute = blocks.into_iter().collect();
         self
+    }
+
+    /// Number of blocks.
+    pub fn depth(&self) -> usize {
+        match self {
+            Model::Gpt2(model) => model.transformer.h.len(),
+            Model::Llama(model) => model.model.layers.len(),
+        }
     }
 
     /// The same model with parameters of another float dtype.

@@ -7,6 +7,7 @@ use crate::tensor::{Frame, Tensor};
 use crate::transform::trace;
 use crate::tree::{self, Leaves, Tree, flatten};
 use ferrata_ir::Error;
+use std::collections::BTreeSet;
 
 /// Equal blocks one after the other. One of them is traced; the program calls it once per block
 /// with that block's parameters, so that tracing, differentiating and compiling cost the same for
@@ -26,13 +27,14 @@ use ferrata_ir::Error;
 pub struct Repeat<T> {
     /// The blocks, in order.
     pub blocks: Vec<T>,
-    /// Whether the derivative keeps only the blocks' inputs and computes the rest again.
-    pub recompute: bool,
+    /// The blocks, by number, of which the derivative keeps only the input and computes the rest
+    /// again.
+    pub recompute: BTreeSet<usize>,
 }
 
 impl<T> FromIterator<T> for Repeat<T> {
     fn from_iter<I: IntoIterator<Item = T>>(blocks: I) -> Self {
-        Repeat { blocks: blocks.into_iter().collect(), recompute: false }
+        Repeat { blocks: blocks.into_iter().collect(), recompute: BTreeSet::new() }
     }
 }
 
@@ -43,7 +45,7 @@ impl<T: Tree> Tree for Repeat<T> {
     }
 
     fn rebuild(&self, f: &mut dyn FnMut(&Tensor) -> Tensor) -> Self {
-        Repeat { blocks: self.blocks.rebuild(f), recompute: self.recompute }
+        Repeat { blocks: self.blocks.rebuild(f), recompute: self.recompute.clone() }
     }
 }
 
@@ -69,9 +71,9 @@ struct Kind {
 }
 
 impl<T: Tree> Repeat<T> {
-    /// The same with blocks that are computed again in the derivative.
-    pub fn with_recompute(self, recompute: bool) -> Self {
-        Repeat { recompute, ..self }
+    /// The same, whose derivative computes these blocks again.
+    pub fn with_recompute(self, blocks: impl IntoIterator<Item = usize>) -> Self {
+        Repeat { recompute: blocks.into_iter().collect(), ..self }
     }
 
     /// Number of blocks.
@@ -116,7 +118,7 @@ impl<T: Tree> Repeat<T> {
         let (mut x, mut out) = (x, Vec::new());
         for (i, (block, state)) in self.blocks.iter().zip(states).enumerate() {
             let (next, state) =
-                cx.scope(&i.to_string(), |cx| self.pass(block, x, state, &mut known, cx, &f));
+                cx.scope(&i.to_string(), |cx| self.pass(i, (block, x, state), &mut known, cx, &f));
             x = next;
             out.push(state);
         }
@@ -125,9 +127,8 @@ impl<T: Tree> Repeat<T> {
 
     fn pass<X: Tree, S: Tree>(
         &self,
-        block: &T,
-        x: X,
-        state: S,
+        number: usize,
+        (block, x, state): (&T, X, S),
         known: &mut Vec<Block<X, S>>,
         cx: &mut Context,
         f: &impl Fn(&T, X, S, &mut Context) -> (X, S),
@@ -154,7 +155,8 @@ impl<T: Tree> Repeat<T> {
             },
         };
         let inputs = trace::inputs(&tensors, &traced.call.captured);
-        let results = Tensor::call(&traced.call.function, self.recompute, &inputs);
+        let again = self.recompute.contains(&number);
+        let results = Tensor::call(&traced.call.function, again, &inputs);
         let (n, m) = (traced.carry.1.tensors.len(), traced.state.1.tensors.len());
         for (&which, new) in traced.updates.iter().zip(&results[n + m..]) {
             cx.update(&arguments.block.tensors[which], new.clone());

@@ -9,6 +9,7 @@ use ferrata_formats::huggingface::{self, ModelConfig, ModelDirectory};
 use ferrata_ir::DType;
 use serde_json::Value;
 
+use super::config::TrainSection;
 use super::engine::{self, CONFIG_FILE, Engine, WEIGHTS};
 use super::feed::Feed;
 use super::learner::{self, DataFacts, Evaluated, Facts, Sample, StepPlan, Task};
@@ -92,7 +93,7 @@ impl Language {
             })
             .transpose()?;
         check_memory(least_memory(&model_config, batch, sequence))?;
-        let model = initial(&model_config, directory.as_ref(), seed)?;
+        let model = initial(&model_config, directory.as_ref(), config)?;
         let data = DataFacts::Text {
             vocabulary: model_config.vocab_size(),
             sequence,
@@ -144,7 +145,7 @@ impl Language {
             ));
         }
         config.replays(recorded.steps().unwrap_or_default(), batch)?;
-        let model = initial(&model_config, Some(&directory), config.train.seed)?;
+        let model = initial(&model_config, Some(&directory), config)?;
         let data = DataFacts::Text {
             vocabulary: model_config.vocab_size(),
             sequence,
@@ -226,10 +227,23 @@ fn least_memory(config: &ModelConfig, batch: usize, sequence: usize) -> u128 {
     (2 * config.parameters() + hidden) * DType::F32.size() as u128
 }
 
-fn initial(config: &ModelConfig, from: Option<&ModelDirectory>, seed: u64) -> Result<Model> {
-    match from {
-        Some(directory) => Ok(Model::from_directory(directory)?),
-        None => Ok(Model::new(config, &Key::new(seed).fold(WEIGHTS))?),
+/// The model that a run begins with.
+fn initial(
+    model_config: &ModelConfig,
+    from: Option<&ModelDirectory>,
+    config: &Config,
+) -> Result<Model> {
+    let TrainSection { seed, recompute, .. } = &config.train;
+    let model = match from {
+        Some(directory) => Model::from_directory(directory)?,
+        None => Model::new(model_config, &Key::new(*seed).fold(WEIGHTS))?,
+    };
+    match recompute.iter().find(|&&layer| layer >= model.depth()) {
+        None => Ok(model.with_recompute(recompute.iter().copied())),
+        Some(layer) => Err(Error::new(
+            format!("`train.recompute` names layer {layer} and the model has {}", model.depth()),
+            "layers are numbered from 0",
+        )),
     }
 }
 

@@ -248,6 +248,10 @@ impl StepPlan {
 /// Whatever is wrong with the configuration, the data or the model, or does not fit together.
 pub fn open(config: &Config) -> Result<Box<dyn Task>> {
     match &config.data {
+        DataSection::Images(_) if !config.train.recompute.is_empty() => Err(Error::new(
+            "`train.recompute` names layers of a language model, and this model reads images",
+            "leave it out",
+        )),
         DataSection::Text(_) => Ok(Box::new(Language::from_text(config)?)),
         DataSection::Images(_) if painter::is_meant(config)? => {
             Ok(Box::new(Painter::from_images(config)?))

@@ -60,6 +60,7 @@ pub use language::Language;
 pub use learner::{
     DataFacts, Evaluated, Facts, Learner, Progress, Sample, StepPlan, Task, open, replay,
 };
+pub(crate) use memory::available_memory;
 pub use memory::process_memory;
 pub use metrics::{EvaluationRecord, METRICS, StepRecord};
 pub use painter::Painter;

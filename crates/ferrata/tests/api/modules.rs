@@ -37,7 +37,7 @@ impl Model {
         let embed = Embedding::with_init(11, 8, Init::Normal(0.5), &key.fold(100));
         let head = embed.weight.clone();
         let layers: Repeat<Block> = (0..3).map(block).collect();
-        let layers = layers.with_recompute(recompute);
+        let layers = layers.with_recompute((0..3).filter(|_| recompute));
         Model { embed, layers, head, dropout: Dropout::new(0.2) }
     }
 

@@ -36,6 +36,7 @@ mod flow;
 mod load;
 mod model;
 mod parallel;
+mod plan;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -122,7 +123,12 @@ pub struct TrainSection {
     /// backward pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Size>,
-    /// Threads; 0 means one per core. The result does not depend on it.
+    /// Layers of a language model, numbered from 0, of which only the input is kept for the
+    /// backward pass; the rest is computed again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recompute: Vec<usize>,
+    /// Threads; 0 means one per core, or a fair share of them for each of several ranks that a
+    /// launcher starts on one machine. The result does not depend on it.
     pub threads: usize,
     /// Decay of an exponential moving average of the weights, which is then evaluated, sampled
     /// and exported; 0 means none. At first it is less: `(1 + step) / (10 + step)`.
@@ -159,6 +165,7 @@ impl Default for TrainSection {
             keep: 2,
             dtype: ComputeType::F32,
             memory: None,
+            recompute: Vec::new(),
             threads: 0,
             ema: 0.0,
             label_smoothing: 0.0,

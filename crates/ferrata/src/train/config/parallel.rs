@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainSection;
 use super::check::positive;
 use crate::Tree;
-use crate::device::{CpuOptions, Device};
+use crate::device::{CpuOptions, Device, threads_each};
 use crate::mesh::{Layout, MeshDevice, MeshOptions, Rule, Schedule, Zero};
 use crate::models::tensor_rules;
 use crate::train::{Error, Result};
@@ -25,13 +25,20 @@ pub struct ParallelSection {
     /// ranks are along `data` if empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mesh: String,
-    /// What is cut along `data` to save memory: 1 the optimiser's state, 2 gradients too, 3
-    /// weights too.
+    /// What is cut along `data` and `context` to save memory: 1 the optimiser's state, 2 gradients
+    /// too, 3 weights too.
     pub zero: Zero,
+    /// Layers, numbered from 0, whose weights are cut so whatever `zero` says.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stored: Vec<usize>,
     /// Values between layers are cut along `tensor` too, by positions.
     pub sequence: bool,
     /// Chunks of layers that each stage along `pipeline` has.
     pub interleave: usize,
+    /// How many layers each of these chunks has, in the order of the model; if empty, about equally
+    /// large ones are made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<usize>,
     /// How stages work on the microbatches of a step, of which there are `train.accumulate`:
     /// `1f1b`, `gpipe` or `zero-bubble`.
     #[serde(with = "ferrata_cluster::layout::word")]
@@ -49,8 +56,10 @@ impl Default for ParallelSection {
         ParallelSection {
             mesh: String::new(),
             zero: Zero::default(),
+            stored: Vec::new(),
             sequence: false,
             interleave: 1,
+            layers: Vec::new(),
             schedule: Schedule::default(),
             verify_every: 100,
             rules: Vec::new(),
@@ -156,22 +165,33 @@ impl ParallelSection {
                 "raise train.batch, or put ranks along another axis of the mesh",
             ));
         }
-        let threads = (train.threads > 0).then_some(train.threads);
-        let options = CpuOptions { threads, ..CpuOptions::default() };
+        let threads = match train.threads {
+            0 => threads_each(communicator.neighbours()),
+            threads => threads,
+        };
+        let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
         let way = MeshOptions { sequence: self.sequence, schedule: self.schedule };
         Ok(MeshDevice::new(mesh, communicator, way, options)?.into())
+    }
+
+    /// How weights are cut: by rules of one's own, then by those that come with the models.
+    pub(super) fn all_rules(&self) -> Vec<Rule> {
+        self.rules.iter().cloned().chain(tensor_rules()).collect()
     }
 
     /// How the tensors of a model lie on the default device, if that is one of the ranks of a
     /// mesh.
     ///
     /// # Errors
-    /// When the model has too few layers.
+    /// When the model has too few layers, or others than are named.
     pub fn layout(&self, model: &impl Tree) -> Result<Option<Layout>> {
         let device = Device::default();
         let Some(mesh) = device.mesh() else { return Ok(None) };
-        let rules = self.rules.iter().cloned().chain(tensor_rules()).collect();
-        let layout = Layout::new(mesh.mesh().clone(), self.zero, rules);
-        Ok(Some(layout.with_stages(model, self.interleave)?))
+        let layout = Layout::new(mesh.mesh().clone(), self.zero, self.all_rules());
+        let layout = match self.layers.is_empty() {
+            true => layout.with_stages(model, self.interleave)?,
+            false => layout.with_chunks(model, &self.layers)?,
+        };
+        Ok(Some(layout.with_stored(model, &self.stored)?))
     }
 }
