@@ -199,6 +199,30 @@ pub enum Kernel {
     },
 }
 
+impl Instruction {
+    /// Registers that it uses.
+    pub fn args(&self) -> &[Register] {
+        match self {
+            Instruction::Apply { args, .. } => args,
+            Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
+                std::slice::from_ref(arg)
+            }
+            _ => &[],
+        }
+    }
+
+    /// [`Instruction::args`], to renumber them.
+    pub fn args_mut(&mut self) -> &mut [Register] {
+        match self {
+            Instruction::Apply { args, .. } => args,
+            Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
+                std::slice::from_mut(arg)
+            }
+            _ => &mut [],
+        }
+    }
+}
+
 impl Access {
     /// The elements of all loops of these trip counts; a loop that stays in place counts once.
     fn view(&self, counts: &[usize]) -> View {

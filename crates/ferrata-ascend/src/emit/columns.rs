@@ -47,12 +47,9 @@ pub(crate) fn split(nest: &Loop, allocate: &mut Allocate<'_>) -> Vec<Loop> {
 fn levels(nest: &Loop) -> Vec<usize> {
     let mut levels: Vec<usize> = Vec::new();
     for instruction in &nest.body {
-        levels.push(match instruction {
-            Instruction::Apply { args, .. } => args.iter().map(|&a| levels[a]).max().unwrap_or(0),
-            Instruction::Cast { arg, .. } => levels[*arg],
-            Instruction::ReduceColumns { arg, .. } => levels[*arg] + 1,
-            _ => 0,
-        });
+        let before = instruction.args().iter().map(|&a| levels[a]).max().unwrap_or(0);
+        let reduces = matches!(instruction, Instruction::ReduceColumns { .. });
+        levels.push(before + usize::from(reduces));
     }
     levels
 }
@@ -62,15 +59,8 @@ pub(crate) fn needed(nest: &Loop) -> Loop {
     let mut used = vec![false; nest.body.len()];
     nest.stores.iter().for_each(|s| used[s.register] = true);
     for (r, instruction) in nest.body.iter().enumerate().rev() {
-        if !used[r] {
-            continue;
-        }
-        match instruction {
-            Instruction::Apply { args, .. } => args.iter().for_each(|&a| used[a] = true),
-            Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
-                used[*arg] = true;
-            }
-            _ => {}
+        if used[r] {
+            instruction.args().iter().for_each(|&a| used[a] = true);
         }
     }
     let mut result = Loop { loads: Vec::new(), body: Vec::new(), ..nest.clone() };
@@ -78,16 +68,10 @@ pub(crate) fn needed(nest: &Loop) -> Loop {
     for (r, instruction) in nest.body.iter().enumerate().filter(|(r, _)| used[*r]) {
         renamed[r] = result.body.len();
         let mut instruction = instruction.clone();
-        match &mut instruction {
-            Instruction::Load(i) => {
-                result.loads.push(nest.loads[*i].clone());
-                *i = result.loads.len() - 1;
-            }
-            Instruction::Apply { args, .. } => args.iter_mut().for_each(|a| *a = renamed[*a]),
-            Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
-                *arg = renamed[*arg];
-            }
-            _ => {}
+        instruction.args_mut().iter_mut().for_each(|a| *a = renamed[*a]);
+        if let Instruction::Load(i) = &mut instruction {
+            result.loads.push(nest.loads[*i].clone());
+            *i = result.loads.len() - 1;
         }
         result.body.push(instruction);
     }

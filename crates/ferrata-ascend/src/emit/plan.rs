@@ -1,7 +1,7 @@
 //! How a loop nest is cut into tiles that fit the unified buffer.
 
 use crate::target::Target;
-use ferrata_compiler::kernel::{Access, Instruction, Loop};
+use ferrata_compiler::kernel::{Access, Loop};
 
 /// What the compiler keeps of the unified buffer for itself, and what reductions and comparisons
 /// need for a moment.
@@ -58,13 +58,7 @@ fn accesses(nest: &Loop) -> impl Iterator<Item = &Access> {
 fn alive(nest: &Loop) -> usize {
     let mut last = vec![0; nest.body.len()];
     for (i, x) in nest.body.iter().enumerate() {
-        match x {
-            Instruction::Apply { args, .. } => args.iter().for_each(|&a| last[a] = i),
-            Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
-                last[*arg] = i
-            }
-            _ => {}
-        }
+        x.args().iter().for_each(|&a| last[a] = i);
     }
     nest.stores.iter().for_each(|s| last[s.register] = nest.body.len());
     let at = |i: usize| (0..=i).filter(|&r| last[r] > i).count();

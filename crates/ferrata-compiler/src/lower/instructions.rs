@@ -25,26 +25,6 @@ pub fn compute(dtype: DType) -> DType {
     }
 }
 
-fn arguments(instruction: &Instruction) -> &[Register] {
-    match instruction {
-        Instruction::Apply { args, .. } => args,
-        Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
-            std::slice::from_ref(arg)
-        }
-        _ => &[],
-    }
-}
-
-fn arguments_mut(instruction: &mut Instruction) -> &mut [Register] {
-    match instruction {
-        Instruction::Apply { args, .. } => args,
-        Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
-            std::slice::from_mut(arg)
-        }
-        _ => &mut [],
-    }
-}
-
 impl<'a> Emitter<'a> {
     /// Without instructions.
     pub fn new(body: &'a Body) -> Self {
@@ -57,7 +37,7 @@ impl<'a> Emitter<'a> {
         roots.iter().for_each(|&r| needed[r] = true);
         for (r, instruction) in self.instructions.iter().enumerate().rev() {
             if needed[r] {
-                arguments(instruction).iter().for_each(|&a| needed[a] = true);
+                instruction.args().iter().for_each(|&a| needed[a] = true);
             }
         }
         let mut number = vec![0; needed.len()];
@@ -65,7 +45,7 @@ impl<'a> Emitter<'a> {
         for (r, mut instruction) in self.instructions.into_iter().enumerate() {
             if needed[r] {
                 number[r] = out.len();
-                arguments_mut(&mut instruction).iter_mut().for_each(|a| *a = number[*a]);
+                instruction.args_mut().iter_mut().for_each(|a| *a = number[*a]);
                 out.push(instruction);
             }
         }

@@ -1,7 +1,7 @@
 //! The iteration space of a loop kernel, simplified: loops of one step dropped, neighbours merged
 //! where every operand allows it, rows that are combined innermost.
 
-use ferrata_compiler::kernel::{Access, Instruction, Loop, Register, Store};
+use ferrata_compiler::kernel::{Access, Instruction, Loop, Store};
 use ferrata_ir::{Error, Result, Scalar};
 
 /// Columns that a tile should have at least, where there is a choice.
@@ -78,7 +78,7 @@ pub(crate) fn turned(kernel: &Loop) -> Option<Loop> {
         Instruction::ReduceColumns { kind, arg, .. } => Some((kind, arg)),
         _ => None,
     };
-    let mut used = kernel.body.iter().flat_map(args).copied();
+    let mut used = kernel.body.iter().flat_map(Instruction::args).copied();
     let inner = |sizes: &[usize], strides: &[isize]| {
         let varying = sizes.iter().zip(strides).rev().find(|s| *s.0 > 1);
         varying.map_or(0, |s| s.1.unsigned_abs())
@@ -152,17 +152,6 @@ pub(crate) fn split(kernel: &Loop) -> Vec<Loop> {
         None => groups.push((Vec::new(), plain.collect())),
     }
     groups.into_iter().map(|(_, stores)| Loop { stores, ..kernel.clone() }).collect()
-}
-
-/// Registers that an instruction uses.
-fn args(instruction: &Instruction) -> &[Register] {
-    match instruction {
-        Instruction::Apply { args, .. } => args,
-        Instruction::Cast { arg, .. } | Instruction::ReduceColumns { arg, .. } => {
-            std::slice::from_ref(arg)
-        }
-        _ => &[],
-    }
 }
 
 /// Merges neighbours that every operand steps over with one stride.
