@@ -3,7 +3,7 @@
 use crate::compiler::Compiler;
 use crate::device::{Machine, buffer, bytes};
 use crate::emit::{self, Launch};
-use crate::host::{self, Specials};
+use crate::host;
 use crate::sim::Program;
 use crate::target::Target;
 use ferrata_compiler::kernel::View;
@@ -235,7 +235,7 @@ impl Run<'_> {
         let program = self.program;
         let kernel = &program.plan.kernels[number];
         let before = match self.finite {
-            true => Some(Specials::among(&self.read(&kernel.reads(), operands)?)),
+            true => Some(host::specials(&self.read(&kernel.reads(), operands)?)),
             false => None,
         };
         match &program.kernels[number] {
@@ -245,7 +245,7 @@ impl Run<'_> {
             Prepared::Host => self.host(kernel, operands)?,
         }
         let Some(before) = before else { return Ok(()) };
-        before.check(kernel, Specials::among(&self.read(&kernel.writes(), operands)?))
+        before.check(kernel, host::specials(&self.read(&kernel.writes(), operands)?))
     }
 
     fn launch(

@@ -1,11 +1,12 @@
 //! What the host does with values of a device: kernels that the cores lack, and the look for numbers
 //! that are none.
 
-use ferrata_compiler::kernel::{Instruction, View};
+use ferrata_compiler::finite::Specials;
+use ferrata_compiler::kernel::View;
 use ferrata_compiler::plan::{Place, Step};
 use ferrata_compiler::{Kernel, Plan};
 use ferrata_ir::{
-    DType, Error, Evaluator, Literal, Origin, Precision, Primitive, Result, Scalar, Type,
+    DType, Evaluator, Literal, Origin, Precision, Primitive, Result, Scalar, Type,
     row_major_strides,
 };
 use std::sync::Arc;
@@ -87,47 +88,16 @@ pub(crate) fn interpret(kernel: &Arc<Kernel>, operands: &mut [Vec<u8>]) -> Resul
     Ok(())
 }
 
-/// Whether there are NaNs and infinities among some values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Specials {
-    nan: bool,
-    infinity: bool,
-}
-
-impl Specials {
-    /// What is among these values.
-    pub fn among<'a>(values: impl IntoIterator<Item = &'a Literal>) -> Specials {
-        let mut found = Specials::default();
-        for value in values {
-            for i in 0..value.ty.elements() {
-                if let Scalar::Float(x) = value.get(i) {
-                    found.nan |= x.is_nan();
-                    found.infinity |= x.is_infinite();
-                }
+/// What is among these values.
+pub(crate) fn specials(values: &[Literal]) -> Specials {
+    let mut found = Specials::default();
+    for value in values {
+        for i in 0..value.ty.elements() {
+            if let Scalar::Float(x) = value.get(i) {
+                found.nan |= x.is_nan();
+                found.infinity |= x.is_infinite();
             }
         }
-        found
     }
-
-    /// Checks what a kernel has written, given what it had read.
-    ///
-    /// # Errors
-    /// Says what the kernel has made of what.
-    pub fn check(self, kernel: &Kernel, made: Specials) -> Result<()> {
-        let infinite = |i: &Instruction| match i {
-            Instruction::Constant { value: Scalar::Float(x), .. } => x.is_infinite(),
-            _ => false,
-        };
-        // A constant may be infinite, as masks are.
-        let of_infinities = self.infinity || kernel.body().iter().any(infinite);
-        match (made.nan, made.infinity) {
-            _ if self.nan => Ok(()),
-            (true, _) if self.infinity => Err(Error::new("makes NaN of infinities")),
-            (true, _) => Err(Error::new("makes NaN of finite numbers")),
-            (false, true) if !of_infinities => {
-                Err(Error::new("makes infinities of finite numbers"))
-            }
-            _ => Ok(()),
-        }
-    }
+    found
 }

@@ -35,6 +35,7 @@ mod compile;
 mod cost;
 pub mod device;
 mod display;
+pub mod finite;
 mod flatten;
 mod fragment;
 mod fuse;

@@ -412,7 +412,7 @@ impl Run<'_> {
         let done = unsafe {
             let before = self.finite.then(|| finite::read(meaning, &self.operands));
             let done = prepared.run(&cx, &self.operands);
-            let watched = before.map(|before| finite::check(meaning, before, &self.operands));
+            let watched = before.map(|b| b.check(meaning, finite::written(meaning, &self.operands)));
             done.and(watched.unwrap_or(Ok(())))
         };
         done.map_err(|e| e.at("kernel", &[], origin))?;
