@@ -10,7 +10,7 @@ use ferrata_compiler::kernel::View;
 use ferrata_compiler::plan::{Place, Step};
 use ferrata_compiler::watch::{Activity, Event};
 use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
-use ferrata_ir::{Error, Literal, Origin, Result};
+use ferrata_ir::{Error, Literal, Result};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -89,14 +89,7 @@ impl Simulated {
     /// # Errors
     /// A kernel that cannot be compiled, with its scope and user line.
     pub fn new(machine: Arc<Machine>, plan: Plan) -> Result<Simulated> {
-        let mut kernels = Vec::new();
-        for (i, kernel) in plan.kernels.iter().enumerate() {
-            let prepared = Prepared::new(kernel, &machine);
-            kernels.push(prepared.map_err(|e| match origin(&plan.steps, i) {
-                Some(origin) => e.at("kernel", &[], origin),
-                None => e,
-            })?);
-        }
+        let kernels = plan.prepare(|kernel| Prepared::new(kernel, &machine))?;
         Ok(Simulated { machine, plan, kernels })
     }
 
@@ -142,16 +135,6 @@ impl Simulated {
             Place::Constant { index } => (arena + 1 + index, 0),
         }
     }
-}
-
-/// Where the first step that runs a kernel comes from.
-fn origin(steps: &[Step], wanted: usize) -> Option<&Origin> {
-    steps.iter().find_map(|step| match step {
-        Step::Run { kernel, origin, .. } => (*kernel == wanted).then_some(origin),
-        Step::Repeat { body, .. } => origin(body, wanted),
-        Step::Branch { branches, .. } => branches.iter().find_map(|b| origin(b, wanted)),
-        Step::Copy { .. } => None,
-    })
 }
 
 impl Executable for Simulated {

@@ -1,7 +1,7 @@
 //! The result of compilation: kernels, a schedule, and where everything lies in memory.
 
 use crate::kernel::Kernel;
-use ferrata_ir::{Literal, Origin, Type};
+use ferrata_ir::{Literal, Origin, Result, Type};
 use std::sync::Arc;
 
 /// A span of memory that a step reads or writes; offsets count bytes.
@@ -97,6 +97,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Each kernel, prepared for a device.
+    ///
+    /// # Errors
+    /// That of the first kernel that cannot be, with its scope and user line.
+    pub fn prepare<T>(&self, prepare: impl Fn(&Kernel) -> Result<T>) -> Result<Vec<T>> {
+        let prepared = |(i, kernel): (usize, &Arc<Kernel>)| {
+            prepare(kernel).map_err(|e| match origin(&self.steps, i) {
+                Some(origin) => e.at("kernel", &[], origin),
+                None => e,
+            })
+        };
+        self.kernels.iter().enumerate().map(prepared).collect()
+    }
+
     /// Bytes that a run occupies at most: inputs, results with memory of their own, the arena and
     /// constants.
     pub fn bytes(&self) -> usize {
@@ -106,4 +120,14 @@ impl Plan {
             + self.constants.iter().map(|literal| literal.ty.bytes()).sum::<usize>()
             + self.arena
     }
+}
+
+/// Where the first step that runs a kernel comes from.
+fn origin(steps: &[Step], wanted: usize) -> Option<&Origin> {
+    steps.iter().find_map(|step| match step {
+        Step::Run { kernel, origin, .. } => (*kernel == wanted).then_some(origin),
+        Step::Repeat { body, .. } => origin(body, wanted),
+        Step::Branch { branches, .. } => branches.iter().find_map(|b| origin(b, wanted)),
+        Step::Copy { .. } => None,
+    })
 }

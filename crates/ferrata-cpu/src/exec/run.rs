@@ -84,9 +84,7 @@ impl Program {
     /// # Errors
     /// A kernel that the device cannot run, or that reaches beyond its operands.
     pub fn new(machine: Arc<Machine>, plan: Plan) -> Result<Program> {
-        let kernels = plan.kernels.iter().map(|k| Prepared::new(machine.isa, k));
-        let kernels = kernels.collect::<Result<Vec<_>>>();
-        let kernels = kernels.map_err(|e| locate(&plan, machine.isa, e))?;
+        let kernels = plan.prepare(|kernel| Prepared::new(machine.isa, kernel))?;
         let mut constants = Vec::new();
         for literal in &plan.constants {
             let memory = machine.heap.allocate(literal.ty.bytes())?;
@@ -226,23 +224,6 @@ impl Program {
         // SAFETY: both have the type's bytes; the new one has no other owner.
         unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), buffer.ty.bytes()) };
         Ok(Buffer { ty: buffer.ty.clone(), memory: Arc::new(to) })
-    }
-}
-
-/// Names the place of the first step whose kernel cannot be prepared.
-fn locate(plan: &Plan, isa: Isa, error: Error) -> Error {
-    fn find<'a>(steps: &'a [PlanStep], bad: &[bool]) -> Option<&'a Origin> {
-        steps.iter().find_map(|step| match step {
-            PlanStep::Run { kernel, origin, .. } => bad.get(*kernel)?.then_some(origin),
-            PlanStep::Repeat { body, .. } => find(body, bad),
-            PlanStep::Branch { branches, .. } => branches.iter().find_map(|b| find(b, bad)),
-            PlanStep::Copy { .. } => None,
-        })
-    }
-    let bad: Vec<bool> = plan.kernels.iter().map(|k| Prepared::new(isa, k).is_err()).collect();
-    match find(&plan.steps, &bad) {
-        Some(origin) => error.at("kernel", &[], origin),
-        None => error,
     }
 }
 
@@ -412,7 +393,8 @@ impl Run<'_> {
         let done = unsafe {
             let before = self.finite.then(|| finite::read(meaning, &self.operands));
             let done = prepared.run(&cx, &self.operands);
-            let watched = before.map(|b| b.check(meaning, finite::written(meaning, &self.operands)));
+            let watched =
+                before.map(|b| b.check(meaning, finite::written(meaning, &self.operands)));
             done.and(watched.unwrap_or(Ok(())))
         };
         done.map_err(|e| e.at("kernel", &[], origin))?;
