@@ -2,13 +2,13 @@
 //! instructions of the pipes.
 
 use super::affine::Map;
-use super::library;
 use super::memory::{Memories, View};
-use super::order::{Access, Order, Place};
-use super::scalar::{self, Scalar};
+use super::order::{Access, Order};
+use super::scalar;
 use super::syntax::{Array, Kind, Module, Operand, Operation, Pipe, Slot, Space, Statement};
+use super::{Argument, library, number};
 use crate::target::Target;
-use ferrata_ir::{Error, Result};
+use ferrata_ir::{Error, Result, Scalar};
 use std::rc::Rc;
 
 /// A value of the scalar unit: a number, or where an array lies.
@@ -44,7 +44,7 @@ impl<'a> Machine<'a> {
         maps: &'a [Map],
         target: &Target,
         global: &'a mut [Vec<u8>],
-        pointers: &[Pointer],
+        pointers: &[Argument],
         (block, grid): (usize, usize),
     ) -> Result<Self> {
         let mut values = vec![None; module.slots];
@@ -53,9 +53,10 @@ impl<'a> Machine<'a> {
         for (slot, ty) in &module.parameters {
             values[*slot] = Some(if ty.starts_with("memref<") {
                 let Array { kind, .. } = super::syntax::array(ty)?;
-                let pointer =
+                let &(buffer, base) =
                     pointers.next().ok_or("a program takes more pointers than it is given")?;
-                Value::View(Rc::new(pointer.view(kind)))
+                let (place, sizes, strides) = ((Space::Global, buffer), vec![1], vec![1]);
+                Value::View(Rc::new(View { place, kind, base, offset: 0, sizes, strides }))
             } else if ty == "i64" {
                 // The address of the synchronisation of cores, which only mixed programs use.
                 Value::Number(Scalar::Int(0))
@@ -126,7 +127,7 @@ impl<'a> Machine<'a> {
     fn operand(&self, operand: Operand) -> Result<i64> {
         match operand {
             Operand::Number(n) => Ok(n),
-            Operand::Value(slot) => Ok(self.number(slot)?.int()),
+            Operand::Value(slot) => Ok(self.number(slot)?.as_i64()),
         }
     }
 
@@ -197,7 +198,7 @@ impl<'a> Machine<'a> {
                 self.arithmetic(*result, name, args, *from, *to)?;
             }
             Operation::Affine { result, map, args, largest } => {
-                let args = args.iter().map(|&a| Ok(self.number(a)?.int()));
+                let args = args.iter().map(|&a| Ok(self.number(a)?.as_i64()));
                 let args = args.collect::<Result<Vec<i64>>>()?;
                 self.set_int(*result, self.maps[*map].extreme(&args, *largest));
             }
@@ -214,19 +215,19 @@ impl<'a> Machine<'a> {
                 let element = self.element(*source, indices)?;
                 self.issue(Pipe::Scalar, "memref.load", &[&element], &[])?;
                 let bits = self.memories.get(&element, element.offset);
-                self.set(*result, Value::Number(Scalar::of(bits, element.kind)));
+                self.set(*result, Value::Number(number::scalar(bits, element.kind)));
             }
             Operation::Store { value, target, indices } => {
                 let element = self.element(*target, indices)?;
                 self.issue(Pipe::Scalar, "memref.store", &[], &[&element])?;
-                let bits = self.number(*value)?.bits(element.kind);
+                let bits = number::bits(self.number(*value)?, element.kind);
                 self.memories.put(&element, element.offset, bits);
             }
             Operation::For { index, bounds, carried, results, body } => {
                 self.for_loop(*index, bounds, carried, results, body)?;
             }
             Operation::If { condition, results, branches } => {
-                let branch = usize::from(self.number(*condition)?.int() == 0);
+                let branch = usize::from(self.number(*condition)?.as_i64() == 0);
                 let values = self.block(&branches[branch])?;
                 results.iter().zip(values).for_each(|(&r, v)| self.set(r, v));
             }
@@ -245,7 +246,7 @@ impl<'a> Machine<'a> {
         to: Option<Kind>,
     ) -> Result<()> {
         if name == "select" {
-            let chosen = if self.number(args[0])?.int() != 0 { args[1] } else { args[2] };
+            let chosen = if self.number(args[0])?.as_i64() != 0 { args[1] } else { args[2] };
             let value = self.value(chosen)?;
             self.set(result, value);
             return Ok(());
@@ -265,8 +266,8 @@ impl<'a> Machine<'a> {
         body: &[Statement],
     ) -> Result<()> {
         let [from, to, step] = *bounds;
-        let (from, to) = (self.number(from)?.int(), self.number(to)?.int());
-        let step = self.number(step)?.int();
+        let (from, to) = (self.number(from)?.as_i64(), self.number(to)?.as_i64());
+        let step = self.number(step)?.as_i64();
         if step <= 0 {
             return Err(Error::new("a loop does not step forward"));
         }
@@ -287,7 +288,7 @@ impl<'a> Machine<'a> {
         let view = self.view(source)?;
         let mut offset = view.offset;
         for (&i, (&stride, &size)) in indices.iter().zip(view.strides.iter().zip(&view.sizes)) {
-            let i = self.number(i)?.int();
+            let i = self.number(i)?.as_i64();
             // The size of a pointer is not known; its end is found when the element is read.
             if i < 0 || (view.place.0 != Space::Global && i >= size as i64) {
                 return Err(Error::new(format!("index {i} of {size} elements")));
@@ -301,7 +302,7 @@ impl<'a> Machine<'a> {
     fn reshape(&mut self, operation: &Operation) -> Result<()> {
         match operation {
             Operation::Pointer { result, address, array } => {
-                let base = self.number(*address)?.int() as usize;
+                let base = self.number(*address)?.as_i64() as usize;
                 let sizes = array.shape.iter().map(|n| n.ok_or("a buffer without a size"));
                 let sizes = sizes.collect::<Result<Vec<usize>, _>>()?;
                 let strides = dense(&sizes);
@@ -428,18 +429,4 @@ fn choices(list: &[usize], n: usize) -> Vec<Vec<usize>> {
     with.iter_mut().for_each(|c| c.push(last));
     with.extend(choices(rest, n));
     with
-}
-
-/// A pointer that a program is given: a buffer in global memory and the first byte in it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pointer {
-    pub buffer: usize,
-    pub byte: usize,
-}
-
-impl Pointer {
-    fn view(self, kind: Kind) -> View {
-        let place: Place = (Space::Global, self.buffer);
-        View { place, kind, base: self.byte, offset: 0, sizes: vec![1], strides: vec![1] }
-    }
 }

@@ -25,7 +25,7 @@ pub use syntax::{Pipe, Space};
 
 use crate::target::Target;
 use ferrata_ir::{Error, Result};
-use machine::{Machine, Pointer};
+use machine::Machine;
 use order::merged;
 use std::collections::BTreeMap;
 
@@ -102,9 +102,7 @@ impl Program {
         arguments: &[Argument],
         place: (usize, usize),
     ) -> Result<Machine<'a>> {
-        let pointer = |&(buffer, byte): &Argument| Pointer { buffer, byte };
-        let pointers: Vec<Pointer> = arguments.iter().map(pointer).collect();
-        Machine::new(&self.module, &self.maps, target, buffers, &pointers, place)
+        Machine::new(&self.module, &self.maps, target, buffers, arguments, place)
     }
 }
 

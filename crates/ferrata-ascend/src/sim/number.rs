@@ -1,14 +1,15 @@
 //! Elements in memory as numbers.
 
 use super::syntax::Kind;
-use ferrata_ir::DType;
+use ferrata_ir::Scalar;
+use half::{bf16, f16};
 
 /// The number that these bits are.
 pub(crate) fn decode(bits: u64, kind: Kind) -> f64 {
     match kind {
         Kind::F32 => f64::from(f32::from_bits(bits as u32)),
-        Kind::BF16 => f64::from(f32::from_bits((bits as u32) << 16)),
-        Kind::F16 => half(bits as u16),
+        Kind::BF16 => bf16::from_bits(bits as u16).to_f64(),
+        Kind::F16 => f16::from_bits(bits as u16).to_f64(),
         Kind::Int(_) => integer(bits, kind) as f64,
     }
 }
@@ -17,8 +18,8 @@ pub(crate) fn decode(bits: u64, kind: Kind) -> f64 {
 pub(crate) fn encode(x: f64, kind: Kind) -> u64 {
     match kind {
         Kind::F32 => u64::from((x as f32).to_bits()),
-        Kind::BF16 => u64::from((DType::BF16.round_float(x) as f32).to_bits() >> 16),
-        Kind::F16 => u64::from(half_bits(DType::F16.round_float(x))),
+        Kind::BF16 => u64::from(bf16::from_f64(x).to_bits()),
+        Kind::F16 => u64::from(f16::from_f64(x).to_bits()),
         Kind::Int(_) => x as i64 as u64,
     }
 }
@@ -32,33 +33,26 @@ pub(crate) fn integer(bits: u64, kind: Kind) -> i64 {
     ((bits << (64 - n)) as i64) >> (64 - n)
 }
 
-fn half(bits: u16) -> f64 {
-    let (sign, exponent) = (if bits >> 15 == 0 { 1.0 } else { -1.0 }, i32::from(bits >> 10 & 31));
-    let fraction = f64::from(bits & 1023);
-    sign * match exponent {
-        0 => fraction * 2f64.powi(-24),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        e => (1024.0 + fraction) * 2f64.powi(e - 25),
+/// `x` as an element of this kind, a float.
+pub(crate) fn rounded(x: f64, kind: Kind) -> f64 {
+    decode(encode(x, kind), kind)
+}
+
+/// The element of these bits.
+pub(crate) fn scalar(bits: u64, kind: Kind) -> Scalar {
+    if kind.is_float() {
+        Scalar::Float(decode(bits, kind))
+    } else {
+        Scalar::Int(integer(bits, kind))
     }
 }
 
-/// The bits of a number that is a half exactly.
-fn half_bits(x: f64) -> u16 {
-    let sign = if x.is_sign_negative() { 1 << 15 } else { 0 };
-    let size = x.abs();
-    if x.is_nan() {
-        return 0x7E00;
+/// The bits of an element.
+pub(crate) fn bits(x: Scalar, kind: Kind) -> u64 {
+    match x {
+        Scalar::Int(x) => x as u64,
+        Scalar::Float(x) => encode(x, kind),
     }
-    if size.is_infinite() {
-        return sign | 0x7C00;
-    }
-    if size < 2f64.powi(-14) {
-        return sign | (size * 2f64.powi(24)) as u16;
-    }
-    let exponent = (size.to_bits() >> 52) as i32 - 1023;
-    let fraction = (size * 2f64.powi(10 - exponent)) as u16 & 1023;
-    sign | ((exponent + 15) as u16) << 10 | fraction
 }
 
 #[cfg(test)]

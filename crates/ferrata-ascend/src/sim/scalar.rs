@@ -2,47 +2,7 @@
 
 use super::number;
 use super::syntax::Kind;
-use ferrata_ir::{Error, Result};
-
-/// A value of the scalar unit.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Scalar {
-    Int(i64),
-    Float(f64),
-}
-
-impl Scalar {
-    pub fn int(self) -> i64 {
-        match self {
-            Scalar::Int(x) => x,
-            Scalar::Float(x) => x as i64,
-        }
-    }
-
-    pub fn float(self) -> f64 {
-        match self {
-            Scalar::Int(x) => x as f64,
-            Scalar::Float(x) => x,
-        }
-    }
-
-    /// From the bits of an element.
-    pub fn of(bits: u64, kind: Kind) -> Scalar {
-        if kind.is_float() {
-            Scalar::Float(number::decode(bits, kind))
-        } else {
-            Scalar::Int(number::integer(bits, kind))
-        }
-    }
-
-    /// The bits of an element.
-    pub fn bits(self, kind: Kind) -> u64 {
-        match self {
-            Scalar::Int(x) => x as u64,
-            Scalar::Float(x) => number::encode(x, kind),
-        }
-    }
-}
+use ferrata_ir::{Error, Result, Scalar};
 
 /// Applies `arith.NAME`, or a root or a size.
 ///
@@ -59,10 +19,10 @@ pub(crate) fn apply(
     let x = *args.first().ok_or_else(unknown)?;
     let y = args.get(1).copied().unwrap_or(x);
     if let Some(predicate) = name.strip_prefix("cmpi ") {
-        return compare_int(predicate, x.int(), y.int(), from).map(|t| Scalar::Int(t.into()));
+        return compare_int(predicate, x.as_i64(), y.as_i64(), from).map(|t| Scalar::Int(t.into()));
     }
     if from.is_float() && to.is_float() {
-        let (x, y) = (x.float(), y.float());
+        let (x, y) = (x.as_f64(), y.as_f64());
         let result = match name {
             "addf" => x + y,
             "subf" => x - y,
@@ -78,27 +38,25 @@ pub(crate) fn apply(
             "extf" | "truncf" => x,
             _ => return Err(unknown()),
         };
-        return Ok(Scalar::Float(number::decode(number::encode(result, to), to)));
+        return Ok(Scalar::Float(number::rounded(result, to)));
     }
     if name == "bitcast" {
-        return Ok(Scalar::of(x.bits(from), to));
+        return Ok(number::scalar(number::bits(x, from), to));
     }
     if to.is_float() {
         return match name {
-            "sitofp" => Ok(Scalar::Float(number::decode(number::encode(x.int() as f64, to), to))),
+            "sitofp" => Ok(Scalar::Float(number::rounded(x.as_i64() as f64, to))),
             _ => Err(unknown()),
         };
     }
     if from.is_float() {
         return match name {
-            "fptosi" => Ok(wrapped(x.float() as i64, to)),
+            "fptosi" => Ok(wrapped(x.as_f64() as i64, to)),
             _ => Err(unknown()),
         };
     }
-    let (a, b) = (x.int(), y.int());
-    let bits = from.bits() as u32;
-    let mask = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
-    let (ua, ub) = (a as u64 & mask, b as u64 & mask);
+    let (a, b) = (x.as_i64(), y.as_i64());
+    let (ua, ub) = (unsigned(a, from), unsigned(b, from));
     Ok(wrapped(
         match name {
             "addi" => a.wrapping_add(b),
@@ -135,10 +93,14 @@ fn wrapped(x: i64, to: Kind) -> Scalar {
     Scalar::Int(number::integer(x as u64, to))
 }
 
-fn compare_int(predicate: &str, a: i64, b: i64, kind: Kind) -> Result<bool> {
+/// The bits of an integer of this kind, and no others.
+fn unsigned(x: i64, kind: Kind) -> u64 {
     let bits = kind.bits() as u32;
-    let mask = if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
-    let (ua, ub) = (a as u64 & mask, b as u64 & mask);
+    x as u64 & if bits >= 64 { u64::MAX } else { (1 << bits) - 1 }
+}
+
+fn compare_int(predicate: &str, a: i64, b: i64, kind: Kind) -> Result<bool> {
+    let (ua, ub) = (unsigned(a, kind), unsigned(b, kind));
     Ok(match predicate {
         "eq" => a == b,
         "ne" => a != b,

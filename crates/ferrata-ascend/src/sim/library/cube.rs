@@ -4,7 +4,7 @@
 use super::shuffle::whole;
 use crate::sim::machine::Machine;
 use crate::sim::memory::View;
-use crate::sim::number::{decode, encode};
+use crate::sim::number::{decode, encode, rounded};
 use crate::sim::syntax::{Kind, Pipe, Slot, Space};
 use ferrata_ir::{Error, Result};
 
@@ -81,7 +81,7 @@ struct Product {
 }
 
 fn multiply(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Result<()> {
-    let int = |i: usize| -> Result<i64> { Ok(machine.number(args[i])?.int()) };
+    let int = |i: usize| -> Result<i64> { Ok(machine.number(args[i])?.as_i64()) };
     let size = |i: usize| -> Result<usize> {
         usize::try_from(int(i)?).map_err(|_| Error::new("a size below 0"))
     };
@@ -236,9 +236,9 @@ impl Product {
                 let products = left.iter().zip(line).map(|(x, y)| x * y);
                 // Each step of the cube adds a block of products.
                 let blocks = products.collect::<Vec<f64>>();
-                let total = blocks.chunks(ROWS).fold(start, |sum, block| {
-                    decode(encode(sum + block.iter().sum::<f64>(), Kind::F32), Kind::F32)
-                });
+                let total = blocks
+                    .chunks(ROWS)
+                    .fold(start, |sum, block| rounded(sum + block.iter().sum::<f64>(), Kind::F32));
                 results.push((at, encode(total, sum.kind)));
             }
         }
@@ -259,7 +259,7 @@ fn buffered(view: &View, side: usize, outer: usize, k: usize) -> i64 {
 /// Sums leave L0C as rows, each rounded.
 fn from_fractals(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Result<()> {
     let (source, target) = (machine.view(args[0])?, machine.view(args[1])?);
-    let quantised = machine.number(args[2])?.int();
+    let quantised = machine.number(args[2])?.as_i64();
     let plain = match target.kind {
         Kind::F32 => 0,
         Kind::F16 => 1,
@@ -267,7 +267,7 @@ fn from_fractals(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Result
         Kind::Int(_) => -1,
     };
     let others = args[3..].iter().map(|&a| machine.number(a)).collect::<Result<Vec<_>>>()?;
-    if quantised != plain || others.iter().any(|x| x.int() != 0) {
+    if quantised != plain || others.iter().any(|x| x.as_i64() != 0) {
         return Err(Error::new(format!("`{name}` with quantisation, relu or flags")));
     }
     machine.issue(Pipe::Fix, name, &[&source], &[&target])?;

@@ -1,12 +1,11 @@
 //! Broadcasts, reductions and transposition in the vector unit.
 
-use super::vector::largest;
+use super::vector::{Binary, binary};
 use crate::sim::machine::{Machine, dense};
 use crate::sim::memory::View;
-use crate::sim::number::{decode, encode};
-use crate::sim::scalar::Scalar;
+use crate::sim::number::{self, rounded};
 use crate::sim::syntax::{Kind, Pipe, Slot};
-use ferrata_ir::{Error, Result};
+use ferrata_ir::{Error, Result, Scalar};
 
 /// Lanes of the vector unit, in elements of 32 bits: partial sums of a reduction.
 const LANES: usize = 64;
@@ -20,7 +19,7 @@ pub(crate) fn call(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Resu
         let value = machine.number(args[0])?;
         let target = machine.view(args[1])?;
         machine.issue(Pipe::Vector, name, &[], &[&target])?;
-        let bits = value.bits(target.kind);
+        let bits = number::bits(value, target.kind);
         machine.memories.write(&target, std::iter::repeat_n(bits, target.elements()));
     } else if name.starts_with("broadcast_") {
         let (source, target) = (machine.view(args[0])?, machine.view(args[1])?);
@@ -28,13 +27,13 @@ pub(crate) fn call(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Resu
         copy(machine, name, &source, &target)?;
     } else if name.starts_with("arange_") {
         let target = machine.view(args[0])?;
-        let (offset, strides) = (machine.number(args[1])?.int(), &args[2..]);
-        let strides = strides.iter().map(|&s| Ok(machine.number(s)?.int()));
+        let (offset, strides) = (machine.number(args[1])?.as_i64(), &args[2..]);
+        let strides = strides.iter().map(|&s| Ok(machine.number(s)?.as_i64()));
         let strides = strides.collect::<Result<Vec<i64>>>()?;
         machine.issue(Pipe::Vector, name, &[], &[&target])?;
         let index = View { offset, strides, ..(*target).clone() };
         let kind = target.kind;
-        let bits = |i: i64| Scalar::Int(i).bits(kind);
+        let bits = |i: i64| number::bits(Scalar::Int(i), kind);
         machine.memories.write(&target, index.positions().into_iter().map(bits));
     } else if name.starts_with("deinterleave_channel_0_from_n_channels") {
         let (source, target) = (machine.view(args[0])?, machine.view(args[1])?);
@@ -65,27 +64,21 @@ fn copy(machine: &mut Machine<'_>, name: &str, source: &View, target: &View) -> 
 
 /// `sum_ar_float`: what, along which dimension (the letter `r`), of what.
 fn reduce(machine: &mut Machine<'_>, name: &str, what: &str, args: &[Slot]) -> Result<()> {
+    let unknown = || Error::new(format!("unknown library function `{name}`"));
     let mut words = what.split('_');
-    let (Some(operation), Some(shape)) = (words.next(), words.next()) else {
-        return Err(Error::new(format!("unknown library function `{name}`")));
+    let (operation, shape) = words.next().zip(words.next()).ok_or_else(unknown)?;
+    let instruction = match operation {
+        "sum" => "vadd",
+        "prod" => "vmul",
+        "max" => "vmax",
+        "min" => "vmin",
+        _ => return Err(unknown()),
     };
-    let f: fn(f64, f64) -> f64 = match operation {
-        "sum" => |x, y| x + y,
-        "prod" => |x, y| x * y,
-        "max" => largest,
-        "min" => |x, y| -largest(-x, -y),
-        _ => return Err(Error::new(format!("unknown library function `{name}`"))),
-    };
-    let g: fn(i64, i64) -> i64 = match operation {
-        "sum" => i64::wrapping_add,
-        "prod" => i64::wrapping_mul,
-        "max" => i64::max,
-        _ => i64::min,
-    };
+    let f = binary(instruction).ok_or_else(unknown)?;
     let (source, target) = (machine.view(args[0])?, machine.view(args[1])?);
     let axis = shape.find('r').filter(|_| shape.chars().all(|c| "ar".contains(c)));
     let axis = axis.filter(|&a| a < source.sizes.len());
-    let axis = axis.ok_or_else(|| Error::new(format!("unknown library function `{name}`")))?;
+    let axis = axis.ok_or_else(unknown)?;
     let n = source.sizes[axis];
     let mut lines = (*source).clone();
     let step = lines.strides.remove(axis);
@@ -100,18 +93,18 @@ fn reduce(machine: &mut Machine<'_>, name: &str, what: &str, args: &[Slot]) -> R
     let mut results = Vec::with_capacity(lines.elements());
     for first in lines.positions() {
         let line = (0..n as i64).map(|i| machine.memories.get(&source, first + i * step));
-        let line: Vec<Scalar> = line.map(|bits| Scalar::of(bits, kind)).collect();
-        results.push(combine(&line, kind, f, g).bits(kind));
+        let line: Vec<Scalar> = line.map(|bits| number::scalar(bits, kind)).collect();
+        results.push(number::bits(combine(&line, kind, f), kind));
     }
     machine.memories.write(&target, results);
     Ok(())
 }
 
 /// Lane by lane, then the lanes in pairs, each step rounded.
-fn combine(line: &[Scalar], kind: Kind, f: fn(f64, f64) -> f64, g: fn(i64, i64) -> i64) -> Scalar {
-    let pair = |x: Scalar, y: Scalar| match (x, y) {
-        (Scalar::Int(x), Scalar::Int(y)) => Scalar::Int(g(x, y)),
-        _ => Scalar::Float(decode(encode(f(x.float(), y.float()), kind), kind)),
+fn combine(line: &[Scalar], kind: Kind, f: Binary) -> Scalar {
+    let pair = |x: Scalar, y: Scalar| match f(x, y, kind) {
+        Scalar::Float(z) => Scalar::Float(rounded(z, kind)),
+        z => z,
     };
     let mut lanes: Vec<Scalar> = line.iter().take(LANES).copied().collect();
     for (i, &x) in line.iter().enumerate().skip(LANES) {

@@ -17,7 +17,7 @@ pub(crate) fn call(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Resu
     };
     let (source, target) = (machine.view(args[0])?, machine.view(args[1])?);
     // Padding of loads, combination of stores.
-    if padded && machine.number(args[2])?.int() != 0 {
+    if padded && machine.number(args[2])?.as_i64() != 0 {
         return Err(Error::new(format!("`{name}` is asked to pad or to combine")));
     }
     if source.sizes != target.sizes {

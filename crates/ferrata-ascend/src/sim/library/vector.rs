@@ -2,10 +2,9 @@
 
 use crate::sim::machine::Machine;
 use crate::sim::memory::View;
-use crate::sim::number::{self, decode};
-use crate::sim::scalar::Scalar;
+use crate::sim::number::{bits, rounded, scalar};
 use crate::sim::syntax::{Kind, Pipe, Slot};
-use ferrata_ir::{Error, Result};
+use ferrata_ir::{Error, Result, Scalar};
 use std::rc::Rc;
 
 /// An operand: an array, or a number for all elements.
@@ -72,7 +71,7 @@ fn apply(
     machine.issue(Pipe::Vector, name, &views.iter().collect::<Vec<_>>(), &[target])?;
     let elements: Vec<Vec<Scalar>> = views
         .iter()
-        .map(|v| machine.memories.read(v).into_iter().map(|b| Scalar::of(b, v.kind)).collect())
+        .map(|v| machine.memories.read(v).into_iter().map(|b| scalar(b, v.kind)).collect())
         .collect();
     let mut results = Vec::with_capacity(target.elements());
     let mut point = vec![Scalar::Int(0); operands.len()];
@@ -84,18 +83,18 @@ fn apply(
                 Operand::Array(_) => arrays.next().map_or(Scalar::Int(0), |e| e[i]),
             };
         }
-        results.push(f(&point).bits(target.kind));
+        results.push(bits(f(&point), target.kind));
     }
     machine.memories.write(target, results);
     Ok(())
 }
 
 fn float(f: impl Fn(f64) -> f64, x: Scalar) -> Scalar {
-    Scalar::Float(f(x.float()))
+    Scalar::Float(f(x.as_f64()))
 }
 
 type Unary = fn(Scalar, Kind) -> Scalar;
-type Binary = fn(Scalar, Scalar, Kind) -> Scalar;
+pub(crate) type Binary = fn(Scalar, Scalar, Kind) -> Scalar;
 
 fn unary(stem: &str) -> Option<Unary> {
     Some(match stem {
@@ -109,7 +108,7 @@ fn unary(stem: &str) -> Option<Unary> {
             Scalar::Float(x) => Scalar::Float(x.abs()),
             Scalar::Int(x) => Scalar::Int(x.wrapping_abs()),
         },
-        "vnot" => |x, _| Scalar::Int(!x.int()),
+        "vnot" => |x, _| Scalar::Int(!x.as_i64()),
         _ => return None,
     })
 }
@@ -118,29 +117,30 @@ fn unary(stem: &str) -> Option<Unary> {
 fn both(x: Scalar, y: Scalar, f: fn(f64, f64) -> f64, g: fn(i64, i64) -> i64) -> Scalar {
     match (x, y) {
         (Scalar::Int(x), Scalar::Int(y)) => Scalar::Int(g(x, y)),
-        _ => Scalar::Float(f(x.float(), y.float())),
+        _ => Scalar::Float(f(x.as_f64(), y.as_f64())),
     }
 }
 
-fn binary(stem: &str) -> Option<Binary> {
+/// A function of two operands, by the name of its instruction.
+pub(crate) fn binary(stem: &str) -> Option<Binary> {
     Some(match stem {
         "vadd" | "vadds" => |x, y, _| both(x, y, |x, y| x + y, i64::wrapping_add),
         "vsub" | "vsubs" => |x, y, _| both(x, y, |x, y| x - y, i64::wrapping_sub),
         "vmul" | "vmuls" => |x, y, _| both(x, y, |x, y| x * y, i64::wrapping_mul),
-        "vdiv" | "vdivs" => |x, y, _| Scalar::Float(x.float() / y.float()),
+        "vdiv" | "vdivs" => |x, y, _| Scalar::Float(x.as_f64() / y.as_f64()),
         "vmax" | "vmaxs" => |x, y, _| both(x, y, largest, i64::max),
         "vmin" | "vmins" => |x, y, _| both(x, y, |x, y| -largest(-x, -y), i64::min),
-        "vand" | "vands" => |x, y, _| Scalar::Int(x.int() & y.int()),
-        "vor" | "vors" => |x, y, _| Scalar::Int(x.int() | y.int()),
-        "vxor" | "vxors" => |x, y, _| Scalar::Int(x.int() ^ y.int()),
-        "vshls" => |x, y, _| Scalar::Int(x.int().checked_shl(y.int() as u32).unwrap_or(0)),
-        "vshrs" => |x, y, _| Scalar::Int(x.int() >> y.int().clamp(0, 63)),
+        "vand" | "vands" => |x, y, _| Scalar::Int(x.as_i64() & y.as_i64()),
+        "vor" | "vors" => |x, y, _| Scalar::Int(x.as_i64() | y.as_i64()),
+        "vxor" | "vxors" => |x, y, _| Scalar::Int(x.as_i64() ^ y.as_i64()),
+        "vshls" => |x, y, _| Scalar::Int(x.as_i64().checked_shl(y.as_i64() as u32).unwrap_or(0)),
+        "vshrs" => |x, y, _| Scalar::Int(x.as_i64() >> y.as_i64().clamp(0, 63)),
         _ => return None,
     })
 }
 
 /// The larger number; NaN wins.
-pub(crate) fn largest(x: f64, y: f64) -> f64 {
+fn largest(x: f64, y: f64) -> f64 {
     if x.is_nan() || y.is_nan() { f64::NAN } else { x.max(y) }
 }
 
@@ -148,7 +148,7 @@ fn predicate(name: &str) -> Option<fn(Scalar, Scalar) -> bool> {
     fn order(x: Scalar, y: Scalar) -> Option<std::cmp::Ordering> {
         match (x, y) {
             (Scalar::Int(x), Scalar::Int(y)) => Some(x.cmp(&y)),
-            _ => x.float().partial_cmp(&y.float()),
+            _ => x.as_f64().partial_cmp(&y.as_f64()),
         }
     }
     Some(match name {
@@ -169,13 +169,13 @@ fn select(machine: &mut Machine<'_>, name: &str, forms: &str, args: &[Slot]) -> 
     }
     let ops = [operand(machine, args[0])?, operand(machine, args[1])?, operand(machine, args[2])?];
     let target = machine.view(args[3])?;
-    apply(machine, name, &ops, &target, |x| if x[0].int() != 0 { x[1] } else { x[2] })
+    apply(machine, name, &ops, &target, |x| if x[0].as_i64() != 0 { x[1] } else { x[2] })
 }
 
 /// Source, target, perhaps memory for a moment, and how to round.
 fn cast(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Result<()> {
     let (source, target) = (machine.view(args[0])?, machine.view(args[1])?);
-    let mode = machine.number(args[args.len() - 1])?.int();
+    let mode = machine.number(args[args.len() - 1])?.as_i64();
     let overflows = name.contains("overflow");
     let (from, to) = (source.kind, target.kind);
     let whole = |x: f64| match mode {
@@ -198,10 +198,6 @@ fn cast(machine: &mut Machine<'_>, name: &str, args: &[Slot]) -> Result<()> {
         Scalar::Float(x) => Scalar::Int(saturated(whole(x).unwrap_or(x) as i64, to)),
     };
     apply(machine, name, &[Operand::Array(source)], &target, convert)
-}
-
-fn rounded(x: f64, kind: Kind) -> f64 {
-    decode(number::encode(x, kind), kind)
 }
 
 fn saturated(x: i64, kind: Kind) -> i64 {
