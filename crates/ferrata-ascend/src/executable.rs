@@ -239,19 +239,15 @@ impl Run<'_> {
     ) -> Result<()> {
         let first = self.memory.len();
         self.memory.extend(workspaces.iter().map(|&bytes| vec![0; bytes]));
-        let mut done = Ok(());
-        for (launch, compiled) in launches {
-            let argument = |&operand: &usize| match operands.get(operand) {
-                Some(place) => self.program.at(place),
-                None => (first + operand - operands.len(), 0),
-            };
+        let program = self.program;
+        let argument = |&operand: &usize| match operands.get(operand) {
+            Some(place) => program.at(place),
+            None => (first + operand - operands.len(), 0),
+        };
+        let done = launches.iter().try_for_each(|(launch, compiled)| {
             let arguments: Vec<_> = launch.operands.iter().map(argument).collect();
-            let target = &self.program.machine.target;
-            done = compiled.run(target, &mut self.memory, &arguments, launch.grid);
-            if done.is_err() {
-                break;
-            }
-        }
+            compiled.run(&program.machine.target, &mut self.memory, &arguments, launch.grid)
+        });
         self.memory.truncate(first);
         done
     }

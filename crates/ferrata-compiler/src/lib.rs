@@ -63,3 +63,4 @@ pub use memory::Resident;
 pub use plan::Plan;
 pub use recompute::{Recomputation, recompute};
 pub use reference::ReferenceDevice;
+pub use strided::row_major;

@@ -2,7 +2,7 @@
 //! own that leaves its results in memory, and the last nest reads them.
 
 use ferrata_compiler::kernel::{Access, Instruction, Loop, Register, Store};
-use ferrata_ir::row_major_strides;
+use ferrata_compiler::row_major;
 
 /// Memory that a nest leaves for later ones: its operand and its elements' dtype.
 pub(crate) type Allocate<'a> = dyn FnMut(usize) -> usize + 'a;
@@ -20,9 +20,8 @@ pub(crate) fn split(nest: &Loop, allocate: &mut Allocate<'_>) -> Vec<Loop> {
             .filter(|&r| matches!(nest.body[r], Instruction::ReduceColumns { .. }))
             .collect();
         let counts: usize = nest.rows.iter().product();
-        let row_strides = row_major_strides(&nest.rows);
-        let strides = row_strides.iter().map(|&s| s as isize);
-        let strides: Vec<isize> = strides.chain(nest.columns.iter().map(|_| 0)).collect();
+        let mut strides = row_major(&nest.rows);
+        strides.extend(nest.columns.iter().map(|_| 0));
         let mut stage = Loop {
             rows: [&nest.rows[..], &nest.columns].concat(),
             columns: Vec::new(),

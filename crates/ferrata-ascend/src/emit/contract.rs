@@ -6,7 +6,7 @@ use super::mlir::{Affine, Text, memref, tensor, tensor_of};
 use super::{Core, Launch};
 use crate::target::Target;
 use ferrata_compiler::kernel::{Access, Contract, Instruction, Loop, Store};
-use ferrata_ir::{DType, Error, Result, row_major_strides};
+use ferrata_ir::{DType, Error, Result};
 
 /// Sides of the square blocks that cube cores multiply.
 const BLOCK: usize = 16;
@@ -48,9 +48,7 @@ pub(crate) fn lower(contract: &Contract, lowering: &mut Lowering<'_>) -> Result<
         lowering.launch(launch);
         return Ok(());
     }
-    let operand = lowering.allocate(4 * counts.iter().product::<usize>());
-    let strides = row_major_strides(&counts).iter().map(|&s| s as isize).collect();
-    product.out = Access { operand, dtype: DType::F32, offset: 0, strides };
+    product.out = lowering.dense(DType::F32, &counts);
     let launch = product.emit(lowering.target)?;
     lowering.launch(launch);
     lowering.nest(&behind(c, &counts, &product.out))
@@ -145,12 +143,7 @@ impl Product {
         let batch = take(self.batch.len());
         let (mut rows, mut columns) = (take(outer_m.len()), take(outer_n.len()));
         let ends = take(2);
-        let first = |step: &Affine, size: usize| {
-            let mut first = Affine::default();
-            first.add(step, size as isize);
-            first
-        };
-        let (row, column) = (first(&ends[0], tm), first(&ends[1], tn));
+        let (row, column) = (ends[0].scaled(tm), ends[1].scaled(tn));
         let (row_count, column_count) = (left(text, &row, m, tm), left(text, &column, n, tn));
         rows.extend((!self.m.is_empty()).then_some(row));
         columns.extend((!self.n.is_empty()).then_some(column));
@@ -167,7 +160,7 @@ impl Product {
              ({sum})"
         ));
         let mut sums = super::unravel(text, &turn, &turns);
-        let depth = first(&sums.pop().unwrap_or_default(), tk);
+        let depth = sums.pop().unwrap_or_default().scaled(tk);
         let depth_count = left(text, &depth, k, tk);
         sums.extend((!self.k.is_empty()).then_some(depth));
         let (b, ms, ks, ns) = (self.batch.len(), self.m.len(), self.k.len(), self.n.len());
@@ -216,11 +209,7 @@ fn left(text: &mut Text, first: &Affine, count: usize, size: usize) -> String {
     if *first == Affine::default() && count < size {
         return count.to_string();
     }
-    let mut left = Affine::number(count);
-    left.add(first, -1);
-    let left = left.write(text);
-    let size = text.index(size);
-    text.value(format_args!("arith.minsi {left}, {size} : index"))
+    first.left(text, count, size)
 }
 
 impl Tile<'_> {
@@ -229,11 +218,8 @@ impl Tile<'_> {
     fn place(&self, text: &mut Text, arguments: &mut Arguments) -> Result<(Place, bool)> {
         let element = stored(self.access.dtype)?;
         let pointer = arguments.pointer(self.access.operand, element);
-        let mut offset = Affine::number(self.access.offset);
-        for (base, &stride) in self.base.iter().zip(&self.access.strides) {
-            offset.add(base, stride);
-        }
-        let offset = offset.write(text);
+        let access = self.access;
+        let offset = Affine::sum(access.offset, &self.base, &access.strides).write(text);
         let ([mut rows, mut columns], mut strides) = (self.size, self.strides);
         let mut valid = self.valid.clone();
         // A side of one element has no stride; it counts as one without gaps.

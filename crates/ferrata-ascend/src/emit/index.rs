@@ -8,8 +8,9 @@ use super::plan::Tiles;
 use super::register::{Element, Form, Register, spread};
 use super::{Core, Launch};
 use ferrata_compiler::kernel::{Access, View};
+use ferrata_compiler::row_major;
 use ferrata_ir::primitive::{BadIndex, Gather, ScalarOp, Scatter, ScatterKind};
-use ferrata_ir::{Error, Result, Scalar, row_major_strides};
+use ferrata_ir::{Error, Result, Scalar};
 
 /// Elements of a slice that are moved at once.
 const PIECE: usize = 4096;
@@ -50,7 +51,7 @@ impl Sizes {
 
 /// The view, or a dense copy of it, as an access in row-major order.
 fn dense(view: &View, lowering: &mut Lowering<'_>) -> Result<Access> {
-    let strides: Vec<isize> = row_major_strides(&view.shape).iter().map(|&s| s as isize).collect();
+    let strides = row_major(&view.shape);
     let long = |(&n, (a, b)): (&usize, (&isize, &isize))| n <= 1 || a == b;
     if view.shape.iter().zip(view.strides.iter().zip(&strides)).all(long) {
         return Ok(Access { strides, ..access(view) });
@@ -91,12 +92,12 @@ pub(crate) fn gather(
     if let Some(inside) = &inside {
         e.text.open(format_args!("scf.if {inside}"));
     }
-    let slice = e.load(&operand, &times(&target, sizes.slice), &piece, &valid)?;
-    e.store(&out, &times_all(&position, sizes.slice), &piece, &valid, &slice)?;
+    let slice = e.load(&operand, &Affine::times(&target, sizes.slice), &piece, &valid)?;
+    e.store(&out, &position.scaled(sizes.slice), &piece, &valid, &slice)?;
     if inside.is_some() {
         e.text.close_with("else {");
         let zero = Register { form: Form::Constant(Scalar::of(out.dtype, 0.0)), ..slice };
-        e.store(&out, &times_all(&position, sizes.slice), &piece, &valid, &zero)?;
+        e.store(&out, &position.scaled(sizes.slice), &piece, &valid, &zero)?;
         e.text.line("}");
     }
     (0..regions).for_each(|_| e.text.close());
@@ -138,8 +139,8 @@ pub(crate) fn scatter(
     if let Some(inside) = &inside {
         e.text.open(format_args!("scf.if {inside}"));
     }
-    let update = e.load(&updates, &times_all(&position, sizes.slice), &piece, &valid)?;
-    let at = times(&target, sizes.slice);
+    let update = e.load(&updates, &position.scaled(sizes.slice), &piece, &valid)?;
+    let at = Affine::times(&target, sizes.slice);
     let kind = match op.kind {
         ScatterKind::Set => None,
         ScatterKind::Add => Some(ScalarOp::Add),
@@ -165,21 +166,7 @@ pub(crate) fn scatter(
 
 /// The row-major number of steps of nested loops.
 fn linear(steps: &[Affine], counts: &[usize]) -> Affine {
-    let mut sum = Affine::default();
-    for (step, stride) in steps.iter().zip(row_major_strides(counts)) {
-        sum.add(step, stride as isize);
-    }
-    sum
-}
-
-fn times(name: &str, factor: usize) -> Affine {
-    Affine::times(name, factor)
-}
-
-fn times_all(sum: &Affine, factor: usize) -> Affine {
-    let mut product = Affine::default();
-    product.add(sum, factor as isize);
-    product
+    Affine::sum(0, steps, &row_major(counts))
 }
 
 /// How many elements of a piece count, where that is known at run time only.
@@ -189,15 +176,11 @@ impl Emitter {
     /// The first element of a piece of the slice, and how many count.
     fn piece(&mut self, step: &Affine) -> (Affine, Valid) {
         let (count, size) = (self.tiles.counts[1], self.tiles.size[1]);
-        let first = times_all(step, size);
+        let first = step.scaled(size);
         if count % size == 0 {
             return (first, [None, None]);
         }
-        let mut left = Affine::number(count);
-        left.add(&first, -1);
-        let left = left.write(&mut self.text);
-        let size = self.text.index(size);
-        let valid = self.text.value(format_args!("arith.minsi {left}, {size} : index"));
+        let valid = first.left(&mut self.text, count, size);
         (first, [None, Some(valid)])
     }
 
@@ -210,14 +193,10 @@ impl Emitter {
         position: &[Affine],
     ) -> Result<(String, Option<String>)> {
         let last = indices.strides.len() - 1;
-        let batch = linear(&position[..sizes.batch.len()], &sizes.batch);
-        let mut target = batch;
+        let mut target = linear(&position[..sizes.batch.len()], &sizes.batch);
         let mut all: Option<String> = None;
         for (d, &size) in sizes.inside.iter().enumerate() {
-            let mut offset = Affine::number(indices.offset);
-            for (step, &stride) in position.iter().zip(&indices.strides) {
-                offset.add(step, stride);
-            }
+            let mut offset = Affine::sum(indices.offset, position, &indices.strides);
             offset.constant += d as isize * indices.strides[last];
             let element = super::memory::stored(indices.dtype)?;
             let pointer = self.arguments.pointer(indices.operand, element);
@@ -236,7 +215,7 @@ impl Emitter {
                     Some(all) => text.value(format_args!("arith.andi {all}, {same} : i1")),
                 });
             }
-            target = times_all(&target, size);
+            target = target.scaled(size);
             target.add(&Affine::times(&near, 1), 1);
         }
         Ok((target.write(&mut self.text), all))

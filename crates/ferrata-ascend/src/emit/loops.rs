@@ -26,14 +26,16 @@ struct Turn {
 /// # Errors
 /// For operations and dtypes that the device does not compute with.
 pub(crate) fn emit(nest: &Loop, tiles: &Tiles, cores: usize) -> Result<Launch> {
-    let mut emitter =
-        Emitter { nest, tiles, text: Text::default(), arguments: Arguments::default() };
-    emitter.program(cores)
+    let dtypes = register_dtypes(nest);
+    let (text, arguments) = (Text::default(), Arguments::default());
+    Emitter { nest, tiles, dtypes, text, arguments }.program(cores)
 }
 
 struct Emitter<'a> {
     nest: &'a Loop,
     tiles: &'a Tiles,
+    /// Of all registers.
+    dtypes: Vec<DType>,
     text: Text,
     arguments: Arguments,
 }
@@ -75,12 +77,7 @@ impl Emitter<'_> {
         let (count, step) = (self.tiles.counts[l], self.tiles.step(l));
         let axis = (0..2).find(|&a| self.tiles.axes[a] == Some(l));
         if let Some(axis) = axis.filter(|_| count % step != 0) {
-            let mut left = Affine::number(count);
-            left.add(&turn.base[l], -1);
-            let left = left.write(&mut self.text);
-            let step = self.text.index(step);
-            let valid = self.text.value(format_args!("arith.minsi {left}, {step} : index"));
-            turn.valid[axis] = Some(valid);
+            turn.valid[axis] = Some(turn.base[l].left(&mut self.text, count, step));
         }
     }
 
@@ -142,7 +139,7 @@ impl Emitter<'_> {
     }
 
     fn element(&self, store: &Store) -> Result<Element> {
-        let dtype = register_dtypes(self.nest)[store.register];
+        let dtype = self.dtypes[store.register];
         let element = Element::of(dtype);
         let element = element.ok_or_else(|| Error::new(format!("no kernel combines {dtype}")))?;
         // Truth values are combined as numbers.
@@ -184,9 +181,8 @@ impl Emitter<'_> {
     /// One tile: loads, arithmetic, stores; returns the sums with its share.
     fn body(&mut self, turn: &Turn, sums: Vec<String>) -> Result<Vec<String>> {
         let mut registers: Vec<Register> = Vec::new();
-        let dtypes = register_dtypes(self.nest);
         for (i, instruction) in self.nest.body.iter().enumerate() {
-            let register = self.instruction(instruction, dtypes[i], &registers, turn)?;
+            let register = self.instruction(instruction, self.dtypes[i], &registers, turn)?;
             registers.push(register);
         }
         let mut sums = sums.into_iter();

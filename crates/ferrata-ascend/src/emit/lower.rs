@@ -2,10 +2,10 @@
 
 use super::{Launch, columns, contract, index, loops, plan};
 use crate::target::Target;
-use ferrata_compiler::Kernel;
 use ferrata_compiler::kernel::{Access, Instruction, Loop, Store, View};
+use ferrata_compiler::{Kernel, row_major};
 use ferrata_ir::primitive::Primitive;
-use ferrata_ir::{DType, Error, Result, row_major_strides};
+use ferrata_ir::{DType, Error, Result};
 
 /// What a kernel has become.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,9 +81,15 @@ pub(crate) struct Lowering<'a> {
 
 impl Lowering<'_> {
     /// The operand of a new piece of memory.
-    pub fn allocate(&mut self, bytes: usize) -> usize {
+    fn allocate(&mut self, bytes: usize) -> usize {
         self.lowered.workspaces.push(bytes);
         self.operands + self.lowered.workspaces.len() - 1
+    }
+
+    /// A new piece of memory for so many elements, row-major.
+    pub fn dense(&mut self, dtype: DType, counts: &[usize]) -> Access {
+        let operand = self.allocate(counts.iter().product::<usize>() * dtype.size());
+        Access { operand, dtype, offset: 0, strides: row_major(counts) }
     }
 
     /// Appends a launch.
@@ -124,9 +130,7 @@ impl Lowering<'_> {
     /// # Errors
     /// For dtypes that the cores do not compute with.
     pub fn packed(&mut self, access: &Access, counts: &[usize]) -> Result<Access> {
-        let operand = self.allocate(counts.iter().product::<usize>() * access.dtype.size());
-        let strides = row_major_strides(counts).iter().map(|&s| s as isize).collect();
-        let dense = Access { operand, dtype: access.dtype, offset: 0, strides };
+        let dense = self.dense(access.dtype, counts);
         self.copy(counts, access.clone(), dense.clone())?;
         Ok(dense)
     }

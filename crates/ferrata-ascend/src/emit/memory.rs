@@ -4,6 +4,7 @@ use super::mlir::{Affine, Text, list, memref, tensor, tensor_of};
 use super::plan::Tiles;
 use super::register::{Element, Form, Mask, Register, shape};
 use ferrata_compiler::kernel::Access;
+use ferrata_compiler::row_major;
 use ferrata_ir::{DType, Error, Result};
 
 /// The pointers that a program takes: which operand, seen as elements of which type.
@@ -77,11 +78,7 @@ impl Region<'_> {
     ) -> Result<Window> {
         let element = stored(self.access.dtype)?;
         let pointer = arguments.pointer(self.access.operand, element);
-        let mut offset = Affine::number(self.access.offset);
-        for (base, &stride) in base.iter().zip(&self.access.strides) {
-            offset.add(base, stride);
-        }
-        let offset = offset.write(text);
+        let offset = Affine::sum(self.access.offset, base, &self.access.strides).write(text);
         let axes: Vec<usize> = (0..2).filter(|&a| self.mask[a]).collect();
         let stride = |a: usize| tiles.axes[a].map_or(0, |l| self.access.strides[l]);
         let mut strides: Vec<isize> = axes.iter().map(|&a| stride(a)).collect();
@@ -241,9 +238,8 @@ impl Window {
         let shape = self.sizes.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         let buffer_ty = format!("memref<{shape}x{}>", self.element);
         let buffer = text.value(format_args!("memref.alloc() : {buffer_ty}"));
-        let dense: Vec<isize> =
-            ferrata_ir::row_major_strides(&self.sizes).iter().map(|&s| s as isize).collect();
-        let (to, to_ty) = self.cut(text, (buffer.clone(), buffer_ty.clone()), &dense, false);
+        let dense = &row_major(&self.sizes);
+        let (to, to_ty) = self.cut(text, (buffer.clone(), buffer_ty.clone()), dense, false);
         text.line(format_args!("memref.copy {from}, {to} : {from_ty} to {to_ty}"));
         text.value(format_args!("bufferization.to_tensor {buffer} restrict writable : {buffer_ty}"))
     }

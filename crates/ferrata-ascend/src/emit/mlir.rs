@@ -78,6 +78,27 @@ impl Affine {
         Affine { constant: 0, terms: vec![(name.to_owned(), factor as isize)] }
     }
 
+    /// `constant` and for each step as many as its factor.
+    pub fn sum(constant: usize, steps: &[Affine], factors: &[isize]) -> Affine {
+        let mut sum = Affine::number(constant);
+        steps.iter().zip(factors).for_each(|(step, &factor)| sum.add(step, factor));
+        sum
+    }
+
+    /// A multiple of this one.
+    pub fn scaled(&self, factor: usize) -> Affine {
+        Affine::sum(0, std::slice::from_ref(self), &[factor as isize])
+    }
+
+    /// How many of `size` steps from here on are below `count`: a value of type `index`.
+    pub fn left(&self, text: &mut Text, count: usize, size: usize) -> String {
+        let mut left = Affine::number(count);
+        left.add(self, -1);
+        let left = left.write(text);
+        let size = text.index(size);
+        text.value(format_args!("arith.minsi {left}, {size} : index"))
+    }
+
     /// Adds `factor` times another one.
     pub fn add(&mut self, other: &Affine, factor: isize) {
         if factor == 0 {

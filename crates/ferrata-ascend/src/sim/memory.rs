@@ -23,7 +23,7 @@ impl View {
         self.sizes.iter().product()
     }
 
-    /// Positions of all elements, row-major, as (byte, bit).
+    /// Positions of all elements, row-major, counted as the offset is.
     pub fn positions(&self) -> Vec<i64> {
         let mut positions = vec![self.offset];
         for (&n, &stride) in self.sizes.iter().zip(&self.strides) {

@@ -1,9 +1,10 @@
 //! Which instructions are ordered: vector clocks over the pipes of a core.
 //!
 //! Each pipe starts its instructions in order, but the next one may start before the last one has
-//! ended, though not before it has read what the next one writes. An instruction is known to have ended where a barrier or a flag says so. Two accesses of
-//! the same bytes, one of them a write, must be ordered that way. The scalar unit and the cube unit
-//! end one instruction before the next begins (products are summed in place).
+//! ended, though not before it has read what the next one writes. An instruction is known to have
+//! ended where a barrier or a flag says so. Two accesses of the same bytes, one of them a write,
+//! must be ordered that way. The scalar unit and the cube unit end one instruction before the next
+//! begins (products are summed in place).
 
 use super::syntax::{Pipe, Space};
 use ferrata_ir::{Error, Result};
