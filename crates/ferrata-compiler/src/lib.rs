@@ -26,6 +26,7 @@
 //! | `plan` | a schedule of kernels over statically planned memory |
 //! | `device` | the interface of devices: buffers, executables |
 //! | `watch` | what a watched device tells of its runs; the limits of its machine |
+//! | `finite` | the rule by which a kernel makes a NaN or an infinity |
 //! | `reference` | the device that runs the reference evaluator, the oracle of all others |
 
 mod body;
