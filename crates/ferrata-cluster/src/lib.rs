@@ -49,7 +49,7 @@ pub use model::Model;
 #[cfg(unix)]
 pub use processes::environment::{Backend, communicator_from_environment};
 #[cfg(unix)]
-pub use processes::transport::{Transport, transport};
+pub use processes::transport::{Transport, measured_together, transport};
 #[cfg(unix)]
 pub use supervisor::{Failure, Fault, Job, Limits, News, Outcome, Starter, secret, supervise};
 

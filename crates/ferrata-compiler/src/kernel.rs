@@ -238,6 +238,11 @@ impl Access {
 }
 
 impl Kernel {
+    /// Whether ranks run it together.
+    pub fn is_collective(&self) -> bool {
+        matches!(self, Kernel::Primitive { op, .. } if op.is_collective())
+    }
+
     /// Everything that the kernel reads.
     pub fn reads(&self) -> Vec<View> {
         match self {

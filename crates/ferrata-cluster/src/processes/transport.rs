@@ -62,20 +62,31 @@ fn on_all(
     rounds: usize,
     collective: impl Fn(&Sockets) -> Result<()> + Sync,
 ) -> Result<f64> {
-    let collective = &collective;
-    let timed = |end| {
+    let timed = |end: &Sockets| {
         collective(end)?;
         let start = Instant::now();
         (0..rounds).try_for_each(|_| collective(end))?;
         Ok(start.elapsed().as_secs_f64() / rounds as f64)
     };
-    let times = thread::scope(|scope| {
-        let threads: Vec<_> = ends.iter().map(|end| scope.spawn(move || timed(end))).collect();
+    measured_together(ends, timed)
+}
+
+/// The mean of what is measured of each item, of all at once.
+///
+/// # Errors
+/// That of the first measurement that fails.
+pub fn measured_together<T: Sync>(
+    items: &[T],
+    measure: impl Fn(&T) -> Result<f64> + Sync,
+) -> Result<f64> {
+    let measure = &measure;
+    let found = thread::scope(|scope| {
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || measure(item))).collect();
         let ended = || Error::new("a thread of the measurement has ended early");
-        let times = threads.into_iter().map(|thread| thread.join().map_err(|_| ended())?);
-        times.collect::<Result<Vec<f64>>>()
+        let found = threads.into_iter().map(|thread| thread.join().map_err(|_| ended())?);
+        found.collect::<Result<Vec<f64>>>()
     })?;
-    Ok(times.iter().sum::<f64>() / times.len() as f64)
+    Ok(found.iter().sum::<f64>() / found.len() as f64)
 }
 
 #[cfg(test)]

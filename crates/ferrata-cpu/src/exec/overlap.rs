@@ -2,8 +2,8 @@
 //! one after the other, and the first step that touches their memory waits for them.
 
 use super::Prepared;
+use ferrata_compiler::Plan;
 use ferrata_compiler::plan::{Place, Step};
-use ferrata_compiler::{Kernel, Plan};
 use ferrata_ir::{Error, Result};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -70,8 +70,7 @@ struct Touched<'a> {
 
 impl Touched<'_> {
     fn is_collective(&self, step: &Step) -> bool {
-        let Step::Run { kernel, .. } = step else { return false };
-        matches!(&*self.plan.kernels[*kernel], Kernel::Primitive { op, .. } if op.is_collective())
+        matches!(step, Step::Run { kernel, .. } if self.plan.kernels[*kernel].is_collective())
     }
 
     /// Whether collectives are in the steps within a step.

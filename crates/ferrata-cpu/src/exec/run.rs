@@ -7,7 +7,7 @@ use crate::memory::{ALIGNMENT, Heap, HostMemory};
 use crate::pool::Pool;
 use ferrata_compiler::plan::{Place, Step as PlanStep};
 use ferrata_compiler::watch::{Activity, Event, Limits, Watch};
-use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
+use ferrata_compiler::{Argument, Buffer, Executable, Plan};
 use ferrata_ir::communicator::Report;
 use ferrata_ir::{Communicator, Error, Origin, Result, Type};
 use std::collections::VecDeque;
@@ -39,6 +39,12 @@ impl Machine {
             Some(kept) => Ok(kept),
             None => self.heap.allocate(bytes),
         }
+    }
+
+    /// What kernels on this pool run with.
+    fn context<'a>(&'a self, pool: &'a Pool, workspace: *mut u8) -> Context<'a> {
+        let (show, communicator) = (self.show.as_ref(), self.communicator.as_ref());
+        Context { pool, isa: self.isa, show, communicator, workspace }
     }
 
     fn keep(&self, arena: HostMemory) {
@@ -375,17 +381,11 @@ impl Run<'_> {
         list.extend(operands.iter().map(|p| self.at(p)));
         self.operands = list;
         let machine = &self.program.machine;
-        let cx = Context {
-            pool: &machine.pool,
-            isa: machine.isa,
-            show: machine.show.as_ref(),
-            communicator: machine.communicator.as_ref(),
-            workspace: self.bases.workspaces[0],
-        };
+        let cx = machine.context(&machine.pool, self.bases.workspaces[0]);
         let start = self.now();
         let prepared = &self.program.kernels[kernel];
         let meaning = &self.program.plan.kernels[kernel];
-        if matches!(&**meaning, Kernel::Primitive { op, .. } if op.is_collective()) {
+        if meaning.is_collective() {
             cx.report(origin);
         }
         // SAFETY: `check` saw that the kernel stays inside of its operands; the plan orders steps
@@ -430,13 +430,7 @@ unsafe impl Send for Beside<'_> {}
 impl Beside<'_> {
     fn run(&self, jobs: &Receiver<Job<'_>>) {
         let machine = &self.program.machine;
-        let cx = Context {
-            pool: &machine.alone,
-            isa: machine.isa,
-            show: machine.show.as_ref(),
-            communicator: machine.communicator.as_ref(),
-            workspace: self.workspace,
-        };
+        let cx = machine.context(&machine.alone, self.workspace);
         // Whoever waits must not wait for a thread that is gone.
         let _end = Ended(self.progress);
         for job in jobs {

@@ -204,7 +204,8 @@ fn needed_combined(function: &Function) -> Vec<bool> {
 }
 
 /// Moves sums over ranks to where what they sum is known, so that they can go on while the rank
-/// computes further. All ranks of a group have the same nodes, so they still agree on an order.
+/// computes further. Ranks of a group differ only in zeros that stand for partial sums, which are
+/// never what is summed, so they still agree on an order.
 fn reduce_early(function: &mut Function) {
     // Where values are known: behind the parameters, or behind a node.
     let mut known: HashMap<Value, usize> = HashMap::new();

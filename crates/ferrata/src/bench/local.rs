@@ -1,13 +1,12 @@
 //! This machine as a cluster whose devices are ranks that share it, measured.
 
 use std::sync::{Arc, Barrier};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use ferrata_cluster::hardware::{
     Accelerator, Calibration, Cluster, Failures, LOCAL, Network, Software,
 };
-use ferrata_cluster::{Transport, transport};
+use ferrata_cluster::{Transport, measured_together, transport};
 use ferrata_compiler::{Argument, Buffer, Executable};
 use ferrata_ir::{Builder, DType, Error, Function, Result, Type};
 
@@ -163,11 +162,5 @@ fn seconds(devices: &[Device], program: &Arc<Function>) -> Result<f64> {
         }
         Ok(start.elapsed().as_secs_f64() / f64::from(runs))
     };
-    let times = thread::scope(|scope| {
-        let threads: Vec<_> = ready.iter().map(|rank| scope.spawn(|| timed(rank))).collect();
-        let ended = || Error::new("a thread of the measurement has ended early");
-        let times = threads.into_iter().map(|thread| thread.join().map_err(|_| ended())?);
-        times.collect::<Result<Vec<f64>>>()
-    })?;
-    Ok(times.iter().sum::<f64>() / times.len() as f64)
+    measured_together(&ready, timed)
 }

@@ -306,6 +306,7 @@ impl Layout {
         }
         Placement::data(sharding)
     }
+
     /// How arrays of several batches lie, stacked in front of their dimensions.
     pub fn batches(&self, ty: &Type) -> Placement {
         let mut placement = self.batch(&ty.with_shape(&ty.shape[1..]));

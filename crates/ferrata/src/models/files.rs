@@ -34,14 +34,17 @@ pub(super) fn with_weights<'a, M: Module>(
     Ok(model)
 }
 
+/// A tensor as files hold it.
+pub(crate) fn on_host(x: &Tensor) -> Result<RawTensor> {
+    Ok(RawTensor { dtype: x.dtype(), shape: x.shape().to_vec(), bytes: x.to_bytes()? })
+}
+
 /// The parameters with their names, for a file.
 pub(crate) fn raw_weights(module: &impl Module) -> Result<Vec<(String, RawTensor)>> {
     tree::eval(module)?;
     let mut weights = Vec::new();
     for (name, tensor) in module.named_parameters() {
-        let (dtype, shape) = (tensor.dtype(), tensor.shape().to_vec());
-        let raw = RawTensor { dtype, shape, bytes: tensor.to_bytes()? };
-        weights.extend(published(name, raw));
+        weights.extend(published(name, on_host(&tensor)?));
     }
     Ok(weights)
 }

@@ -58,7 +58,7 @@ pub use ferrata_formats::huggingface::{
     MobileNetV2Config, ModelConfig, Prediction, ResNetConfig, ResNetDepth, RopeScaling,
     SpecialTokens, Stem, UNetConfig, VitConfig,
 };
-pub(crate) use files::{published, raw_weights};
+pub(crate) use files::{on_host, published, raw_weights};
 pub use flow::{FlowModel, VelocityNetwork};
 pub use generate::{GenerateOptions, Generation};
 pub use gpt2::Gpt2;

@@ -1,5 +1,6 @@
 //! A model evaluated on tensors of a file.
 
+use super::files::on_host;
 use super::model::check_ids;
 use super::{ImageModel, Model};
 use crate::nn::Context;
@@ -120,7 +121,7 @@ fn scored<M: Tree>(
     });
     let (logits, loss) = pass.call((input, targets))?;
     let raw = |tensor: &Tensor, shape: Vec<usize>| -> Result<RawTensor> {
-        Ok(RawTensor { dtype: tensor.dtype(), shape, bytes: tensor.to_bytes()? })
+        Ok(RawTensor { shape, ..on_host(tensor)? })
     };
     let mut results = BTreeMap::from([("logits".to_owned(), raw(&logits, shape)?)]);
     if let Some(loss) = loss {

@@ -65,10 +65,10 @@ impl Snapshot {
 
     /// Adds tensors of which each rank of a mesh writes what it holds, into a file of its own.
     pub fn parts(&mut self, name: &str, tensors: Named) {
-        match tensors
-            .iter()
-            .any(|(_, x)| x.placement().is_some_and(|p| !p.sharding.is_everywhere()))
-        {
+        let apart = |(_, x): &(String, Tensor)| {
+            x.placement().is_some_and(|placement| !placement.sharding.is_everywhere())
+        };
+        match tensors.iter().any(apart) {
             true => self.files.push((name.to_owned(), Content::Parts(tensors))),
             false => self.gathered(name, tensors, BTreeMap::new(), false),
         }
@@ -83,11 +83,7 @@ impl Snapshot {
                 Content::Tensors { tensors, metadata, published } => {
                     let mut raw: Vec<(String, RawTensor)> = Vec::new();
                     for (name, x) in tensors {
-                        let x = RawTensor {
-                            dtype: x.dtype(),
-                            shape: x.shape().to_vec(),
-                            bytes: x.to_bytes()?,
-                        };
+                        let x = models::on_host(&x)?;
                         match published {
                             true => raw.extend(models::published(name, x)),
                             false => raw.push((name, x)),
