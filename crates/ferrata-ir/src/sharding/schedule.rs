@@ -2,7 +2,7 @@
 
 use super::Stage;
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -71,34 +71,34 @@ pub(super) struct Block {
 /// it can do first, and of what it can do then the work that is furthest on its way.
 pub(super) fn order(blocks: &[Block], schedule: Schedule) -> Vec<usize> {
     let limits = limits(blocks, schedule);
-    let mut done: Vec<Option<f64>> = vec![None; blocks.len()];
-    let mut free: BTreeMap<Option<Stage>, f64> = BTreeMap::new();
-    let mut left: BTreeMap<(Option<Stage>, usize), usize> = BTreeMap::new();
+    let mut turns: BTreeMap<Stage, Turns> = BTreeMap::new();
     for block in blocks {
-        *left.entry((block.stage, block.iteration)).or_default() += 1;
+        if let Some(stage) = block.stage {
+            *turns.entry(stage).or_default().left.entry(block.iteration).or_default() += 1;
+        }
     }
-    let all = left.clone();
+    for turns in turns.values_mut() {
+        turns.waiting = turns.left.keys().copied().collect();
+    }
+    let mut waits: Vec<usize> = blocks.iter().map(|block| block.after.len()).collect();
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); blocks.len()];
+    for (i, block) in blocks.iter().enumerate() {
+        block.after.iter().for_each(|&b| users[b].push(i));
+    }
+    let mut ready: BTreeSet<usize> = (0..blocks.len()).filter(|&i| waits[i] == 0).collect();
+    let mut ends = vec![0f64; blocks.len()];
+    let mut free: BTreeMap<Option<Stage>, f64> = BTreeMap::new();
     let mut order = Vec::with_capacity(blocks.len());
     while order.len() < blocks.len() {
-        let begun = |key: &(Option<Stage>, usize)| left[key] < all[key];
-        let open = |stage| {
-            let here = all.keys().filter(|(s, _)| *s == stage);
-            here.filter(|key| left[key] > 0 && begun(key)).count()
-        };
         let may_begin = |block: &Block| {
-            let mut before = all.keys().filter(|(s, i)| *s == block.stage && *i < block.iteration);
-            block.stage.is_none()
-                || begun(&(block.stage, block.iteration))
-                || (before.all(begun)
-                    && open(block.stage) < limits.get(&block.stage).copied().unwrap_or(usize::MAX))
+            let limit = limits.get(&block.stage).copied().unwrap_or(usize::MAX);
+            block.stage.is_none_or(|stage| turns[&stage].may_begin(block.iteration, limit))
         };
-        let ready = (0..blocks.len()).filter(|&i| done[i].is_none()).filter_map(|i| {
-            let block = &blocks[i];
-            let inputs = block.after.iter().try_fold(0f64, |at, &b| Some(at.max(done[b]?)))?;
-            let start = inputs.max(free.get(&block.stage).copied().unwrap_or(0.0));
-            may_begin(block).then_some((i, start))
+        let candidates = ready.iter().filter(|&&i| may_begin(&blocks[i])).map(|&i| {
+            let inputs = blocks[i].after.iter().map(|&b| ends[b]);
+            (i, inputs.fold(free.get(&blocks[i].stage).copied().unwrap_or(0.0), f64::max))
         });
-        let best = ready.min_by(|&(a, start), &(b, other)| {
+        let best = candidates.min_by(|&(a, start), &(b, other)| {
             let (a, b) = (&blocks[a], &blocks[b]);
             let further = match schedule {
                 Schedule::GPipe => a.depth.cmp(&b.depth),
@@ -111,15 +111,49 @@ pub(super) fn order(blocks: &[Block], schedule: Schedule) -> Vec<usize> {
             unreachable!("the first iteration that is not done can always go on");
         };
         let block = &blocks[next];
-        let end = start + block.duration;
-        done[next] = Some(end);
-        free.insert(block.stage, end);
-        if let Some(left) = left.get_mut(&(block.stage, block.iteration)) {
-            *left -= 1;
+        ends[next] = start + block.duration;
+        free.insert(block.stage, ends[next]);
+        if let Some(turns) = block.stage.and_then(|stage| turns.get_mut(&stage)) {
+            turns.take(block.iteration);
+        }
+        ready.remove(&next);
+        for &user in &users[next] {
+            waits[user] -= 1;
+            if waits[user] == 0 {
+                ready.insert(user);
+            }
         }
         order.push(next);
     }
     order
+}
+
+/// The iterations of a stage, which it begins in their order.
+#[derive(Default)]
+struct Turns {
+    /// Blocks that are left of each.
+    left: BTreeMap<usize, usize>,
+    /// Those that are not begun.
+    waiting: BTreeSet<usize>,
+    /// How many are begun and not ended.
+    open: usize,
+}
+
+impl Turns {
+    /// Whether a block of an iteration may be done while no more than `limit` are open.
+    fn may_begin(&self, iteration: usize, limit: usize) -> bool {
+        !self.waiting.contains(&iteration)
+            || (self.waiting.first() == Some(&iteration) && self.open < limit)
+    }
+
+    /// Notes that a block of an iteration is done.
+    fn take(&mut self, iteration: usize) {
+        self.open += usize::from(self.waiting.remove(&iteration));
+        if let Some(left) = self.left.get_mut(&iteration) {
+            *left -= 1;
+            self.open -= usize::from(*left == 0);
+        }
+    }
 }
 
 /// How many iterations each stage may have begun and not ended: no more than it takes to be busy
