@@ -1,7 +1,7 @@
 //! The Ascend NPU.
 //!
 //! Kernels are printed as MLIR, compiled by the vendor's open compiler, and run on a simulator of
-//! the cores. This crate knows the compiler's plans and the chip; it knows nothing of models, files
+//! the cores. The vendor's runtime is opened where it is installed; no device uses it yet. This crate knows the compiler's plans and the chip; it knows nothing of models, files
 //! or other devices. `docs/ascend.md` says what is proven and what is not.
 //!
 //! | file | what |
@@ -11,6 +11,7 @@
 //! | `emit/` | kernels as programs in MLIR |
 //! | `compiler` | the vendor's compiler, run as a program; its results kept by content |
 //! | `sim/` | the simulator of the cores |
+//! | `runtime/` | the vendor's runtime |
 //! | `host` | primitives that have no kernel; the look for NaNs |
 //! | `target` | chips and their sizes |
 
@@ -19,6 +20,7 @@ mod device;
 pub mod emit;
 mod executable;
 mod host;
+pub mod runtime;
 pub mod sim;
 mod target;
 

@@ -21,7 +21,7 @@ mod scalar;
 mod syntax;
 
 pub use order::{Access, Event, Place};
-pub use syntax::{Pipe, Space};
+pub use syntax::{Parameter, Pipe, Space, parameters};
 
 use crate::target::Target;
 use ferrata_ir::{Error, Result};

@@ -252,13 +252,13 @@ pub(crate) enum Operation {
 /// # Errors
 /// Names the line and the operation that is not known.
 pub(crate) fn parse(text: &str) -> Result<(Module, Vec<Map>)> {
-    let mut parser = Parser { slots: HashMap::new(), maps: HashMap::new(), list: Vec::new() };
+    let mut parser = Parser::default();
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim())).peekable();
     let mut module = None;
     while let Some((number, line)) = lines.next() {
         if let Some(rest) = line.strip_prefix('#') {
             parser.map(rest).map_err(|e| at(number, line, e))?;
-        } else if line.starts_with("func.func @") && line.contains("#hacc.function_kind<DEVICE>") {
+        } else if is_entry(line) {
             if module.is_some() {
                 return Err(at(number, line, Error::new("a second function")));
             }
@@ -271,12 +271,49 @@ pub(crate) fn parse(text: &str) -> Result<(Module, Vec<Map>)> {
     Ok((Module { parameters, body, slots: parser.slots.len() }, parser.list))
 }
 
+/// Whether a line begins the function that cores run.
+fn is_entry(line: &str) -> bool {
+    line.starts_with("func.func @") && line.contains("#hacc.function_kind<DEVICE>")
+}
+
+/// What a compiled program is given when it is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// The address that cores synchronise at: 8 bytes.
+    Synchronisation,
+    /// A pointer to global memory: 8 bytes.
+    Pointer,
+    /// A size of the grid: 4 bytes.
+    Size,
+}
+
+/// The parameters of a compiled program, in their order; of the rest of the text nothing is read.
+///
+/// # Errors
+/// Names a parameter of another kind.
+pub fn parameters(text: &str) -> Result<Vec<Parameter>> {
+    let entry = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
+    let (number, line) = entry
+        .into_iter()
+        .find(|(_, line)| is_entry(line))
+        .ok_or("the module has no function for the device")?;
+    let listed = Parser::default().parameters(line).map_err(|e| at(number, line, e))?;
+    let kind = |(_, ty): (Slot, String)| match &ty[..] {
+        "i64" => Ok(Parameter::Synchronisation),
+        "i32" => Ok(Parameter::Size),
+        ty if ty.starts_with("memref<") => Ok(Parameter::Pointer),
+        ty => Err(at(number, line, Error::new(format!("a parameter of type {ty}")))),
+    };
+    listed.into_iter().map(kind).collect()
+}
+
 /// The error with the line that it is about.
 pub(crate) fn at(number: usize, line: &str, error: Error) -> Error {
     let line: String = line.chars().take(160).collect();
     Error::new(format!("{} in line {number} of the compiled kernel: {line}", error.message()))
 }
 
+#[derive(Default)]
 struct Parser {
     slots: HashMap<String, Slot>,
     maps: HashMap<String, usize>,
