@@ -141,7 +141,9 @@ fn placed(steps: &[FlatStep], places: &[Place]) -> Vec<Step> {
             branches: [placed(yes, places), placed(no, places)],
         },
     };
-    steps.iter().map(one).collect()
+    let moves_nothing =
+        |step: &&FlatStep| matches!(step, FlatStep::Copy(m) if at(m.from) == at(m.to));
+    steps.iter().filter(|step| !moves_nothing(step)).map(one).collect()
 }
 
 /// The functions that are compiled by themselves.

@@ -73,7 +73,7 @@ pub fn place(
     results: &[Type],
     donated: &[bool],
 ) -> MemoryPlan {
-    let Timeline { lives, runs, .. } = Timeline::new(flat);
+    let Timeline { lives, uses, runs, moves, .. } = Timeline::new(flat);
     let pairs: Vec<Vec<(usize, usize)>> = kernels.iter().map(|k| in_place(k)).collect();
     let mut planner = Planner {
         flat,
@@ -82,7 +82,9 @@ pub fn place(
         donated,
         pairs: &pairs,
         runs,
+        moves,
         lives,
+        uses,
         joined: (0..flat.buffers.len()).collect(),
         places: vec![None; flat.buffers.len()],
         takes: vec![None; results.len()],
@@ -90,6 +92,7 @@ pub fn place(
         copies: Vec::new(),
     };
     planner.place_results();
+    planner.join_carries();
     planner.join_in_place();
     let (arena, residents) = planner.pack();
     let places = (0..flat.buffers.len()).map(|b| planner.place_of(b)).collect();
@@ -108,15 +111,25 @@ struct Run<'a> {
 struct Timeline<'a> {
     flat: &'a Flat,
     lives: Vec<Life>,
+    /// For each buffer the times at which it is used, rising.
+    uses: Vec<Vec<usize>>,
     /// The run at each time.
     runs: Vec<Option<Run<'a>>>,
+    /// Copies of whole buffers, and when.
+    moves: Vec<(usize, Move)>,
 }
 
 impl<'a> Timeline<'a> {
     fn new(flat: &'a Flat) -> Self {
         let unused = Life { first: usize::MAX, last: 0 };
-        let mut timeline =
-            Timeline { flat, lives: vec![unused; flat.buffers.len()], runs: Vec::new() };
+        let buffers = flat.buffers.len();
+        let mut timeline = Timeline {
+            flat,
+            lives: vec![unused; buffers],
+            uses: vec![Vec::new(); buffers],
+            runs: Vec::new(),
+            moves: Vec::new(),
+        };
         timeline.steps(&flat.steps);
         timeline
     }
@@ -129,6 +142,7 @@ impl<'a> Timeline<'a> {
     fn touch(&mut self, b: usize, at: usize) {
         let life = &mut self.lives[b];
         (life.first, life.last) = (life.first.min(at), life.last.max(at));
+        self.uses[b].push(at);
     }
 
     fn steps(&mut self, steps: &'a [FlatStep]) {
@@ -141,6 +155,7 @@ impl<'a> Timeline<'a> {
                 FlatStep::Copy(m) => {
                     let at = self.tick(None);
                     [m.from, m.to].into_iter().for_each(|b| self.touch(b, at));
+                    self.moves.push((at, *m));
                 }
                 FlatStep::Repeat { load, body, store, .. } => self.repeat(load, body, store),
                 FlatStep::Branch { condition, branches } => {
@@ -210,7 +225,9 @@ struct Planner<'a> {
     /// For each kernel, operands that may share memory.
     pairs: &'a [Vec<(usize, usize)>],
     runs: Vec<Option<Run<'a>>>,
+    moves: Vec<(usize, Move)>,
     lives: Vec<Life>,
+    uses: Vec<Vec<usize>>,
     /// The buffer whose memory each buffer is in, by which it is known.
     joined: Vec<usize>,
     places: Vec<Option<Place>>,
@@ -295,6 +312,48 @@ impl Planner<'_> {
         self.lives[b].last == at && self.runs[at].map(uses) == Some(1)
     }
 
+    /// Lets what a loop copies into its carry at the end of a turn be made there at once, if nobody
+    /// looks at the old value any more; the value before the first turn as well.
+    fn join_carries(&mut self) {
+        for at in 0..self.moves.len() {
+            let (time, Move { from, to, bytes }) = self.moves[at];
+            let made = |b: usize| matches!(self.flat.buffers[b], Buffer::Made { bytes: all } if all == bytes);
+            let is_free = |b: usize| self.joined[b] == b && self.places[b].is_none();
+            if !made(from) || !made(to) || !is_free(from) || self.lives[from].last != time {
+                continue;
+            }
+            let (to, first) = (self.root(to), self.lives[from].first);
+            let takes_input = match self.places[to] {
+                Some(Place::Result { index, .. }) => self.takes[index].is_some(),
+                _ => false,
+            };
+            let between = |&use_: &usize| first < use_ && use_ < time;
+            let is_new = self.lives[to].first == time && !takes_input;
+            let is_over = self.lives[to].first < first
+                && !self.uses[to].iter().any(between)
+                && self.may_overwrite(from, to, first);
+            if is_new || is_over {
+                self.joined[from] = to;
+                self.lives[to].first = self.lives[to].first.min(first);
+                let uses = std::mem::take(&mut self.uses[from]);
+                self.uses[to].extend(uses);
+            }
+        }
+    }
+
+    /// Whether what first writes `b` at time `at` may do so over `old`, which it may read.
+    fn may_overwrite(&self, b: usize, old: usize, at: usize) -> bool {
+        let Some(Run { kernel, operands, .. }) = self.runs[at] else {
+            let copied = self.moves.binary_search_by_key(&at, |(time, _)| *time);
+            let itself = copied.is_ok_and(|i| self.root(self.moves[i].1.from) == old);
+            return itself || !self.uses[old].contains(&at);
+        };
+        let reads = (0..operands.len()).filter(|&i| self.root(operands[i]) == old);
+        let mut writes = (0..operands.len()).filter(|&i| operands[i] == b);
+        let (Some(to), None) = (writes.next(), writes.next()) else { return false };
+        reads.into_iter().all(|from| self.pairs[kernel].contains(&(to, from)))
+    }
+
     /// Lets results of loops take over the memory of operands that die there.
     fn join_in_place(&mut self) {
         for at in 0..self.runs.len() {
@@ -311,8 +370,9 @@ impl Planner<'_> {
                     Some(Place::Result { index, .. }) => self.takes[index].is_some(),
                     _ => false,
                 };
-                // A value that has parts already lives beside what dies here.
-                let is_new = self.lives[b].first == at;
+                // A value that has parts already lives beside what dies here, and one that lies in
+                // a carry beside the carry.
+                let is_new = self.lives[b].first == at && self.joined[b] == b;
                 let free = is_new && !used.contains(&a) && !used.contains(&b) && !takes_input;
                 if !free
                     || want != have

@@ -182,26 +182,23 @@ fn work(op: &Primitive, inputs: &[&Type]) -> Work {
 }
 
 /// The work of a whole program, in operations of a product.
-fn weight(f: &Function, known: &mut HashMap<*const Function, f64>) -> f64 {
+fn weight(f: &Arc<Function>, known: &mut HashMap<*const Function, f64>) -> f64 {
+    if let Some(found) = known.get(&Arc::as_ptr(f)) {
+        return *found;
+    }
     let mut sum = 0.0;
     for node in f.nodes() {
         sum += match &node.op {
             Primitive::Call(call) if call.function.composite.is_none() => {
-                let callee = Arc::as_ptr(&call.function);
-                match known.get(&callee) {
-                    Some(found) => *found,
-                    None => {
-                        let found = weight(&call.function, known);
-                        known.insert(callee, found);
-                        found
-                    }
-                }
+                weight(&call.function, known)
             }
+            Primitive::Scan(scan) => scan.length as f64 * weight(&scan.body, known),
             op => {
                 let inputs: Vec<&Type> = node.inputs.iter().map(|&v| f.ty(v)).collect();
                 work(op, &inputs).weight
             }
         };
     }
+    known.insert(Arc::as_ptr(f), sum);
     sum
 }

@@ -7,9 +7,13 @@ use std::sync::Arc;
 
 /// A forward function and the backward function of the same layers.
 pub(super) struct Pair {
+    /// The function that calls both: the program or the body of a loop.
+    pub home: Arc<Function>,
+    /// How often that runs.
+    turns: f64,
     pub forward: Arc<Function>,
     pub backward: Arc<Function>,
-    /// For each layer the nodes of the main function that call the two.
+    /// For each layer the nodes of `home` that call the two.
     pub calls: Vec<(usize, usize)>,
     /// Results of the forward function that only the backward function uses.
     pub links: Vec<Link>,
@@ -60,9 +64,9 @@ impl Pair {
         nodes.iter().all(|&at| !self.forward.nodes()[at].op.has_effect())
     }
 
-    /// The work in all layers of computing again the links that `again` says.
+    /// The work in all layers and turns of computing again the links that `again` says.
     pub fn cost(&self, again: &dyn Fn(usize) -> bool) -> Work {
-        let layers = self.calls.len() as f64;
+        let layers = self.calls.len() as f64 * self.turns;
         let mut sum = Work::default();
         for at in self.needed(again) {
             sum.flops += self.work[at].flops * layers;
@@ -100,11 +104,31 @@ impl Pair {
     }
 }
 
-/// All pairs of the main function.
-pub(super) fn pairs(main: &Function) -> Vec<Pair> {
+/// All pairs of the program and of the loops in it.
+pub(super) fn pairs(program: &Arc<Function>) -> Vec<Pair> {
+    let mut homes = Vec::new();
+    find_homes(program, 1.0, &mut homes);
+    homes.iter().flat_map(|(home, turns)| pairs_in(home, *turns)).collect()
+}
+
+/// The function and the bodies of its loops, and how often they run.
+fn find_homes(f: &Arc<Function>, turns: f64, homes: &mut Vec<(Arc<Function>, f64)>) {
+    if homes.iter().any(|(known, _)| Arc::ptr_eq(known, f)) {
+        return;
+    }
+    homes.push((f.clone(), turns));
+    for node in f.nodes() {
+        if let Primitive::Scan(scan) = &node.op {
+            find_homes(&scan.body, turns * scan.length as f64, homes);
+        }
+    }
+}
+
+/// All pairs that one function calls.
+fn pairs_in(home: &Arc<Function>, turns: f64) -> Vec<Pair> {
     let mut calls: Vec<(&Arc<Function>, Vec<usize>)> = Vec::new();
     let mut users: HashMap<Value, Vec<(usize, usize)>> = HashMap::new();
-    for (at, node) in main.nodes().iter().enumerate() {
+    for (at, node) in home.nodes().iter().enumerate() {
         for (i, &v) in node.inputs.iter().enumerate() {
             users.entry(v).or_default().push((at, i));
         }
@@ -116,7 +140,7 @@ pub(super) fn pairs(main: &Function) -> Vec<Pair> {
         }
     }
     let found = calls.iter().filter(|(_, sites)| sites.len() > 1);
-    found.filter_map(|(f, sites)| pair(main, &users, f, sites)).collect()
+    found.filter_map(|(f, sites)| pair((home, turns), &users, f, sites)).collect()
 }
 
 fn callee(node: &Node) -> Option<&Arc<Function>> {
@@ -128,12 +152,12 @@ fn callee(node: &Node) -> Option<&Arc<Function>> {
 
 /// The pair that a function called at `sites` is the forward half of.
 fn pair(
-    main: &Function,
+    (home, turns): (&Arc<Function>, f64),
     users: &HashMap<Value, Vec<(usize, usize)>>,
     forward: &Arc<Function>,
     sites: &[usize],
 ) -> Option<Pair> {
-    let nodes = main.nodes();
+    let nodes = home.nodes();
     // The single user of a result in each layer, and the place among its operands.
     let only_users = |result: usize| -> Option<(Vec<usize>, usize)> {
         let mut at = Vec::new();
@@ -141,7 +165,7 @@ fn pair(
         for &site in sites {
             let value = nodes[site].outputs[result];
             let [(user, operand)] = users.get(&value)?.as_slice() else { return None };
-            if main.results().contains(&value) || *place.get_or_insert(*operand) != *operand {
+            if home.results().contains(&value) || *place.get_or_insert(*operand) != *operand {
                 return None;
             }
             at.push(*user);
@@ -177,7 +201,7 @@ fn pair(
         return None;
     }
     let calls: Vec<(usize, usize)> = sites.iter().copied().zip(back).collect();
-    let same = (0..backward.parameters().len()).map(|p| same(main, forward, &calls, p)).collect();
+    let same = (0..backward.parameters().len()).map(|p| same(home, forward, &calls, p)).collect();
     let mut makers = vec![None; forward.value_count()];
     for (at, node) in forward.nodes().iter().enumerate() {
         node.outputs.iter().for_each(|v| makers[v.index()] = Some(at));
@@ -188,12 +212,13 @@ fn pair(
     };
     let work = forward.nodes().iter().map(cost).collect();
     let (forward, backward) = (forward.clone(), backward.clone());
-    Some(Pair { forward, backward, calls, links, same, makers, work })
+    let home = home.clone();
+    Some(Pair { home, turns, forward, backward, calls, links, same, makers, work })
 }
 
 /// The forward function's value that parameter `p` of the backward function is in every layer.
-fn same(main: &Function, forward: &Function, calls: &[(usize, usize)], p: usize) -> Option<Value> {
-    let nodes = main.nodes();
+fn same(home: &Function, forward: &Function, calls: &[(usize, usize)], p: usize) -> Option<Value> {
+    let nodes = home.nodes();
     let is = |find: &dyn Fn(&Node) -> Value| {
         calls.iter().all(|&(there, here)| nodes[here].inputs[p] == find(&nodes[there]))
     };

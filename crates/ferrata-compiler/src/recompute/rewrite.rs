@@ -2,6 +2,7 @@
 //! functions make them where they first use them.
 
 use super::pairs::Pair;
+use crate::callees::{Rebuilt, rebuild_functions};
 use ferrata_ir::primitive::Call;
 use ferrata_ir::transform::prune;
 use ferrata_ir::{Builder, Error, Function, Node, Result, Value};
@@ -13,36 +14,44 @@ use std::sync::Arc;
 /// # Errors
 /// When a function is ill-typed.
 pub(super) fn without(
-    main: &Function,
+    program: &Arc<Function>,
     pairs: &[Pair],
     again: &dyn Fn(usize, usize) -> bool,
 ) -> Result<Arc<Function>> {
-    let mut new: HashMap<usize, NewCall> = HashMap::new();
-    for (p, pair) in pairs.iter().enumerate() {
-        let again = |link: usize| again(p, link);
-        if !(0..pair.links.len()).any(again) {
-            continue;
+    rebuild_functions(program, |f, done| {
+        let mut new: HashMap<usize, NewCall> = HashMap::new();
+        let here = pairs.iter().enumerate().filter(|(_, pair)| std::ptr::eq(&*pair.home, f));
+        for (p, pair) in here {
+            let again = |link: usize| again(p, link);
+            if !(0..pair.links.len()).any(again) {
+                continue;
+            }
+            let forward = NewCall::forward(pair, &again)?;
+            let backward = Backward::new(pair, &again).finish()?;
+            for &(there, here) in &pair.calls {
+                new.insert(there, forward.clone());
+                let extra = backward.extra.iter().map(|&i| f.nodes()[there].inputs[i]).collect();
+                new.insert(here, NewCall { extra, ..backward.call.clone() });
+            }
         }
-        let forward = NewCall::forward(pair, &again)?;
-        let backward = Backward::new(pair, &again).finish()?;
-        for &(there, here) in &pair.calls {
-            new.insert(there, forward.clone());
-            let extra = backward.extra.iter().map(|&i| main.nodes()[there].inputs[i]).collect();
-            new.insert(here, NewCall { extra, ..backward.call.clone() });
-        }
-    }
-    let mut b = Builder::new(main.name.clone());
-    let mut map: Vec<Option<Value>> = vec![None; main.value_count()];
-    for &p in main.parameters() {
-        map[p.index()] = Some(b.parameter(main.ty(p).clone()));
+        with_calls(f, &new, done)
+    })
+}
+
+/// The function with some of its nodes replaced by new calls.
+fn with_calls(f: &Function, new: &HashMap<usize, NewCall>, done: &Rebuilt) -> Result<Function> {
+    let mut b = Builder::new(f.name.clone());
+    let mut map: Vec<Option<Value>> = vec![None; f.value_count()];
+    for &p in f.parameters() {
+        map[p.index()] = Some(b.parameter(f.ty(p).clone()));
     }
     let get = |map: &[Option<Value>], vs: &[Value]| -> Result<Vec<Value>> {
         vs.iter().map(|v| map[v.index()].ok_or_else(undefined)).collect()
     };
-    for (at, node) in main.nodes().iter().enumerate() {
+    for (at, node) in f.nodes().iter().enumerate() {
         b.set_origin(node.origin.clone());
         let Some(call) = new.get(&at) else {
-            let results = b.emit(node.op.clone(), &get(&map, &node.inputs)?);
+            let results = b.emit(done.primitive(&node.op), &get(&map, &node.inputs)?);
             node.outputs.iter().zip(results).for_each(|(o, r)| map[o.index()] = Some(r));
             continue;
         };
@@ -54,8 +63,10 @@ pub(super) fn without(
         let outputs = node.outputs.iter().zip(&call.results).filter(|(_, kept)| **kept);
         outputs.zip(results).for_each(|((o, _), r)| map[o.index()] = Some(r));
     }
-    let results = get(&map, main.results())?;
-    Ok(Arc::new(b.finish(&results)?))
+    let mut rebuilt = b.finish(&get(&map, f.results())?)?;
+    rebuilt.composite = f.composite.clone();
+    rebuilt.derivative = f.derivative.clone();
+    Ok(rebuilt)
 }
 
 fn undefined() -> Error {

@@ -2,6 +2,7 @@
 //! equal work, removal of work that nobody needs.
 
 mod constants;
+mod loops;
 mod rules;
 
 use crate::callees::{Rebuilt, rebuild_functions};
@@ -80,6 +81,11 @@ impl Simplifier {
                 Rewrite::Value(v) => return vec![v],
                 Rewrite::Node(new, inputs) => (op, args) = (new, inputs),
             }
+        }
+        if let Primitive::Scan(scan) = &op
+            && let Some(results) = self.without_still_carries(scan, &args)
+        {
+            return results;
         }
         let shared =
             !op.has_effect() && op.functions().is_empty() && !matches!(op, Primitive::Barrier(_));

@@ -9,7 +9,7 @@ mod collective;
 mod fourier;
 mod index;
 mod matrix;
-mod moves;
+pub(super) mod moves;
 mod order;
 pub(super) mod random;
 

@@ -1,6 +1,7 @@
 //! Executables: a plan with its kernels prepared, run on arguments.
 
 use super::overlap::{Progress, deadlines};
+use super::primitive::moves;
 use super::{Context, Prepared, Show, finite};
 use crate::isa::Isa;
 use crate::memory::{ALIGNMENT, Heap, HostMemory};
@@ -370,8 +371,9 @@ impl Run<'_> {
         let start = self.now();
         let from = self.at(from.0).wrapping_add(from.1);
         let to = self.at(to.0).wrapping_add(to.1);
-        // SAFETY: `check` saw that both places have the bytes.
-        unsafe { std::ptr::copy(from.cast_const(), to, bytes) };
+        // SAFETY: `check` saw that both places have the bytes; values that live at the same time
+        // do not overlap.
+        unsafe { moves::bytes(&self.program.machine.pool, from.cast_const(), to, bytes) };
         self.tell(start, Activity::Copy { bytes });
     }
 

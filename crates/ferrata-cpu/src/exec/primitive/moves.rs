@@ -99,6 +99,19 @@ impl Copy {
     }
 }
 
+/// Copies so many bytes.
+///
+/// # Safety
+/// Both have them and do not overlap.
+pub(in crate::exec) unsafe fn bytes(pool: &Pool, from: *const u8, to: *mut u8, bytes: usize) {
+    let ends = Ends(from, to);
+    pool.run(bytes.div_ceil(TASK), &|task, _| {
+        let ((from, to), first) = (ends.get(), task * TASK);
+        // SAFETY: passed on.
+        unsafe { to.add(first).copy_from_nonoverlapping(from.add(first), TASK.min(bytes - first)) };
+    });
+}
+
 /// The first element of a view.
 pub(super) fn start(view: &View, operands: &[*mut u8]) -> *mut u8 {
     operands[view.operand].wrapping_add(view.offset * view.dtype.size())
