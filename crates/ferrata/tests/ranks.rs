@@ -100,7 +100,8 @@ fn losses_on(mesh: &Mesh, case: Case, config: &str, dtype: DType, parts: usize) 
         let ranks = ranks.into_iter().map(|rank| {
             scope.spawn(move || {
                 let options = CpuOptions { threads: Some(1), ..CpuOptions::default() };
-                let way = MeshOptions { sequence, schedule };
+                let cut_sums = zero >= Zero::Gradients;
+                let way = MeshOptions { sequence, schedule, cut_sums };
                 let device = MeshDevice::new(mesh.clone(), rank.into(), way, options);
                 let device = Device::from(device.unwrap());
                 let layout = Layout::new(mesh.clone(), zero, tensor_rules());

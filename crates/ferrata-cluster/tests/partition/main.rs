@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ferrata_cluster::local;
 use ferrata_compiler::{Argument, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions};
+use ferrata_ir::primitive::{Save, Scan};
 use ferrata_ir::sharding::{
     Cut, Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, Stage, partition,
 };
@@ -116,11 +117,11 @@ fn compare(
     placements: &[Placement],
     results: &[Option<Sharding>],
     arguments: &[Literal],
-    (rates, schedule): (Rates, Schedule),
+    (rates, schedule, cut_sums): (Rates, Schedule, bool),
 ) -> Arc<Function> {
     let expected = evaluate(program, arguments).expect("the whole program runs");
     let names = Names::new();
-    let setting = Setting { mesh, names: &names, rates, schedule };
+    let setting = Setting { mesh, names: &names, rates, schedule, cut_sums };
     let parts: Vec<_> = (0..mesh.size())
         .map(|rank| {
             let made = partition(program, &setting, rank, placements, results);
@@ -204,7 +205,7 @@ fn compare_random(
         // Where computing is slow all work is shared, whatever has to be sent for that.
         let slow = Rates { operations: 1e3, memory: 1e3, network: 1e9, latency: 0.0 };
         let rates = if random.one_in(2) { slow } else { Rates::default() };
-        let way = (rates, *random.pick(&Schedule::ALL));
+        let way = (rates, *random.pick(&Schedule::ALL), random.one_in(2));
         let name = format!("program {seed}");
         let made =
             compare((&name, runner), &program, &mesh, &placements, &results, &arguments, way);
@@ -262,6 +263,43 @@ fn loops_over_stages_mean_the_same() {
 }
 
 #[test]
+fn loops_over_microbatches_mean_the_same_on_random_meshes() {
+    let programs = property_programs(60);
+    compare_random(CUTTING, 0..programs, network::random_microbatches, evaluated);
+}
+
+/// Gradients of microbatches are summed by every rank for itself, and over ranks at the end.
+#[test]
+fn what_a_loop_sums_is_combined_once() {
+    let ty = |shape: &[usize]| Type::new(DType::F64, shape);
+    let mut b = Builder::new("microbatch");
+    let (sum, x, y) =
+        (b.parameter(ty(&[4, 4])), b.parameter(ty(&[4, 8])), b.parameter(ty(&[8, 4])));
+    let product = b.matmul(x, y);
+    let sum = b.add(sum, product);
+    let body = Arc::new(b.finish(&[sum]).expect("a sum"));
+    let mut b = Builder::new("sum");
+    let (x, y) = (b.parameter(ty(&[3, 4, 8])), b.parameter(ty(&[3, 8, 4])));
+    let zero = b.full(ty(&[4, 4]), 0.0);
+    let (constants, carries, length) = (0, 1, 3);
+    let scan = Scan { body, constants, carries, length, reverse: false, save: Save::All };
+    let sum = b.emit(scan, &[zero, x, y]);
+    let program = Arc::new(b.finish(&sum).expect("a loop"));
+    let mesh = Mesh::new([("data", 2)]).expect("a mesh");
+    let placements = [Sharding::along(&[&[], &[], &[0]]), Sharding::along(&[&[], &[0], &[]])];
+    let placements = placements.map(Placement::data);
+    let whole = [Some(Sharding::replicated(2))];
+    let arguments = random_arguments(&program, 6);
+    let way = (Rates::default(), Schedule::default(), false);
+    let runner: (&str, Runner) = ("sum", evaluated);
+    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, way);
+    let collectives = |f: &Function| f.nodes().iter().filter(|n| n.op.is_collective()).count();
+    assert_eq!(collectives(&made), 1);
+    let bodies = made.nodes().iter().flat_map(|node| node.op.functions());
+    assert_eq!(bodies.map(|body| collectives(body)).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
 fn a_sum_that_is_needed_anyway_is_made_once() {
     let mut b = Builder::new("twice");
     let x = b.parameter(Type::new(DType::F64, [4, 8]));
@@ -275,7 +313,7 @@ fn a_sum_that_is_needed_anyway_is_made_once() {
     let placements = placements.map(Placement::data);
     let whole = [0; 2].map(|_| Some(Sharding::replicated(2)));
     let arguments = random_arguments(&program, 5);
-    let way = (Rates::default(), Schedule::default());
+    let way = (Rates::default(), Schedule::default(), false);
     let runner: (&str, Runner) = ("twice", evaluated);
     let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, way);
     let sums = made.nodes().iter().filter(|node| node.op.is_collective()).count();

@@ -8,10 +8,11 @@ use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
 use super::stages::Staged;
 use super::{Cut, Mesh, Schedule, Sharding, Stage, reshard};
 use crate::error::{Error, Origin, Result};
-use crate::primitive::{Barrier, Call, Cond, Primitive, ReduceKind, Scan};
+use crate::primitive::elementwise::ADD;
+use crate::primitive::{Barrier, Call, Cond, Constant, Elementwise, Primitive, ReduceKind, Scan};
 use crate::program::{Builder, Function, Node, Value};
 use crate::types::Type;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How a parameter of a program lies.
@@ -86,6 +87,10 @@ pub struct Setting<'a> {
     pub rates: Rates,
     /// How stages work on the iterations of a loop that goes over several of them.
     pub schedule: Schedule,
+    /// Whether what loops sum is cut along the axes that cut their iterations, if it is wanted cut:
+    /// this saves memory, but sends something in each iteration. Else ranks keep sums of their own
+    /// and combine them once.
+    pub cut_sums: bool,
 }
 
 /// The program of one rank.
@@ -123,7 +128,7 @@ pub struct Partition {
 /// let names = Names::new();
 /// let rates = Rates::default();
 /// let schedule = Schedule::default();
-/// let setting = Setting { mesh: &mesh, names: &names, rates, schedule };
+/// let setting = Setting { mesh: &mesh, names: &names, rates, schedule, cut_sums: false };
 /// let part = partition(&program, &setting, 1, &parameters, &[None])?;
 /// assert_eq!(part.program.parameter_types()[0].shape, [4, 4]);
 /// assert!(part.program.nodes().iter().any(|node| node.op.name() == "all_reduce"));
@@ -158,6 +163,7 @@ pub fn partition(
     let mut partitioner = Partitioner {
         place: Place { mesh, rank },
         rates: setting.rates,
+        cut_sums: setting.cut_sums,
         propagation: Propagation::new(mesh, setting.names),
         known: HashMap::new(),
     };
@@ -201,6 +207,33 @@ fn needed_combined(function: &Function) -> Vec<bool> {
         }
     }
     needed
+}
+
+/// The constants of a function.
+fn constants(function: &Function) -> HashMap<Value, &Constant> {
+    let constants = function.nodes().iter().filter_map(|node| match &node.op {
+        Primitive::Constant(constant) => Some((node.outputs[0], constant)),
+        _ => None,
+    });
+    constants.collect()
+}
+
+/// The carries of a loop that every iteration only adds to.
+fn sums(scan: &Scan) -> Vec<usize> {
+    let body = &scan.body;
+    let mut uses = vec![0; body.value_count()];
+    let inputs = body.nodes().iter().flat_map(|node| &node.inputs);
+    inputs.chain(body.results()).for_each(|v| uses[v.index()] += 1);
+    let adds = |node: &&Node| node.op == Elementwise(&ADD).into();
+    let added: HashMap<Value, &[Value]> =
+        body.nodes().iter().filter(adds).map(|n| (n.outputs[0], n.inputs.as_slice())).collect();
+    let (_, carries, _) = scan.parts(body.parameters());
+    let is_sum = |&i: &usize| {
+        let (before, after) = (carries[i], body.results()[i]);
+        let once = uses[before.index()] == 1 && uses[after.index()] == 1;
+        once && added.get(&after).is_some_and(|terms| terms.contains(&before))
+    };
+    (0..carries.len()).filter(is_sum).collect()
 }
 
 /// Moves sums over ranks to where what they sum is known, so that they can go on while the rank
@@ -252,6 +285,7 @@ type Question = (*const Function, Vec<Placement>, Vec<Want>);
 pub(super) struct Partitioner<'a> {
     place: Place<'a>,
     pub rates: Rates,
+    cut_sums: bool,
     propagation: Propagation<'a>,
     known: HashMap<Question, Arc<Made>>,
 }
@@ -282,6 +316,8 @@ pub(super) struct Body<'f> {
     /// For each value of the whole function, the first being the one that was computed.
     pub versions: Vec<Vec<Version>>,
     pub intents: Arc<Intents>,
+    /// Constants, which are made anew however they are wanted.
+    constants: HashMap<Value, &'f Constant>,
     /// For each value whether a node needs it combined, so that it may as well be so for all.
     pub needed: Vec<bool>,
     pub same: bool,
@@ -375,6 +411,7 @@ impl<'a> Partitioner<'a> {
             b: Builder::new(function.name.clone()),
             versions: vec![Vec::new(); function.value_count()],
             intents,
+            constants: constants(function),
             needed: needed_combined(function),
             same: true,
             node: "the results".to_owned(),
@@ -451,6 +488,16 @@ impl<'a> Partitioner<'a> {
             return found.clone();
         }
         let ty = body.whole.ty(v);
+        if let Some(&constant) = body.constants.get(&v)
+            && (target.partial.is_empty() || constant.value.as_f64() == 0.0)
+        {
+            let ty = target.local(self.mesh(), ty, self.place.rank);
+            let here = self.mesh().is_on(self.place.rank, target.stage);
+            let value = here.then(|| body.b.emit1(Constant { ty, ..constant.clone() }, &[]));
+            let version = Version { lies: Placement::data(target.clone()), value };
+            body.versions[v.index()].push(version.clone());
+            return version;
+        }
         let cost =
             |x: &Version| reshard::cost(self.mesh(), &self.rates, ty, &x.lies.sharding, target).1;
         let Some(from) = all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned() else {
@@ -588,6 +635,20 @@ impl<'a> Partitioner<'a> {
             }
             versions.push(version);
         }
+        // What is summed over the iterations stays partial where they are cut, and is combined once.
+        let cuts = versions[whole..].iter().flat_map(|x| &x.lies.sharding.cuts);
+        let samples: BTreeSet<usize> = cuts.flat_map(|cut| cut.axes.clone()).collect();
+        for i in sums(scan).into_iter().map(|i| scan.constants + i) {
+            let mut target = versions[i].lies.sharding.clone();
+            let by_samples = |cut: &Cut| cut.axes.iter().any(|axis| samples.contains(axis));
+            if !self.cut_sums {
+                let cuts = target.cuts.iter_mut().filter(|cut| by_samples(cut));
+                cuts.for_each(|cut| *cut = Cut::whole());
+            }
+            let free = samples.iter().filter(|&&axis| !target.cuts_along(axis));
+            target.partial = free.map(|&axis| (axis, ReduceKind::Sum)).collect();
+            versions[i] = self.version(body, node.inputs[i], &target);
+        }
         let (mut lies, values) = apart(versions);
         for stacked in &mut lies[whole..] {
             stacked.sharding.cuts.remove(0);
@@ -597,7 +658,11 @@ impl<'a> Partitioner<'a> {
         for (i, want) in wants.iter_mut().enumerate() {
             want.whole = true;
             match carries.get(i) {
-                Some(carry) => want.exact = Some(carry.sharding.clone()),
+                Some(carry) => {
+                    let cuts = want.wishes.iter_mut().zip(&carry.sharding.cuts);
+                    cuts.filter(|(_, cut)| cut.is_whole()).for_each(|(wish, _)| *wish = None);
+                    want.exact = Some(carry.sharding.clone());
+                }
                 None => {
                     want.wishes.remove(0);
                 }

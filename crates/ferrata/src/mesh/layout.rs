@@ -261,11 +261,6 @@ impl Layout {
         self.weight_like(name, ty, stored || self.zero >= Zero::Weights)
     }
 
-    /// How the sum of the gradients of a weight lies between microbatches.
-    pub fn gradient(&self, name: &str, ty: &Type) -> Placement {
-        self.weight_like(name, ty, self.zero >= Zero::Gradients)
-    }
-
     /// How the moving average of a weight lies, and what the optimiser remembers of it.
     pub fn average(&self, name: &str, ty: &Type) -> Placement {
         self.weight_like(name, ty, self.zero >= Zero::Optimizer)

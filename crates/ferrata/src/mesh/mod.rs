@@ -51,7 +51,7 @@ struct Shared {
     rank: usize,
     names: Names,
     rates: Rates,
-    schedule: Schedule,
+    way: MeshOptions,
     communicator: Arc<dyn Communicator>,
     /// What the rank computes with.
     inner: CpuDevice,
@@ -124,6 +124,9 @@ pub struct MeshOptions {
     pub sequence: bool,
     /// How the stages of a pipeline work on the iterations of a loop over microbatches.
     pub schedule: Schedule,
+    /// Whether sums over a loop's iterations are cut too where that saves memory, which sends
+    /// something in each iteration; else ranks combine whole sums of their own once.
+    pub cut_sums: bool,
 }
 
 impl MeshDevice {
@@ -146,8 +149,7 @@ impl MeshDevice {
         let options = CpuOptions { communicator: Some(communicator.clone()), ..options };
         let inner = CpuDevice::new(options)?;
         let (names, rates) = (names(&mesh, way.sequence), Rates::default());
-        let schedule = way.schedule;
-        let shared = Shared { mesh, rank, names, rates, schedule, communicator, inner };
+        let shared = Shared { mesh, rank, names, rates, way, communicator, inner };
         Ok(MeshDevice { shared: Arc::new(shared), moves: Mutex::default() })
     }
 
@@ -265,7 +267,8 @@ impl Shared {
         results: &[Option<Sharding>],
     ) -> Result<Partition> {
         let (mesh, names, rates) = (&self.mesh, &self.names, self.rates);
-        let setting = Setting { mesh, names, rates, schedule: self.schedule };
+        let MeshOptions { schedule, cut_sums, .. } = self.way;
+        let setting = Setting { mesh, names, rates, schedule, cut_sums };
         partition(program, &setting, self.rank, parameters, results)
     }
 }

@@ -170,7 +170,8 @@ impl ParallelSection {
             threads => threads,
         };
         let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
-        let way = MeshOptions { sequence: self.sequence, schedule: self.schedule };
+        let (sequence, schedule) = (self.sequence, self.schedule);
+        let way = MeshOptions { sequence, schedule, cut_sums: self.zero >= Zero::Gradients };
         Ok(MeshDevice::new(mesh, communicator, way, options)?.into())
     }
 
