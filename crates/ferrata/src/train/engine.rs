@@ -1,4 +1,4 @@
-//! The compiled programs of training, for any model and loss: the step and accumulation.
+//! The compiled step of training, for any model and loss.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::config::{Config, Size};
 use super::{Error, Result, Snapshot};
 use crate::data::{Batch, HostArray, HostData};
 
-use crate::mesh::Layout;
+use crate::mesh::{Layout, Placement};
 use crate::models::raw_weights;
 use crate::nn::Context;
 use crate::optim::{self, Optimizer};
@@ -36,7 +36,7 @@ pub(super) struct State<M> {
     average: Option<M>,
 }
 
-/// One microbatch, and the key of its random numbers.
+/// One microbatch, or all of a step stacked, and the keys of their random numbers.
 type Microbatch = (Arrays, Key);
 /// The new state, the loss and the norm of the gradient before clipping.
 type Stepped<M> = (State<M>, Tensor, Tensor);
@@ -55,9 +55,6 @@ pub(super) fn program<A: Tree, B: Tree>(
 /// What changes from step to step: rates of the optimiser, and the decay of the average, in f64.
 type Rates = (optim::Rates, Tensor);
 
-/// State, summed gradient and rates to the new state and the norm of the mean gradient.
-type Apply<M> = Program<(State<M>, M, Rates), (State<M>, Tensor)>;
-
 /// The context with this compute dtype.
 pub(super) fn with_compute(context: Context, compute: Option<DType>) -> Context {
     match compute {
@@ -75,12 +72,6 @@ pub(super) struct Engine<M> {
     settings: Arc<Settings<M>>,
     /// Forward, backward, clipping and update in one program.
     step: Program<(State<M>, Microbatch, Rates), Stepped<M>>,
-    /// Adds the gradient of a microbatch to a sum; gives its loss and the model's new state too.
-    accumulate: Program<(M, M, Microbatch), (M, Tensor, Updates)>,
-    /// The part of the step behind the gradient.
-    apply: Apply<M>,
-    /// A step on several microbatches in one program, stacked: what stages of a pipeline need.
-    pipeline: Program<(State<M>, Microbatch, Rates), Stepped<M>>,
 }
 
 /// What the programs are built with.
@@ -139,6 +130,31 @@ impl<M: Module + Clone + Send + Sync + 'static> Settings<M> {
         (loss, updates, gradient)
     }
 
+    /// The mean gradient of stacked microbatches, one after the other; the mean of their losses,
+    /// and the model with its new state.
+    fn accumulated(&self, model: &M, batches: &Microbatch) -> (M, Tensor, M) {
+        let sum = tree::map(model, Tensor::zeros_like);
+        let each = |(model, sum): &(M, M), batch: &Microbatch| {
+            let (loss, updates, gradient) = self.gradient(model, batch);
+            ((model.updated(&updates), optim::accumulate(Some(sum), &gradient)), loss)
+        };
+        let ((model, sum), losses) = scan((model.clone(), sum), batches, each);
+        (model, losses.mean(..), optim::average(&sum, self.accumulate))
+    }
+
+    /// The new state, the loss and the norm of the gradient.
+    fn step(&self, state: State<M>, batch: &Microbatch, rates: &Rates) -> Stepped<M> {
+        let (state, loss, gradient, updates) = if self.accumulate > 1 {
+            let (model, loss, gradient) = self.accumulated(&state.model, batch);
+            (State { model, ..state }, loss, gradient, Updates::new())
+        } else {
+            let (loss, updates, gradient) = self.gradient(&state.model, batch);
+            (state, loss, gradient, updates)
+        };
+        let (state, norm) = self.update(&state, gradient, &updates, rates);
+        (state, loss, norm)
+    }
+
     /// The state after a step along `gradient`, and the gradient's norm before clipping.
     fn update(
         &self,
@@ -190,60 +206,23 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         let settings = Arc::new(Settings::new(loss, inputs, config));
         let optimizer = settings.optimizer.init(&model);
         let average = (settings.ema > 0.0).then(|| tree::map(&model, Tensor::clone));
-        // Between microbatches optimiser and average lie beside the program's memory.
-        let resting = bytes(&optimizer) + average.as_ref().map_or(0, bytes);
-        let within = |resting: u64| match config.train.memory {
+        let recompute = match config.train.memory {
             None => Recompute::Never,
-            Some(Size(all)) => Recompute::Within(all.saturating_sub(resting)),
+            Some(Size(all)) => Recompute::Within(all),
         };
-        let (for_step, for_sum, for_apply) = (settings.clone(), settings.clone(), settings.clone());
         let layout = config.parallel.layout(&model)?;
-        let for_pipeline = settings.clone();
         let state = placed(State { model, optimizer, average }, layout.as_ref());
+        let for_step = settings.clone();
         Ok(Engine {
             state: Some(state),
             layout,
             step: program(move |(state, batch, rates): (State<M>, Microbatch, Rates)| {
-                let (loss, updates, gradient) = for_step.gradient(&state.model, &batch);
-                let (state, norm) = for_step.update(&state, gradient, &updates, &rates);
-                (state, loss, norm)
+                for_step.step(state, &batch, &rates)
             })
             .with_results_like(|(state, ..)| tree::leaves(state))
-            .with_recompute(within(0)),
-            accumulate: program(move |(model, sum, batch): (M, M, Microbatch)| {
-                let (loss, updates, gradient) = for_sum.gradient(&model, &batch);
-                (optim::accumulate(Some(&sum), &gradient), loss, updates)
-            })
-            .with_results_like(|(_, sum, _)| tree::leaves(sum))
-            .with_recompute(within(resting)),
-            apply: program(move |(state, sum, rates): (State<M>, M, Rates)| {
-                let gradient = optim::average(&sum, for_apply.accumulate);
-                for_apply.update(&state, gradient, &Updates::new(), &rates)
-            })
-            .with_results_like(|(state, ..)| tree::leaves(state)),
-            pipeline: program(move |(state, batches, rates): (State<M>, Microbatch, Rates)| {
-                let sum = tree::map(&state.model, Tensor::zeros_like);
-                let begin = (state.model.clone(), sum);
-                let each = |(model, sum): &(M, M), batch: &Microbatch| {
-                    let (loss, updates, gradient) = for_pipeline.gradient(model, batch);
-                    let sum = optim::accumulate(Some(sum), &gradient);
-                    ((model.updated(&updates), sum), loss)
-                };
-                let ((model, sum), losses) = scan(begin, &batches, each);
-                let gradient = optim::average(&sum, for_pipeline.accumulate);
-                let state = State { model, ..state };
-                let (state, norm) = for_pipeline.update(&state, gradient, &Updates::new(), &rates);
-                (state, losses.mean(..), norm)
-            })
-            .with_results_like(|(state, ..)| tree::leaves(state))
-            .with_recompute(within(0)),
+            .with_recompute(recompute),
             settings,
         })
-    }
-
-    /// Whether the microbatches of a step go through stages in one program.
-    fn is_pipeline(&self) -> bool {
-        self.settings.accumulate > 1 && self.layout.as_ref().is_some_and(Layout::has_stages)
     }
 
     fn state(&self) -> Result<&State<M>> {
@@ -273,44 +252,13 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         batches: &[Batch],
         keep: bool,
     ) -> Result<(f64, f64)> {
-        let microbatches: Vec<Microbatch> = profile::host("input", || {
-            let all = batches.iter().enumerate();
-            let all = all.map(|(i, batch)| self.microbatch(step, i, batch));
-            let all: Vec<Microbatch> = all.collect::<Result<_>>()?;
-            Ok::<_, Error>(if self.is_pipeline() { vec![self.stacked(&all)] } else { all })
-        })?;
+        let batch = profile::host("input", || self.batch(step, batches))?;
         let rates = self.settings.rates(step, lr);
         let state = self.state.take();
         let Some(state) = state else { return Err(self.state().err().unwrap_or_else(lost)) };
         let before = keep.then(|| state.clone());
-        let (state, loss, norm) = match <[Microbatch; 1]>::try_from(microbatches) {
-            Ok([batch]) => {
-                let step = if self.is_pipeline() { &self.pipeline } else { &self.step };
-                let (state, loss, norm) = step.call((state, batch, rates))?;
-                (state, number(&loss)?, norm)
-            }
-            Err(microbatches) => {
-                let mut state = state;
-                let count = microbatches.len() as f64;
-                let mut sum = tree::map_named(&state.model, |name, weight| {
-                    let zeros = weight.zeros_like();
-                    match &self.layout {
-                        Some(layout) => zeros.place(&layout.gradient(name, weight.ty())),
-                        None => zeros,
-                    }
-                });
-                let mut total = 0.0;
-                for batch in microbatches {
-                    let (loss, updates);
-                    (sum, loss, updates) =
-                        self.accumulate.call((state.model.clone(), sum, batch))?;
-                    state.model = state.model.updated(&updates);
-                    total += number(&loss)?;
-                }
-                let (state, norm) = self.apply.call((state, sum, rates))?;
-                (state, total / count, norm)
-            }
-        };
+        let (state, loss, norm) = self.step.call((state, batch, rates))?;
+        let loss = number(&loss)?;
         let norm = number(&norm)?;
         self.state = match before {
             Some(before) if !(loss.is_finite() && norm.is_finite()) => Some(before),
@@ -335,50 +283,52 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
         Ok(mesh.check_replicas(&named)?)
     }
 
-    /// The random numbers of a step depend on the seed, the step and the microbatch only.
-    fn microbatch(&self, step: u64, index: usize, batch: &Batch) -> Result<Microbatch> {
-        let key = self.settings.key.fold(step as u32).fold((step >> 32) as u32).fold(index as u32);
-        let arrays = self.on_mesh(arrays(batch, self.settings.inputs)?);
-        Ok((arrays, key))
+    /// The microbatches of a step, stacked if there are several. Their random numbers depend on
+    /// the seed, the step and the microbatch only.
+    fn batch(&self, step: u64, batches: &[Batch]) -> Result<Microbatch> {
+        let key = self.settings.key.fold(step as u32).fold((step >> 32) as u32);
+        let key = |(i, _): (usize, _)| key.fold(i as u32);
+        let keys = batches.iter().enumerate().map(key).collect();
+        let arrays = batches.iter().map(|batch| arrays(batch, self.settings.inputs));
+        Ok(self.stacked(arrays.collect::<Result<_>>()?, keys))
     }
 
-    /// Microbatches in front of each other, as the loop of a pipeline takes them.
-    fn stacked(&self, all: &[Microbatch]) -> Microbatch {
-        let stack = |tensors: Vec<&Tensor>| {
-            let stacked = Tensor::stack(&tensors, 0);
-            match &self.layout {
-                Some(layout) => stacked.place(&layout.batches(stacked.ty())),
-                None => stacked,
-            }
+    /// Microbatches as the step takes them, lying as the layout says.
+    fn stacked(&self, mut all: Vec<Arrays>, mut keys: Vec<Key>) -> Microbatch {
+        if self.settings.accumulate == 1
+            && let (Some(arrays), Some(key)) = (all.pop(), keys.pop())
+        {
+            return (self.on_mesh(arrays, Layout::batch), key);
+        }
+        let names: Vec<String> = all.iter().take(1).flat_map(|a| a.keys().cloned()).collect();
+        let stack = |name: String| {
+            let each: Vec<&Tensor> = all.iter().map(|arrays| &arrays[&name]).collect();
+            let stacked = Tensor::stack(&each, 0);
+            (name, stacked)
         };
-        let names = all[0].0.keys();
-        let arrays = names.map(|name| {
-            let each = all.iter().map(|(arrays, _)| &arrays[name]).collect();
-            (name.clone(), stack(each))
-        });
-        let keys: Vec<Tensor> = all.iter().map(|(_, key)| key.tensor()).collect();
+        let arrays = names.into_iter().map(stack).collect();
+        let keys: Vec<Tensor> = keys.iter().map(Key::tensor).collect();
         let keys = Tensor::stack(&keys.iter().collect::<Vec<_>>(), 0);
-        (arrays.collect(), Key::from_tensor(&keys))
+        (self.on_mesh(arrays, Layout::batches), Key::from_tensor(&keys))
     }
 
-    /// The arrays of a batch so that they lie as the layout says.
-    fn on_mesh(&self, mut arrays: Arrays) -> Arrays {
+    /// The arrays so that they lie as `place` of the layout says.
+    fn on_mesh(&self, mut arrays: Arrays, place: fn(&Layout, &Type) -> Placement) -> Arrays {
         if let Some(layout) = &self.layout {
-            arrays.values_mut().for_each(|array| *array = array.place(&layout.batch(array.ty())));
+            arrays.values_mut().for_each(|array| *array = array.place(&place(layout, array.ty())));
         }
         arrays
     }
 
-    /// Compiles the step for batches of the sizes of this one.
-    pub fn prepare(&self, batch: Arrays) -> Result<Planned> {
-        let rates = self.settings.rates(0, 0.0);
-        let batch = (self.on_mesh(batch), self.settings.key.clone());
-        let (step, batch) = match self.is_pipeline() {
-            true => (&self.pipeline, self.stacked(&vec![batch; self.settings.accumulate])),
-            false => (&self.step, batch),
-        };
+    /// Compiles the step for microbatches of the sizes of this one.
+    pub fn prepare(&self, batch: &Arrays) -> Result<Planned> {
+        let (count, rates) = (self.settings.accumulate, self.settings.rates(0, 0.0));
+        let batch =
+            self.stacked(vec![batch.clone(); count], vec![self.settings.key.clone(); count]);
+        // The program of a rank is made for how its arguments lie.
+        crate::eval(&tree::leaves(&batch).iter().collect::<Vec<_>>())?;
         // As in training, nobody else holds the state, so its memory can be reused.
-        Ok(step.planned(&(self.state()?.clone(), batch, rates), true)?)
+        Ok(self.step.planned(&(self.state()?.clone(), batch, rates), true)?)
     }
 
     /// Says what in the step first makes a NaN or an infinity, by running it on its microbatches
@@ -392,11 +342,9 @@ impl<M: Module + Clone + Send + Sync + 'static> Engine<M> {
             }
         }
         let rates = self.settings.rates(step, lr);
-        for (i, batch) in batches.iter().enumerate() {
-            let batch = self.microbatch(step, i, batch)?;
-            if let Err(error) = self.step.call_watching((state.clone(), batch, rates.clone())) {
-                return Ok(error.to_string());
-            }
+        let batch = self.batch(step, batches)?;
+        if let Err(error) = self.step.call_watching((state.clone(), batch, rates)) {
+            return Ok(error.to_string());
         }
         Ok("run once more, every value was finite".to_owned())
     }

@@ -214,7 +214,7 @@ impl StepPlan {
         M: Module + Clone + Send + Sync + 'static,
     {
         let start = Instant::now();
-        let planned = engine.prepare(batch)?;
+        let planned = engine.prepare(&batch)?;
         let compile_time = start.elapsed();
         let inspection = Inspection::new(planned, &Device::default())?;
         Ok(StepPlan { inspection, compile_time, state_bytes: engine.state_bytes() })

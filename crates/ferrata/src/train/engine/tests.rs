@@ -159,7 +159,7 @@ fn the_node_that_makes_a_nan_is_named() {
 #[test]
 fn the_step_can_be_planned() {
     let engine = self::engine(&config(&[]));
-    let program = engine.prepare(next_token::example(2, 3)).unwrap().traced;
+    let program = engine.prepare(&next_token::example(2, 3)).unwrap().traced;
     assert!(program.to_string().contains("cross_entropy"));
     assert!(engine.state_bytes() >= 3 * 4 * (25 + 5));
 }
