@@ -53,14 +53,14 @@ fn size(dtype: i32) -> usize {
 }
 
 fn prepare(
-    operator: &'static str,
+    [name, operator]: [&'static str; 2],
     dims: usize,
     tensors: [*const Tensor; 3],
     mode: i8,
     bytes: *mut u64,
     executor: *mut *mut Executor,
 ) -> Code {
-    on_device(operator, |s| {
+    on_device(name, |s| {
         let handles = tensors.map(|t| t as u64);
         let known: Vec<Known> = handles.iter().filter_map(|h| s.tensors.get(h).cloned()).collect();
         let [left, right, out] = &known[..] else { return wrong(NULL, "no tensor") };
@@ -140,7 +140,7 @@ macro_rules! products {
             bytes: *mut u64,
             executor: *mut *mut Executor,
         ) -> Code {
-            prepare(stringify!($run), $dims, [left, right, out], mode, bytes, executor)
+            prepare([stringify!($prepare), stringify!($run)], $dims, [left, right, out], mode, bytes, executor)
         }
 
         #[unsafe(no_mangle)]

@@ -15,8 +15,12 @@ pub const VARIABLE: &str = "FERRATA_ASCEND_COMPILER";
 const TOOL: &str = "bishengir-compile";
 /// The one for the generation of the 950.
 const TOOL_A5: &str = "bishengir-compile-a5";
-/// What the compiler leaves for its last step.
+/// The closed one that makes binaries.
+const LAST_STEP: &str = "hivmc";
+/// What the compiler leaves for it.
 const MODULE: &str = "module.hivm.opt.mlir";
+/// What its last step, `hivmc`, may call the binary.
+const BINARIES: [&str; 3] = ["kernel", "kernel.o", "kernel_reloc.o"];
 
 /// The compiler and what it has compiled.
 #[derive(Debug)]
@@ -24,8 +28,26 @@ pub struct Compiler {
     /// Where its tools are; without them only what is kept is known.
     tools: Option<PathBuf>,
     cache: Option<PathBuf>,
-    known: Mutex<HashMap<String, Arc<str>>>,
+    known: Mutex<HashMap<String, Compiled>>,
     statistics: Mutex<Statistics>,
+}
+
+/// What the compiler makes of a program.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// What its last step gets.
+    pub text: Arc<str>,
+    /// What its last step makes of that, where it is installed.
+    pub binary: Option<Arc<[u8]>>,
+}
+
+/// What a device needs of a compiled program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// The text alone.
+    Text,
+    /// The binary, too.
+    Binary,
 }
 
 /// What compiling has cost so far.
@@ -78,11 +100,16 @@ impl Compiler {
             ))
         })?;
         let user = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        // Another compiler makes other programs.
-        let size = fs::metadata(folder.join(TOOL)).map_or(0, |m| m.len());
-        let which = hash(&[&folder.to_string_lossy(), &size.to_string()]);
+        let compiler = Compiler::new(folder.clone(), None);
+        // Another compiler makes other programs, and another last step other binaries.
+        let tools = [Some(folder.join(TOOL)), compiler.last_step().ok()];
+        let [tool, last] = tools.map(|tool| {
+            let size = tool.and_then(|tool| fs::metadata(tool).ok()).map_or(0, |m| m.len());
+            size.to_string()
+        });
+        let which = hash(&[&folder.to_string_lossy(), &tool, &last]);
         let cache = user.map(|user| user.join("ferrata/ascend").join(which));
-        Ok(Compiler::new(folder, cache))
+        Ok(Compiler { cache, ..compiler })
     }
 
     /// The compiler in a folder, which keeps programs in another one.
@@ -101,50 +128,90 @@ impl Compiler {
         Compiler { cache: Some(folder.into()), ..self }
     }
 
+    /// The folder of the compiler's tools, unless it only knows what is kept.
+    pub fn tools(&self) -> Option<&Path> {
+        self.tools.as_deref()
+    }
+
+    /// Where the compiler's last step is, which makes binaries.
+    ///
+    /// # Errors
+    /// When it is not installed: it is closed, and comes with CANN only.
+    pub fn last_step(&self) -> Result<PathBuf> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let mut places = self.tools.iter().cloned().chain(env::split_paths(&path));
+        let found = places.find_map(|folder| Some(folder.join(LAST_STEP)).filter(|p| p.is_file()));
+        found.ok_or_else(|| {
+            Error::new("bishengir-compile makes no binary: it lacks its last step, hivmc")
+                .help("use the compiler that comes with CANN")
+        })
+    }
+
     /// What compiling has cost so far.
     pub fn statistics(&self) -> Statistics {
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the compiler makes of a program for a chip: the text that its last step would get.
+    /// What the compiler makes of a program for a chip.
     ///
     /// # Errors
-    /// What the compiler refuses, with its words.
-    pub fn compile(&self, source: &str, target: &Target) -> Result<Arc<str>, Refusal> {
+    /// What the compiler refuses, with its words; that there is no binary, if one is needed.
+    pub fn compile(
+        &self,
+        source: &str,
+        target: &Target,
+        needs: Needs,
+    ) -> Result<Compiled, Refusal> {
         let key = hash(&[source, target.name]);
         let count = |f: &dyn Fn(&mut Statistics)| {
             f(&mut self.statistics.lock().unwrap_or_else(PoisonError::into_inner));
         };
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = self.cache.as_ref().map(|folder| folder.join(format!("{key}.mlir")));
-        let read = || fs::read_to_string(kept.as_ref()?).ok().map(Arc::from);
-        if let Some(found) = known.or_else(read) {
+        let read = || {
+            let kept = kept.as_ref()?;
+            let text = fs::read_to_string(kept).ok()?.into();
+            Some(Compiled {
+                text,
+                binary: fs::read(kept.with_extension(BINARY)).ok().map(Arc::from),
+            })
+        };
+        let enough = |c: &Compiled| needs == Needs::Text || c.binary.is_some();
+        let found = known().get(&key).cloned();
+        if let Some(found) = found.filter(enough).or_else(|| read().filter(enough)) {
             count(&|s| s.hits += 1);
-            self.known
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(key, Arc::clone(&found));
+            known().insert(key, found.clone());
             return Ok(found);
         }
         let Some(tools) = &self.tools else {
             return Err(Error::new("a kernel is not among those that are kept").into());
         };
-        let tool = tools.join(if target.a5 { TOOL_A5 } else { TOOL });
+        if needs == Needs::Binary {
+            self.last_step()?;
+        }
         let start = Instant::now();
-        let done = run(&tool, source, target, &key);
+        let done = run(tools, source, target, &key);
         count(&|s| {
             s.compiled += 1;
             s.time += start.elapsed();
         });
-        let module: Arc<str> = done?.into();
+        let compiled = done?;
         if let Some(kept) = &kept {
             // Without a cache every process compiles anew; that is no error.
-            let _ = keep(kept, &module);
+            let _ = keep(kept, compiled.text.as_bytes());
+            let binary = kept.with_extension(BINARY);
+            let _ = compiled.binary.as_ref().map(|bytes| keep(&binary, bytes));
         }
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&module));
-        Ok(module)
+        known().insert(key, compiled.clone());
+        match enough(&compiled) {
+            true => Ok(compiled),
+            false => Err(Error::new("bishengir-compile makes no binary of a kernel").into()),
+        }
     }
 }
+
+/// How the file that keeps a binary ends.
+const BINARY: &str = "o";
 
 /// Of some texts, each with its length.
 fn hash(parts: &[&str]) -> String {
@@ -157,48 +224,56 @@ fn hash(parts: &[&str]) -> String {
 }
 
 /// Runs the compiler in a folder of its own.
-fn run(tool: &Path, source: &str, target: &Target, key: &str) -> Result<String, Refusal> {
+fn run(tools: &Path, source: &str, target: &Target, key: &str) -> Result<Compiled, Refusal> {
     static RUNS: AtomicUsize = AtomicUsize::new(0);
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
     let folder = env::temp_dir().join(format!("ferrata-ascend-{}-{run}-{key}", std::process::id()));
+    let tool = tools.join(if target.a5 { TOOL_A5 } else { TOOL });
     let failed = |e: io::Error| {
         Error::new(format!("cannot run {}: {e}", tool.display())).help("check the path")
     };
     fs::create_dir_all(&folder).map_err(failed)?;
     let input = folder.join("kernel.mlir");
+    // Its last step may lie beside it.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([tools.to_owned()].into_iter().chain(env::split_paths(&path)));
     let output = fs::write(&input, source).and_then(|()| {
-        Command::new(tool)
+        Command::new(&tool)
             .arg(&input)
             .arg(format!("--target={}", target.name))
             .args(["--enable-hfusion-compile=true", "--enable-hivm-compile=true"])
             .args(["--enable-triton-kernel-compile=true", "--enable-auto-multi-buffer=true"])
             .arg(format!("--save-temps={}", folder.display()))
             .arg("-o")
-            .arg(folder.join("kernel"))
+            .arg(folder.join(BINARIES[0]))
+            .env("PATH", path.map_err(io::Error::other)?)
             .output()
     });
     let module = fs::read_to_string(folder.join(MODULE));
+    let binary = BINARIES.iter().find_map(|name| fs::read(folder.join(name)).ok());
     let removed = fs::remove_dir_all(&folder);
     let output = output.map_err(failed)?;
     removed.map_err(failed)?;
-    module.map_err(|_| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let lines: Vec<&str> = said.lines().filter(|l| l.contains("error: ")).take(4).collect();
-        let why = if lines.is_empty() { said.trim().to_owned() } else { lines.join("\n") };
-        let too_large = said.contains("overflow");
-        Refusal {
-            too_large,
-            error: Error::new(format!("bishengir-compile refuses a kernel: {why}")),
+    match module {
+        Ok(text) => Ok(Compiled { text: text.into(), binary: binary.map(Arc::from) }),
+        Err(_) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let lines: Vec<&str> = said.lines().filter(|l| l.contains("error: ")).take(4).collect();
+            let why = if lines.is_empty() { said.trim().to_owned() } else { lines.join("\n") };
+            let too_large = said.contains("overflow");
+            let error = Error::new(format!("bishengir-compile refuses a kernel: {why}"));
+            Err(Refusal { too_large, error })
         }
-    })
+    }
 }
 
 /// Writes a file so that no reader finds half of it.
-fn keep(path: &Path, text: &str) -> io::Result<()> {
+fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let new = path.with_extension(format!("{}", std::process::id()));
-    fs::write(&new, text)?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", std::process::id()));
+    fs::write(&new, bytes)?;
     fs::rename(&new, path)
 }

@@ -1,113 +1,86 @@
-//! The simulated NPU as a device: every kernel goes through the vendor's compiler and then runs on
-//! the simulator.
+//! A chip as a device.
 
-use crate::compiler::{Compiler, Statistics};
-use crate::executable::Simulated;
-use crate::target::Target;
+use crate::chip::{Chip, Place};
+use crate::executable::Planned;
 use ferrata_compiler::watch::{Level, Limits, Watch};
-use ferrata_compiler::{Buffer, Device, Executable, Memory};
+use ferrata_compiler::{Buffer, Device, Executable};
 use ferrata_ir::{Composite, DType, Error, Function, Result, Type};
-use std::any::Any;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// A simulated Ascend NPU.
-#[derive(Debug)]
-pub struct AscendSimulator {
-    machine: Arc<Machine>,
+/// An Ascend NPU, simulated or real.
+pub struct Ascend<C: Chip> {
+    machine: Arc<Machine<C>>,
 }
 
 /// What a device shares with its programs.
-pub(crate) struct Machine {
-    pub target: Target,
-    pub compiler: Compiler,
+pub(crate) struct Machine<C> {
+    pub chip: C,
     pub watch: RwLock<Option<Watch>>,
     /// Why kernels were left to the host.
     pub on_host: Mutex<BTreeSet<String>>,
 }
 
-impl std::fmt::Debug for Machine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.target.name)
+impl<C: Chip> fmt::Debug for Ascend<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint())
     }
 }
 
-/// Global memory of the simulated device.
-#[derive(Debug)]
-pub(crate) struct Bytes(pub Mutex<Vec<u8>>);
-
-impl Memory for Bytes {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
-
-/// A copy of a buffer's bytes.
+/// The memory of a buffer.
 ///
 /// # Errors
 /// When the buffer belongs to another device.
-pub(crate) fn bytes(buffer: &Buffer) -> Result<Vec<u8>> {
-    let found = buffer.memory.as_any().downcast_ref::<Bytes>();
-    let bytes = found.ok_or_else(|| {
+pub(crate) fn block<C: Chip>(buffer: &Buffer) -> Result<&C::Block> {
+    buffer.memory.as_any().downcast_ref().ok_or_else(|| {
         Error::new(format!("a buffer of type {} belongs to another device", buffer.ty))
             .help("copy it to this device first")
-    })?;
-    Ok(bytes.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    })
 }
 
-pub(crate) fn buffer(ty: Type, bytes: Vec<u8>) -> Buffer {
-    Buffer { ty, memory: Arc::new(Bytes(Mutex::new(bytes))) }
+/// The first byte of a buffer.
+pub(crate) fn first<C: Chip>(buffer: &Buffer) -> Result<Place<'_, C>> {
+    Ok((block::<C>(buffer)?, 0))
 }
 
-impl AscendSimulator {
-    /// A simulated chip whose kernels this compiler makes.
-    ///
-    /// # Errors
-    /// For chips that the simulator does not know.
-    pub fn new(target: Target, compiler: Compiler) -> Result<AscendSimulator> {
-        if target.a5 {
-            let error = Error::new(format!("the simulator does not know {}", target.name));
-            return Err(error.help("it knows the cores of the 910B and the 910C"));
-        }
-        let machine =
-            Machine { target, compiler, watch: RwLock::new(None), on_host: Mutex::default() };
-        Ok(AscendSimulator { machine: Arc::new(machine) })
+impl<C: Chip> Ascend<C> {
+    pub(crate) fn on(chip: C) -> Ascend<C> {
+        let (watch, on_host) = (RwLock::new(None), Mutex::default());
+        Ascend { machine: Arc::new(Machine { chip, watch, on_host }) }
     }
 
-    /// What compiling has cost so far.
-    pub fn statistics(&self) -> Statistics {
-        self.machine.compiler.statistics()
+    /// The chip.
+    pub(crate) fn chip(&self) -> &C {
+        &self.machine.chip
     }
 
     /// Where each class of kernels runs, as (class, where).
     pub fn paths(&self) -> Vec<(&'static str, String)> {
-        let cores = |what: &str| format!("{what}, simulated");
-        vec![
-            ("loop, gather, scatter", cores("vector cores")),
-            ("contract", cores("cube cores, then vector cores")),
-            ("what the cores lack", "the host, by its meaning".into()),
-        ]
+        self.chip().paths()
     }
 
-    /// Why kernels that were compiled so far run on the host: what the cores lack for them.
+    /// Why kernels that were compiled so far run on the host, or by kernels of the vendor's: what the
+    /// cores or the compiler lack for them.
     pub fn on_host(&self) -> Vec<String> {
-        self.machine
-            .on_host
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        let lacks = self.machine.on_host.lock().unwrap_or_else(PoisonError::into_inner);
+        lacks.iter().cloned().collect()
+    }
+
+    fn buffer(&self, ty: Type) -> Result<Buffer> {
+        let memory = Arc::new(self.chip().allocate(ty.bytes())?);
+        Ok(Buffer { ty, memory })
     }
 }
 
-impl Device for AscendSimulator {
+impl<C: Chip> Device for Ascend<C> {
     fn name(&self) -> &str {
-        "ascend-sim"
+        self.chip().name()
     }
 
     fn fingerprint(&self) -> String {
-        format!("ascend-sim {} {}", self.machine.target.name, env!("CARGO_PKG_VERSION"))
+        let chip = self.chip();
+        format!("{} {} {}", chip.name(), chip.fingerprint(), env!("CARGO_PKG_VERSION"))
     }
 
     /// What the cores do not compute with is computed by the host. Single numbers of f64 among
@@ -125,23 +98,29 @@ impl Device for AscendSimulator {
             let (want, got) = (ty.bytes(), bytes.len());
             return Err(Error::new(format!("{ty} needs {want} bytes, {got} given")));
         }
-        let truth = |b: &u8| if ty.dtype == DType::Bool { u8::from(*b != 0) } else { *b };
-        let bytes = bytes.iter().map(truth).collect();
-        Ok(buffer(ty, bytes))
+        let buffer = self.buffer(ty)?;
+        if buffer.ty.dtype == DType::Bool {
+            let bytes: Vec<u8> = bytes.iter().map(|b| u8::from(*b != 0)).collect();
+            self.chip().write(first::<C>(&buffer)?, &bytes)?;
+        } else {
+            self.chip().write(first::<C>(&buffer)?, bytes)?;
+        }
+        Ok(buffer)
     }
 
     fn zeros(&self, ty: Type) -> Result<Buffer> {
-        let bytes = vec![0; ty.bytes()];
-        Ok(buffer(ty, bytes))
+        let buffer = self.buffer(ty)?;
+        self.chip().clear(block::<C>(&buffer)?)?;
+        Ok(buffer)
     }
 
     fn download(&self, buffer: &Buffer) -> Result<Vec<u8>> {
-        bytes(buffer)
+        self.chip().read(first::<C>(buffer)?, buffer.ty.bytes())
     }
 
     fn compile(&self, program: &Arc<Function>, donated: &[bool]) -> Result<Arc<dyn Executable>> {
         let plan = ferrata_compiler::compile(program, donated, self)?;
-        Ok(Arc::new(Simulated::new(Arc::clone(&self.machine), plan)?))
+        Ok(Arc::new(Planned::new(Arc::clone(&self.machine), plan)?))
     }
 
     fn watch(&self, watch: Option<Watch>) {

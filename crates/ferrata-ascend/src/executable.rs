@@ -1,143 +1,101 @@
-//! Executables: a plan whose kernels are compiled, run step by step on the simulator.
+//! Executables: a plan whose kernels are ready, run step by step.
 
-use crate::compiler::Compiler;
-use crate::device::{Machine, buffer, bytes};
-use crate::emit::{self, Launch};
+use crate::chip::{Chip, Piece, Place, Prepared};
+use crate::device::{Machine, block, first};
 use crate::host;
-use crate::sim::Program;
-use crate::target::Target;
 use ferrata_compiler::kernel::View;
-use ferrata_compiler::plan::{Place, Step};
+use ferrata_compiler::plan::{self, Step};
 use ferrata_compiler::watch::{Activity, Event};
 use ferrata_compiler::{Argument, Buffer, Executable, Kernel, Plan};
-use ferrata_ir::{Error, Literal, Result};
+use ferrata_ir::{Error, Literal, Result, Type};
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-/// Tiles are halved so often before a kernel is given up.
-const HALVINGS: u32 = 10;
-
 /// A compiled program.
-pub(crate) struct Simulated {
-    machine: Arc<Machine>,
+pub(crate) struct Planned<C: Chip> {
+    machine: Arc<Machine<C>>,
     plan: Plan,
-    kernels: Vec<Prepared>,
+    kernels: Vec<Prepared<C::Work>>,
+    constants: Vec<C::Block>,
 }
 
-/// A kernel, ready to run.
-enum Prepared {
-    Cores {
-        launches: Vec<(Launch, Program)>,
-        workspaces: Vec<usize>,
-    },
-    /// What the cores lack; the host computes it.
-    Host,
-}
-
-impl Prepared {
-    fn new(kernel: &Kernel, machine: &Machine) -> Result<Prepared> {
-        let target = &machine.target;
-        if let Err(lack) = emit::lower(kernel, target, 0) {
-            let mut reasons = machine.on_host.lock().unwrap_or_else(PoisonError::into_inner);
-            reasons.insert(lack.message().to_owned());
-            return Ok(Prepared::Host);
-        }
-        let (launches, workspaces) = compile(kernel, target, &machine.compiler)?;
-        let read = |(launch, module): (Launch, Arc<str>)| {
-            let program = Program::parse(&module)?;
-            Ok((launch, program))
-        };
-        let launches = launches.into_iter().map(read).collect::<Result<Vec<_>>>()?;
-        Ok(Prepared::Cores { launches, workspaces })
-    }
-}
-
-/// Launches with what the compiler makes of them.
-type Compiled = Vec<(Launch, Arc<str>)>;
-
-/// Compiles a kernel, with tiles that the compiler finds small enough. Returns its launches and the
-/// bytes of each piece of memory between them.
-///
-/// # Errors
-/// What the cores do not compute with, and what the compiler refuses.
-pub fn compile(
-    kernel: &Kernel,
-    target: &Target,
-    compiler: &Compiler,
-) -> Result<(Compiled, Vec<usize>)> {
-    let mut halvings = 0;
-    'again: loop {
-        let lowered = emit::lower(kernel, target, halvings)?;
-        let mut compiled = Vec::new();
-        for launch in lowered.launches {
-            match compiler.compile(&launch.source, target) {
-                Ok(module) => compiled.push((launch, module)),
-                Err(refusal) if refusal.too_large && halvings < HALVINGS => {
-                    halvings += 1;
-                    continue 'again;
-                }
-                Err(refusal) => return Err(refusal.error),
-            }
-        }
-        return Ok((compiled, lowered.workspaces));
-    }
-}
-
-impl Simulated {
+impl<C: Chip> Planned<C> {
     /// Prepares a plan.
     ///
     /// # Errors
     /// A kernel that cannot be compiled, with its scope and user line.
-    pub fn new(machine: Arc<Machine>, plan: Plan) -> Result<Simulated> {
-        let kernels = plan.prepare(|kernel| Prepared::new(kernel, &machine))?;
-        Ok(Simulated { machine, plan, kernels })
+    pub fn new(machine: Arc<Machine<C>>, plan: Plan) -> Result<Planned<C>> {
+        let chip = &machine.chip;
+        let kernels = plan.prepare(|kernel| chip.prepare(&Arc::new(kernel.clone())))?;
+        let lacks = kernels.iter().flat_map(|kernel| kernel.lacks.iter().cloned());
+        machine.on_host.lock().unwrap_or_else(PoisonError::into_inner).extend(lacks);
+        let constant = |literal: &Arc<Literal>| {
+            let block = chip.allocate(literal.ty.bytes())?;
+            chip.write((&block, 0), &literal.to_bytes())?;
+            Ok(block)
+        };
+        let constants = plan.constants.iter().map(constant).collect::<Result<_>>()?;
+        Ok(Planned { machine, plan, kernels, constants })
     }
 
-    fn execute(&self, arguments: Vec<Argument>, finite: bool) -> Result<Vec<Buffer>> {
-        let start = Instant::now();
+    /// A buffer of its own with the same bytes.
+    fn copied(&self, buffer: &Buffer) -> Result<Buffer> {
+        let chip = &self.machine.chip;
+        let own = chip.allocate(buffer.ty.bytes())?;
+        chip.copy(first::<C>(buffer)?, (&own, 0), buffer.ty.bytes())?;
+        Ok(Buffer { ty: buffer.ty.clone(), memory: Arc::new(own) })
+    }
+
+    /// The buffers of the inputs, those that results take over free to be overwritten.
+    fn inputs(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
         let (want, got) = (self.plan.inputs.len(), arguments.len());
         if want != got {
             return Err(Error::new(format!("the program takes {want} arguments, {got} given")));
         }
-        let mut memory = Vec::new();
-        for (i, (argument, ty)) in arguments.iter().zip(&self.plan.inputs).enumerate() {
+        let bind = |(i, (argument, ty)): (usize, (Argument, &Type))| {
             let given = argument.buffer();
             if given.ty != *ty {
                 let got = &given.ty;
                 return Err(Error::new(format!("argument {i} is {got}, but must be {ty}")));
             }
-            memory.push(bytes(given)?);
-        }
-        memory.extend(self.plan.results.iter().map(|ty| vec![0; ty.bytes()]));
-        memory.push(vec![0; self.plan.arena]);
-        memory.extend(self.plan.constants.iter().map(|c| c.to_bytes()));
-        let mut run = Run { program: self, memory, finite };
-        run.steps(&self.plan.steps)?;
-        let taken: Vec<usize> = (0..self.plan.results.len()).map(|r| self.result(r)).collect();
-        let results = self.plan.results.iter().zip(taken);
-        let results = results.map(|(ty, at)| buffer(ty.clone(), run.memory[at].clone())).collect();
+            block::<C>(given)?;
+            let taken = self.plan.takes.contains(&Some(i));
+            match argument {
+                Argument::Shared(b) if taken => self.copied(&b),
+                // Without other owners nobody can see it overwritten.
+                Argument::Donated(mut b) if taken => match Arc::get_mut(&mut b.memory) {
+                    Some(_) => Ok(b),
+                    None => self.copied(&b),
+                },
+                Argument::Shared(b) | Argument::Donated(b) => Ok(b),
+            }
+        };
+        arguments.into_iter().zip(&self.plan.inputs).enumerate().map(bind).collect()
+    }
+
+    fn execute(&self, arguments: Vec<Argument>, finite: bool) -> Result<Vec<Buffer>> {
+        let start = Instant::now();
+        let chip = &self.machine.chip;
+        let inputs = self.inputs(arguments)?;
+        let result = |(ty, takes): (&Type, &Option<usize>)| match takes {
+            Some(i) => Ok(Buffer { ty: ty.clone(), memory: Arc::clone(&inputs[*i].memory) }),
+            None => Ok(Buffer { ty: ty.clone(), memory: Arc::new(chip.allocate(ty.bytes())?) }),
+        };
+        let results = self.plan.results.iter().zip(&self.plan.takes).map(result);
+        let results = results.collect::<Result<Vec<Buffer>>>()?;
+        let arena = chip.allocate(self.plan.arena)?;
+        let watched = self.machine.watch.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        let run = Run { program: self, inputs: &inputs, results: &results, arena, watched, finite };
+        // Work that has begun ends before its memory is handed on, also after an error.
+        let done = run.steps(&self.plan.steps);
+        let waited = chip.wait();
+        done.and(waited)?;
         run.tell(start, Activity::Program);
         Ok(results)
     }
-
-    /// Which buffer a result lies in.
-    fn result(&self, r: usize) -> usize {
-        self.plan.takes[r].unwrap_or(self.plan.inputs.len() + r)
-    }
-
-    /// The buffer and the first byte of a place.
-    fn at(&self, place: &Place) -> (usize, usize) {
-        let arena = self.plan.inputs.len() + self.plan.results.len();
-        match *place {
-            Place::Input { index, offset } => (index, offset),
-            Place::Result { index, offset } => (self.result(index), offset),
-            Place::Arena { offset } => (arena, offset),
-            Place::Constant { index } => (arena + 1 + index, 0),
-        }
-    }
 }
 
-impl Executable for Simulated {
+impl<C: Chip> Executable for Planned<C> {
     fn run(&self, arguments: Vec<Argument>) -> Result<Vec<Buffer>> {
         self.execute(arguments, false)
     }
@@ -152,20 +110,36 @@ impl Executable for Simulated {
 }
 
 /// A run in progress.
-struct Run<'a> {
-    program: &'a Simulated,
-    /// Inputs, results, the arena, constants; behind them workspaces of the current kernel.
-    memory: Vec<Vec<u8>>,
+struct Run<'a, C: Chip> {
+    program: &'a Planned<C>,
+    inputs: &'a [Buffer],
+    results: &'a [Buffer],
+    arena: C::Block,
+    watched: bool,
     finite: bool,
 }
 
-impl Run<'_> {
-    fn steps(&mut self, steps: &[Step]) -> Result<()> {
+impl<C: Chip> Run<'_, C> {
+    fn chip(&self) -> &C {
+        &self.program.machine.chip
+    }
+
+    fn place(&self, place: &plan::Place) -> Result<Place<'_, C>> {
+        Ok(match *place {
+            plan::Place::Input { index, offset } => (block::<C>(&self.inputs[index])?, offset),
+            plan::Place::Result { index, offset } => (block::<C>(&self.results[index])?, offset),
+            plan::Place::Arena { offset } => (&self.arena, offset),
+            plan::Place::Constant { index } => (&self.program.constants[index], 0),
+        })
+    }
+
+    fn steps(&self, steps: &[Step]) -> Result<()> {
         for step in steps {
             match step {
                 Step::Run { kernel, operands, origin } => {
                     let start = Instant::now();
-                    let done = self.kernel(*kernel, operands);
+                    let places = operands.iter().map(|p| self.place(p)).collect::<Result<Vec<_>>>();
+                    let done = places.and_then(|places| self.kernel(*kernel, &places));
                     done.map_err(|e| e.at("kernel", &[], origin))?;
                     let kernel = &self.program.plan.kernels[*kernel];
                     self.tell(start, Activity::Kernel { kernel, origin, busy: &[] });
@@ -184,101 +158,98 @@ impl Run<'_> {
                     }
                 }
                 Step::Branch { condition, branches } => {
-                    let (buffer, at) = self.program.at(condition);
-                    let truth = self.memory[buffer].get(at);
-                    let yes = *truth.ok_or("a condition of the plan leaves its memory")? != 0;
-                    self.steps(&branches[usize::from(!yes)])?;
+                    let truth = self.chip().read(self.place(condition)?, 1)?;
+                    self.steps(&branches[usize::from(truth == [0])])?;
                 }
             }
         }
         Ok(())
     }
 
-    fn copy(&mut self, from: (&Place, usize), to: (&Place, usize), bytes: usize) -> Result<()> {
-        let [from, to] = [from, to].map(|(place, offset)| {
-            let (buffer, at) = self.program.at(place);
-            (buffer, at + offset)
-        });
-        let leaves = || Error::new("a copy of the plan leaves its memory");
-        let moved = self.memory[from.0].get(from.1..from.1 + bytes).ok_or_else(leaves)?.to_vec();
-        let place = self.memory[to.0].get_mut(to.1..to.1 + bytes);
-        place.ok_or_else(leaves)?.copy_from_slice(&moved);
-        Ok(())
-    }
-
-    fn read(&self, views: &[View], operands: &[Place]) -> Result<Vec<Literal>> {
-        let read = |view: &View| {
-            let (buffer, at) = self.program.at(&operands[view.operand]);
-            host::read(view, self.memory[buffer].get(at..).unwrap_or_default())
+    fn copy(
+        &self,
+        from: (&plan::Place, usize),
+        to: (&plan::Place, usize),
+        bytes: usize,
+    ) -> Result<()> {
+        let place = |(place, offset): (&plan::Place, usize)| {
+            self.place(place).map(|(block, at)| (block, at + offset))
         };
-        views.iter().map(read).collect()
+        let (from, to) = (place(from)?, place(to)?);
+        self.chip().copy(from, to, bytes)
     }
 
-    fn kernel(&mut self, number: usize, operands: &[Place]) -> Result<()> {
-        let program = self.program;
-        let kernel = &program.plan.kernels[number];
+    /// The elements of a view on its operand.
+    fn read(&self, view: &View, operands: &[Place<'_, C>]) -> Result<Literal> {
+        let bytes = self.chip().read(operands[view.operand], host::extent(view))?;
+        host::read(view, &bytes)
+    }
+
+    fn read_all(&self, views: &[View], operands: &[Place<'_, C>]) -> Result<Vec<Literal>> {
+        views.iter().map(|view| self.read(view, operands)).collect()
+    }
+
+    /// Writes the elements of a view; what lies between them stays.
+    fn write(&self, view: &View, operands: &[Place<'_, C>], value: &Literal) -> Result<()> {
+        let place = operands[view.operand];
+        let mut bytes = self.chip().read(place, host::extent(view))?;
+        host::write(view, &mut bytes, value)?;
+        self.chip().write(place, &bytes)
+    }
+
+    fn kernel(&self, number: usize, operands: &[Place<'_, C>]) -> Result<()> {
+        let kernel = &self.program.plan.kernels[number];
         let before = match self.finite {
-            true => Some(host::specials(&self.read(&kernel.reads(), operands)?)),
+            true => Some(host::specials(&self.read_all(&kernel.reads(), operands)?)),
             false => None,
         };
-        match &program.kernels[number] {
-            Prepared::Cores { launches, workspaces } => {
-                self.launch(launches, workspaces, operands)?;
+        let prepared = &self.program.kernels[number];
+        let allocate = |&bytes: &usize| self.chip().allocate(bytes);
+        let between = prepared.workspaces.iter().map(allocate).collect::<Result<Vec<_>>>()?;
+        let all: Vec<Place<'_, C>> =
+            operands.iter().copied().chain(between.iter().map(|block| (block, 0))).collect();
+        for piece in &prepared.pieces {
+            match piece {
+                Piece::Chip(work, of) => {
+                    let of: Vec<Place<'_, C>> = of.iter().map(|&operand| all[operand]).collect();
+                    self.chip().run(work, &of)?;
+                }
+                Piece::Host(kernel) => self.host(kernel, &all)?,
             }
-            Prepared::Host => self.host(kernel, operands)?,
         }
         let Some(before) = before else { return Ok(()) };
-        before.check(kernel, host::specials(&self.read(&kernel.writes(), operands)?))
+        before.check(kernel, host::specials(&self.read_all(&kernel.writes(), operands)?))
     }
 
-    fn launch(
-        &mut self,
-        launches: &[(Launch, Program)],
-        workspaces: &[usize],
-        operands: &[Place],
-    ) -> Result<()> {
-        let first = self.memory.len();
-        self.memory.extend(workspaces.iter().map(|&bytes| vec![0; bytes]));
-        let program = self.program;
-        let argument = |&operand: &usize| match operands.get(operand) {
-            Some(place) => program.at(place),
-            None => (first + operand - operands.len(), 0),
-        };
-        let done = launches.iter().try_for_each(|(launch, compiled)| {
-            let arguments: Vec<_> = launch.operands.iter().map(argument).collect();
-            compiled.run(&program.machine.target, &mut self.memory, &arguments, launch.grid)
-        });
-        self.memory.truncate(first);
-        done
-    }
-
-    fn host(&mut self, kernel: &Arc<Kernel>, operands: &[Place]) -> Result<()> {
-        let Kernel::Primitive { op, inputs, outputs } = &**kernel else {
-            let places: Vec<(usize, usize)> = operands.iter().map(|p| self.program.at(p)).collect();
-            let bytes = |&(buffer, at): &(usize, usize)| self.memory[buffer][at..].to_vec();
-            let mut copies: Vec<Vec<u8>> = places.iter().map(bytes).collect();
-            host::interpret(kernel, &mut copies)?;
-            for view in kernel.writes() {
-                let (buffer, at) = places[view.operand];
-                let value = host::read(&view, &copies[view.operand])?;
-                host::write(&view, &mut self.memory[buffer][at..], &value)?;
-            }
-            return Ok(());
-        };
-        let results = host::evaluate(op, &self.read(inputs, operands)?, outputs)?;
-        for (view, result) in outputs.iter().zip(&results) {
-            let (buffer, at) = self.program.at(&operands[view.operand]);
-            let bytes = self.memory[buffer].get_mut(at..).unwrap_or_default();
-            host::write(view, bytes, result)?;
+    fn host(&self, kernel: &Arc<Kernel>, operands: &[Place<'_, C>]) -> Result<()> {
+        if let Kernel::Primitive { op, inputs, outputs } = &**kernel {
+            let results = host::evaluate(op, &self.read_all(inputs, operands)?, outputs)?;
+            let mut written = outputs.iter().zip(&results);
+            return written.try_for_each(|(view, value)| self.write(view, operands, value));
         }
-        Ok(())
+        let writes = kernel.writes();
+        let mut bytes = vec![0; operands.len()];
+        for view in kernel.reads().iter().chain(&writes) {
+            bytes[view.operand] = host::extent(view).max(bytes[view.operand]);
+        }
+        let copy = |(place, bytes): (&Place<'_, C>, &usize)| self.chip().read(*place, *bytes);
+        let mut copies = operands.iter().zip(&bytes).map(copy).collect::<Result<Vec<_>>>()?;
+        host::interpret(kernel, &mut copies)?;
+        writes.iter().try_for_each(|view| {
+            self.write(view, operands, &host::read(view, &copies[view.operand])?)
+        })
     }
 
     /// Tells of what began at `start`.
     fn tell(&self, start: Instant, activity: Activity<'_>) {
+        if !self.watched {
+            return;
+        }
+        // An error is told by the run itself, which waits at its end.
+        let _ = self.chip().wait();
         let watch = &self.program.machine.watch;
         if let Some(watch) = &*watch.read().unwrap_or_else(PoisonError::into_inner) {
-            let memory = self.memory.iter().map(Vec::len).sum();
+            let memory = self.program.plan.bytes();
             watch(&Event { activity, start, end: Instant::now(), memory });
         }
     }

@@ -22,6 +22,16 @@ fn positions(view: &View) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
+/// Bytes of the operand up to the end of a view's last element.
+pub(crate) fn extent(view: &View) -> usize {
+    if view.shape.contains(&0) {
+        return 0;
+    }
+    let steps = view.shape.iter().zip(&view.strides);
+    let last = steps.map(|(&n, &stride)| (n as isize - 1) * stride.max(0)).sum::<isize>();
+    (view.offset + last as usize + 1) * view.dtype.size()
+}
+
 /// The elements of a view on an operand's bytes.
 ///
 /// # Errors

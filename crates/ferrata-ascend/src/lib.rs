@@ -1,13 +1,15 @@
 //! The Ascend NPU.
 //!
 //! Kernels are printed as MLIR, compiled by the vendor's open compiler, and run on a simulator of
-//! the cores. The vendor's runtime is opened where it is installed; no device uses it yet. This crate knows the compiler's plans and the chip; it knows nothing of models, files
+//! the cores. A real chip is used through the vendor's runtime, which is opened where it is installed. This crate knows the compiler's plans and the chip; it knows nothing of models, files
 //! or other devices. `docs/ascend.md` says what is proven and what is not.
 //!
 //! | file | what |
 //! |---|---|
-//! | `device` | the simulated device |
-//! | `executable` | plans whose kernels are compiled, run step by step |
+//! | `device`, `executable` | a chip as a device; plans, run step by step |
+//! | `chip` | what a device is made of |
+//! | `simulator` | the simulated chip |
+//! | `npu`, `product` | a real chip; products by the vendor's operators |
 //! | `emit/` | kernels as programs in MLIR |
 //! | `compiler` | the vendor's compiler, run as a program; its results kept by content |
 //! | `sim/` | the simulator of the cores |
@@ -15,16 +17,22 @@
 //! | `host` | primitives that have no kernel; the look for NaNs |
 //! | `target` | chips and their sizes |
 
+mod chip;
 pub mod compiler;
 mod device;
 pub mod emit;
 mod executable;
 mod host;
+mod npu;
+mod product;
 pub mod runtime;
 pub mod sim;
+mod simulator;
 mod target;
 
-pub use compiler::Compiler;
-pub use device::AscendSimulator;
-pub use executable::compile;
+pub use chip::{Chip, Launches, Piece, Place, Prepared, compile};
+pub use compiler::{Compiled, Compiler, Needs};
+pub use device::Ascend;
+pub use npu::{AscendNpu, Npu};
+pub use simulator::{AscendSimulator, Simulator};
 pub use target::Target;

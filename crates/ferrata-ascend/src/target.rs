@@ -57,15 +57,30 @@ impl Target {
         },
     ];
 
-    /// The chip of this name.
+    /// Chips that differ from those in nothing but their name and number of cores, as the vendor's
+    /// compiler has them.
+    const ALIKE: [Target; 9] = [
+        c220("Ascend910B2", 24),
+        c220("Ascend910B2C", 24),
+        c220("Ascend910B4", 20),
+        c220("Ascend910B4-1", 20),
+        c220("Ascend910_9362", 20),
+        c220("Ascend910_9372", 20),
+        c220("Ascend910_9381", 24),
+        c220("Ascend910_9382", 24),
+        c220("Ascend910_9392", 24),
+    ];
+
+    /// The chip of this name, as the compiler and the runtime know it.
     ///
     /// # Errors
     /// Names the known ones.
     pub fn find(name: &str) -> Result<Target> {
-        let known = Target::ALL.map(|t| t.name).join(", ");
-        let found = Target::ALL.into_iter().find(|t| t.name.eq_ignore_ascii_case(name));
-        found.ok_or_else(|| {
-            Error::new(format!("no target `{name}`")).help(format!("one of {known}"))
+        let mut known = Target::ALL.into_iter().chain(Target::ALIKE);
+        known.clone().find(|t| t.name.eq_ignore_ascii_case(name)).ok_or_else(|| {
+            let first = known.next().map_or("", |t| t.name);
+            let names = known.fold(first.to_owned(), |all, t| all + ", " + t.name);
+            Error::new(format!("no target `{name}`")).help(format!("one of {names}"))
         })
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn lower(contract: &Contract, lowering: &mut Lowering<'_>) -> Result<
 }
 
 /// The epilogue as a loop nest that reads the product from memory.
-fn behind(contract: &Contract, counts: &[usize], product: &Access) -> Loop {
+pub(crate) fn behind(contract: &Contract, counts: &[usize], product: &Access) -> Loop {
     let (mut loads, mut body, mut stores) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(epilogue) = &contract.epilogue {
         loads.clone_from(&epilogue.loads);

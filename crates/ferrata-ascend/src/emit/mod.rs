@@ -23,6 +23,7 @@ mod mlir;
 mod plan;
 mod register;
 
+pub(crate) use contract::behind;
 pub use lower::{Lowered, lower};
 
 use memory::Arguments;

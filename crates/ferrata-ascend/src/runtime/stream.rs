@@ -132,11 +132,15 @@ impl Stream {
     /// That of the first work that failed.
     pub fn wait(&self) -> Result<()> {
         self.npu.bind()?;
-        // What is kept from here on may belong to later work.
+        // What comes from here on may belong to later work.
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         // SAFETY: the stream is alive.
         let done = unsafe { call!(self.npu.cann, aclrtSynchronizeStream(self.raw)) };
-        drop(kept);
+        match done {
+            Ok(()) => drop(kept),
+            // Nobody knows what still runs.
+            Err(_) => self.keep(kept),
+        }
         done
     }
 

@@ -3,6 +3,7 @@
 //! transitive closure of all that is ordered.
 
 use crate::committed::{arguments, compiler, programs, target};
+use ferrata_ascend::Needs;
 use ferrata_ascend::sim::{Access, Argument, Event, Pipe, Program};
 use ferrata_ir::Literal;
 use std::collections::HashMap;
@@ -46,13 +47,13 @@ fn cases() -> Vec<Case> {
             let bytes = |values: &Literal| values.to_bytes();
             let longest = inputs.iter().map(bytes).max_by_key(Vec::len).unwrap().len().max(1 << 21);
             let (launches, workspaces) =
-                ferrata_ascend::compile(kernel, &target(), &compiler()).unwrap();
+                ferrata_ascend::compile(kernel, &target(), &compiler(), Needs::Text).unwrap();
             // Zeros are numbers of every dtype, and indices inside.
             let buffers = vec![vec![0; longest]; operands + workspaces.len()];
-            for (i, (launch, text)) in launches.into_iter().enumerate() {
+            for (i, (launch, compiled)) in launches.into_iter().enumerate() {
                 cases.push(Case {
                     name: format!("{name}, launch {i}"),
-                    text: text.to_string(),
+                    text: compiled.text.to_string(),
                     buffers: buffers.clone(),
                     arguments: launch.operands.iter().map(|&o| (o, 0)).collect(),
                     grid: launch.grid,

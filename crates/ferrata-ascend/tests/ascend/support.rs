@@ -74,12 +74,12 @@ pub fn run(
 /// dtype, relative to the value or to `scale`, are rounding.
 pub fn check(program: &Arc<Function>, args: &[Literal], units: f64, scale: f64, what: &str) {
     let Some(device) = device() else { return };
-    check_on(device, program, args, units, scale, what);
+    check_on(&**device, program, args, units, scale, what);
 }
 
-/// [`check`] on another simulated device.
+/// [`check`] on another device.
 pub fn check_on(
-    device: &AscendSimulator,
+    device: &dyn Device,
     program: &Arc<Function>,
     args: &[Literal],
     units: f64,

@@ -2,7 +2,7 @@
 
 use crate::training::{GPT, LLAMA, kernels};
 use ferrata::DType;
-use ferrata_ascend::{Compiler, Target};
+use ferrata_ascend::{Compiler, Needs, Target};
 use ferrata_compiler::Kernel;
 use std::io::Write;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ fn compiles(kernels: &[Arc<Kernel>], what: &str, chips: &[Target]) {
         };
         let (mut on_cores, mut refused) = (0, Vec::new());
         for kernel in kernels {
-            match ferrata_ascend::compile(kernel, &target, &compiler) {
+            match ferrata_ascend::compile(kernel, &target, &compiler, Needs::Text) {
                 Ok(_) => on_cores += 1,
                 // What the cores lack is left to the host.
                 Err(e) if ferrata_ascend::emit::lower(kernel, &target, 0).is_err() => drop(e),

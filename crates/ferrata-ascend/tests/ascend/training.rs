@@ -79,9 +79,13 @@ fn losses(config: &str, device: &Device, dtype: DType, steps: u64) -> Vec<f32> {
 /// Losses on the simulator are those on the CPU, to within `tolerance` of the first.
 fn same(config: &str, dtype: DType, tolerance: f32) {
     let Some(simulator) = device() else { return };
-    let simulator = Device::from_backend(simulator.clone());
+    same_on(&Device::from_backend(simulator.clone()), config, dtype, tolerance);
+}
+
+/// [`same`] on another device.
+pub fn same_on(device: &Device, config: &str, dtype: DType, tolerance: f32) {
     let want = losses(config, &Device::cpu(), dtype, 20);
-    let got = losses(config, &simulator, dtype, 20);
+    let got = losses(config, device, dtype, 20);
     assert!(want[19] < 0.8 * want[0], "{want:?}");
     let first = want[0];
     for (step, (got, want)) in got.iter().zip(&want).enumerate() {
