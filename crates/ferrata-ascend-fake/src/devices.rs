@@ -46,6 +46,11 @@ unsafe extern "C" fn aclFinalize() -> Code {
         s.guards();
         let leaks = s.leaks();
         s.findings.extend(leaks);
+        // For whoever runs a program that uses the imitation.
+        if let Some(file) = std::env::var_os("FERRATA_FAKE_FINDINGS") {
+            std::fs::write(file, s.findings.join("\n"))
+                .or_else(|e| wrong(100_004, e.to_string()))?;
+        }
         Ok(())
     })
 }

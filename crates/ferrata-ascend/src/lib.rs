@@ -10,6 +10,7 @@
 //! | `chip` | what a device is made of |
 //! | `simulator` | the simulated chip |
 //! | `npu`, `product` | a real chip; products by the vendor's operators |
+//! | `check` | a report on an NPU |
 //! | `emit/` | kernels as programs in MLIR |
 //! | `compiler` | the vendor's compiler, run as a program; its results kept by content |
 //! | `sim/` | the simulator of the cores |
@@ -17,6 +18,7 @@
 //! | `host` | primitives that have no kernel; the look for NaNs |
 //! | `target` | chips and their sizes |
 
+pub mod check;
 mod chip;
 pub mod compiler;
 mod device;

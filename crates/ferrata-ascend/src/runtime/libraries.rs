@@ -55,6 +55,11 @@ impl Search {
         Search { folders, custom, system: true }
     }
 
+    /// Whether the runtime is in one of the folders.
+    pub fn is_installed(&self) -> bool {
+        self.candidates(Library::AscendCl).iter().any(|path| path.is_file())
+    }
+
     /// The files that a library may be, the best first.
     fn candidates(&self, library: Library) -> Vec<PathBuf> {
         let file = format!("lib{}.so", library.name());

@@ -4,6 +4,7 @@
 use crate::committed::{arguments, programs, target};
 use crate::support::{check_on, device, program, run, ty};
 use crate::training::{GPT, kernels, same_on};
+use ferrata_ascend::check::Report;
 use ferrata_ascend::runtime::Search;
 use ferrata_ascend::{AscendNpu, Compiler};
 use ferrata_ascend_fake::Fake;
@@ -236,3 +237,62 @@ for argument in "$@"; do
 done
 cp "$in" "$out"
 "#;
+
+/// The line of a report that begins so.
+fn line<'a>(report: &'a Report, what: &str) -> &'a str {
+    let found = report.text.lines().find(|line| line.trim().starts_with(what));
+    found.unwrap_or_else(|| panic!("no {what} in {}", report.text))
+}
+
+#[test]
+fn a_report_tells_what_is_there_and_what_works() {
+    let fake = Fake::without(&["rtKernelLaunch"]).unwrap();
+    let folder = Folder::new("report");
+    let report = Report::new(&Search::folder(fake.folder()), 0, Ok(kept(&folder)));
+    assert_eq!(report.wrong, 0, "{}", report.text);
+    assert!(report.right > 200, "{}", report.text);
+    assert_eq!(
+        line(&report, "rtKernelLaunch"),
+        "    rtKernelLaunch of libruntime: own kernels need the newer functions of libascendcl"
+    );
+    assert!(line(&report, "runtime:").contains("CANN fake, driver unknown"));
+    assert_eq!(line(&report, "operator aclnnMatmul:"), "  operator aclnnMatmul: found");
+    for kernel in ["AdamW", "normalisation", "sum of rows", "product:", "gather:", "scatter:"] {
+        let ours = report.text.lines().rfind(|l| l.trim().starts_with(kernel)).unwrap();
+        assert!(ours.ends_with("right, by our kernels"), "{ours}");
+    }
+    // Small programs are not among those that are kept.
+    assert!(line(&report, "exp(f32").contains("not by our kernels"), "{}", report.text);
+    assert_eq!(fake.findings(), Vec::<String>::new());
+}
+
+#[test]
+fn a_report_tells_what_is_wrong() {
+    let fake = Fake::new().unwrap();
+    let folder = Folder::new("wrong");
+    let compiler = kept(&folder);
+    // Binaries that add where they should multiply.
+    for file in fs::read_dir(&folder.0).unwrap() {
+        let file = file.unwrap().path();
+        if file.extension().is_some_and(|e| e == "o") {
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text.replace("@vmul_1d_float", "@vadd_1d_float")).unwrap();
+        }
+    }
+    fake.fail("aclrtGetMemInfo", 1, 507_899);
+    let report = Report::new(&Search::folder(fake.folder()), 0, Ok(compiler));
+    let kernel = report.text.lines().rfind(|l| l.trim().starts_with("AdamW")).unwrap();
+    assert!(kernel.contains("WRONG: element") && kernel.contains("by our kernels"), "{kernel}");
+    assert!(line(&report, "memory").contains("WRONG: aclrtGetMemInfo fails with 507899"));
+    assert!(report.wrong >= 2, "{}", report.text);
+    let last = report.text.lines().last().unwrap();
+    assert_eq!(last, format!("{} right, {} wrong", report.right, report.wrong));
+}
+
+#[test]
+fn a_report_without_a_runtime_says_so() {
+    let report = Report::new(&Search::folder("/nowhere"), 0, Err(Error::new("no compiler here")));
+    assert_eq!((report.right, report.wrong), (0, 1));
+    assert!(line(&report, "runtime:").contains("libascendcl cannot be opened"));
+    assert_eq!(line(&report, "compiler:"), "compiler: no compiler here");
+}
