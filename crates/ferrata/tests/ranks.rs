@@ -2,7 +2,9 @@
 
 use ferrata::device::{CpuOptions, with_default_device};
 use ferrata::inspect::Inspection;
-use ferrata::mesh::{Layout, Mesh, MeshDevice, MeshOptions, Schedule, Sharding, Zero};
+use ferrata::mesh::{
+    ContextParallel, Layout, Mesh, MeshDevice, MeshOptions, Schedule, Sharding, Zero,
+};
 use ferrata::models::{Model, ModelConfig, tensor_rules};
 use ferrata::nn::Context;
 use ferrata::optim::{self, Adam, Optimizer, clip_by_norm};
@@ -90,21 +92,29 @@ struct Case {
     sequence: bool,
     interleave: usize,
     schedule: Schedule,
+    context: ContextParallel,
+}
+
+impl Case {
+    /// With this way of attention along `context`.
+    const fn by(self, context: ContextParallel) -> Case {
+        Case { context, ..self }
+    }
 }
 
 /// The losses of every rank.
 fn losses_on(mesh: &Mesh, case: Case, config: &str, dtype: DType, parts: usize) -> Vec<Vec<f64>> {
     let ranks = ferrata_cluster::local(mesh.size());
-    let Case { zero, sequence, interleave, schedule, .. } = case;
+    let Case { zero, sequence, interleave, schedule, context, .. } = case;
     std::thread::scope(|scope| {
         let ranks = ranks.into_iter().map(|rank| {
             scope.spawn(move || {
                 let options = CpuOptions { threads: Some(1), ..CpuOptions::default() };
                 let cut_sums = zero >= Zero::Gradients;
-                let way = MeshOptions { sequence, schedule, cut_sums };
+                let way = MeshOptions { sequence, schedule, cut_sums, context };
                 let device = MeshDevice::new(mesh.clone(), rank.into(), way, options);
                 let device = Device::from(device.unwrap());
-                let layout = Layout::new(mesh.clone(), zero, tensor_rules());
+                let layout = Layout::new(mesh.clone(), zero, tensor_rules()).with_options(&way);
                 let layout = layout.with_stages(&model(config), interleave).unwrap();
                 with_default_device(&device, || losses(config, dtype, Some(&layout), parts))
             })
@@ -138,10 +148,11 @@ fn check(config: &str, dtype: DType, within: f64, parts: usize, cases: &[Case]) 
 
 /// Without stages.
 const fn cut(axes: &'static [(&'static str, usize)], zero: Zero, sequence: bool) -> Case {
-    Case { axes, zero, sequence, interleave: 1, schedule: Schedule::OneForwardOneBackward }
+    let (schedule, context) = (Schedule::OneForwardOneBackward, ContextParallel::Cheapest);
+    Case { axes, zero, sequence, interleave: 1, schedule, context }
 }
 
-const CASES: [Case; 21] = [
+const CASES: [Case; 28] = [
     cut(&[("data", 2)], Zero::Off, false),
     cut(&[("data", 3)], Zero::Off, false),
     cut(&[("data", 2)], Zero::Optimizer, false),
@@ -163,6 +174,13 @@ const CASES: [Case; 21] = [
     cut(&[("tensor", 2)], Zero::Off, true),
     cut(&[("data", 2), ("tensor", 3)], Zero::Optimizer, true),
     cut(&[("data", 2), ("context", 2), ("tensor", 2)], Zero::Weights, true),
+    cut(&[("context", 2)], Zero::Off, false).by(ContextParallel::Exchange),
+    cut(&[("context", 2)], Zero::Off, false).by(ContextParallel::Gather),
+    cut(&[("context", 2)], Zero::Off, false).by(ContextParallel::Ring),
+    cut(&[("context", 3)], Zero::Off, false).by(ContextParallel::Ring),
+    cut(&[("context", 4)], Zero::Optimizer, false).by(ContextParallel::Ring),
+    cut(&[("data", 2), ("context", 2)], Zero::Weights, false).by(ContextParallel::Ring),
+    cut(&[("tensor", 2), ("context", 2)], Zero::Off, true).by(ContextParallel::Ring),
 ];
 
 /// With stages.
@@ -172,10 +190,10 @@ const fn staged(
     interleave: usize,
     schedule: Schedule,
 ) -> Case {
-    Case { axes, zero, sequence: true, interleave, schedule }
+    Case { axes, zero, sequence: true, interleave, schedule, context: ContextParallel::Cheapest }
 }
 
-const PIPELINES: [Case; 14] = {
+const PIPELINES: [Case; 15] = {
     use Schedule::{GPipe, OneForwardOneBackward as OneByOne, ZeroBubble};
     [
         staged(&[("pipeline", 2)], Zero::Off, 1, OneByOne),
@@ -190,6 +208,8 @@ const PIPELINES: [Case; 14] = {
         staged(&[("pipeline", 2), ("data", 2)], Zero::Weights, 1, ZeroBubble),
         staged(&[("pipeline", 2), ("tensor", 2)], Zero::Off, 1, OneByOne),
         staged(&[("pipeline", 2), ("context", 2)], Zero::Off, 1, GPipe),
+        staged(&[("pipeline", 2), ("context", 2)], Zero::Off, 1, ZeroBubble)
+            .by(ContextParallel::Ring),
         staged(&[("pipeline", 2), ("data", 2), ("tensor", 2)], Zero::Optimizer, 2, OneByOne),
         staged(
             &[("pipeline", 2), ("data", 2), ("context", 2), ("tensor", 2)],

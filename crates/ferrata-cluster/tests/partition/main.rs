@@ -1,5 +1,6 @@
 //! Partitioned programs mean what the whole program means.
 
+mod attention;
 mod network;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use ferrata_compiler::{Argument, Device};
 use ferrata_cpu::{CpuDevice, CpuOptions};
 use ferrata_ir::primitive::{Save, Scan};
 use ferrata_ir::sharding::{
-    Cut, Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, Stage, partition,
+    ContextParallel, Cut, Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, Stage,
+    partition,
 };
 use ferrata_ir::testing::{
     Options, Random, evaluate, property_programs, random_arguments, random_program,
@@ -106,8 +108,18 @@ fn run_ranks(
     })
 }
 
-fn close(a: f64, b: f64) -> bool {
-    a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()))
+fn close(a: f64, b: f64, within: f64) -> bool {
+    let error = (a - b).abs();
+    a == b || (a.is_nan() && b.is_nan()) || error <= within * (1.0 + a.abs().max(b.abs()))
+}
+
+/// What a program is cut with.
+#[derive(Clone, Copy, Default)]
+struct Way {
+    rates: Rates,
+    schedule: Schedule,
+    cut_sums: bool,
+    context: ContextParallel,
 }
 
 fn compare(
@@ -117,11 +129,11 @@ fn compare(
     placements: &[Placement],
     results: &[Option<Sharding>],
     arguments: &[Literal],
-    (rates, schedule, cut_sums): (Rates, Schedule, bool),
+    Way { rates, schedule, cut_sums, context }: Way,
 ) -> Arc<Function> {
     let expected = evaluate(program, arguments).expect("the whole program runs");
     let names = Names::new();
-    let setting = Setting { mesh, names: &names, rates, schedule, cut_sums };
+    let setting = Setting { mesh, names: &names, rates, schedule, cut_sums, context };
     let parts: Vec<_> = (0..mesh.size())
         .map(|rank| {
             let made = partition(program, &setting, rank, placements, results);
@@ -148,8 +160,14 @@ fn compare(
             assert_eq!(sharding, want, "{name}: result {i}");
         }
         let found = whole(&each, mesh, sharding, &expected.ty);
+        let within = match expected.ty.dtype {
+            DType::F32 => 1e-5,
+            DType::BF16 => 3e-2,
+            _ => 1e-9,
+        };
         for (at, (a, b)) in expected.to_f64().into_iter().zip(found).enumerate() {
-            assert!(close(a, b), "{name} on {mesh}: result {i}, element {at}: {a} whole, {b} cut");
+            let close = close(a, b, within);
+            assert!(close, "{name} on {mesh}: result {i}, element {at}: {a} whole, {b} cut");
         }
     }
     programs[0].clone()
@@ -205,7 +223,8 @@ fn compare_random(
         // Where computing is slow all work is shared, whatever has to be sent for that.
         let slow = Rates { operations: 1e3, memory: 1e3, network: 1e9, latency: 0.0 };
         let rates = if random.one_in(2) { slow } else { Rates::default() };
-        let way = (rates, *random.pick(&Schedule::ALL), random.one_in(2));
+        let (schedule, cut_sums) = (*random.pick(&Schedule::ALL), random.one_in(2));
+        let way = Way { rates, schedule, cut_sums, ..Way::default() };
         let name = format!("program {seed}");
         let made =
             compare((&name, runner), &program, &mesh, &placements, &results, &arguments, way);
@@ -290,9 +309,8 @@ fn what_a_loop_sums_is_combined_once() {
     let placements = placements.map(Placement::data);
     let whole = [Some(Sharding::replicated(2))];
     let arguments = random_arguments(&program, 6);
-    let way = (Rates::default(), Schedule::default(), false);
     let runner: (&str, Runner) = ("sum", evaluated);
-    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, way);
+    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, Way::default());
     let collectives = |f: &Function| f.nodes().iter().filter(|n| n.op.is_collective()).count();
     assert_eq!(collectives(&made), 1);
     let bodies = made.nodes().iter().flat_map(|node| node.op.functions());
@@ -313,9 +331,8 @@ fn a_sum_that_is_needed_anyway_is_made_once() {
     let placements = placements.map(Placement::data);
     let whole = [0; 2].map(|_| Some(Sharding::replicated(2)));
     let arguments = random_arguments(&program, 5);
-    let way = (Rates::default(), Schedule::default(), false);
     let runner: (&str, Runner) = ("twice", evaluated);
-    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, way);
+    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, Way::default());
     let sums = made.nodes().iter().filter(|node| node.op.is_collective()).count();
     assert_eq!(sums, 1);
 }

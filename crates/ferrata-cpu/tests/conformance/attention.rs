@@ -16,6 +16,8 @@ fn forward_and_backward() {
         plain,
         causal,
         Attention { offset: 3, window: Some(4), ..causal },
+        Attention { offset: -4, ..causal },
+        Attention { offset: -6, window: Some(2), ..plain },
         Attention { softcap: Some(5.0), scale: Some(0.7), ..plain },
     ];
     for settings in all {

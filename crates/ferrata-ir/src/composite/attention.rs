@@ -152,6 +152,30 @@ impl Plan {
         (0..queries).map(seen).sum()
     }
 
+    /// Emits `attention_forward` without mask and lengths: from `(q, k, v)` to `(out, lse)`.
+    pub(crate) fn forward(&self, b: &mut Builder, x: &[Value; 3]) -> Result<[Value; 2]> {
+        let function = forward(&x.map(|v| b.ty(v).clone()), self)?;
+        let made = b.call(&function, x);
+        Ok([made[0], made[1]])
+    }
+
+    /// Emits `attention_backward` without mask and lengths: from `(q, k, v, out, lse)` and `dout`
+    /// to `(dq, dk, dv)`.
+    pub(crate) fn backward(
+        &self,
+        b: &mut Builder,
+        kept: &[Value; 5],
+        dout: Value,
+    ) -> Result<[Value; 3]> {
+        let x = [&kept[..], &[dout]].concat();
+        let types: Vec<Type> = x.iter().map(|&v| b.ty(v).clone()).collect();
+        let function = function("attention_backward", self.attributes(), &types, |b, x| {
+            backward(b, &x[..5], x[5], self)
+        })?;
+        let made = b.call(&function, &x);
+        Ok([made[0], made[1], made[2]])
+    }
+
     fn scale(&self) -> f64 {
         self.settings.scale.unwrap_or(1.0)
     }

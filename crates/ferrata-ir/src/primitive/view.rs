@@ -203,6 +203,12 @@ impl Reshape {
         while i < from.len() || j < to.len() {
             let (mut a, mut b) = (1usize, 1usize);
             let (start_i, start_j) = (i, j);
+            // Equal dimensions belong together, those of size 1 too.
+            if i < from.len() && j < to.len() && from[i] == to[j] {
+                groups.push((vec![i], vec![j]));
+                (i, j) = (i + 1, j + 1);
+                continue;
+            }
             loop {
                 if a == b && (i > start_i || j > start_j) && (a > 1 || (i > start_i && j > start_j))
                 {

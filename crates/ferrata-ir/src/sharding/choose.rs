@@ -13,6 +13,8 @@ pub(super) struct Candidate {
     pub assigned: Vec<Cut>,
     pub operands: Vec<Sharding>,
     pub results: Vec<Sharding>,
+    /// What it costs.
+    pub seconds: f64,
 }
 
 impl Partitioner<'_> {
@@ -52,21 +54,21 @@ impl Partitioner<'_> {
         }
         sources.retain(|cuts| !cuts.is_empty());
         sources.dedup();
-        let mut best: Option<(f64, Candidate)> = None;
+        let mut best: Option<Candidate> = None;
         for first in 0..=sources.len() {
             let cuts = sources[first..].iter().chain(&sources[..first]).flatten();
             // The last candidate is whole.
             let cuts: Vec<&(usize, Cut)> =
                 if first < sources.len() { cuts.collect() } else { Vec::new() };
-            let Some(candidate) = self.candidate(body, node, pattern, &cuts, moved) else {
+            let Some(mut candidate) = self.candidate(body, node, pattern, &cuts, moved) else {
                 continue;
             };
-            let cost = self.cost(body, node, pattern, &candidate);
-            if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                best = Some((cost, candidate));
+            candidate.seconds = self.cost(body, node, pattern, &candidate);
+            if best.as_ref().is_none_or(|least| candidate.seconds < least.seconds) {
+                best = Some(candidate);
             }
         }
-        best.map(|(_, candidate)| candidate).ok_or_else(|| Error::new("cannot be cut over a mesh"))
+        best.ok_or_else(|| Error::new("cannot be cut over a mesh"))
     }
 
     /// The node with its loops cut along these, the first of two that exclude each other.
@@ -173,6 +175,7 @@ impl Partitioner<'_> {
             assigned,
             operands: operands.into_iter().zip(operand_partial).map(with).collect(),
             results: results.into_iter().map(|cuts| with((cuts, partial.clone()))).collect(),
+            seconds: f64::INFINITY,
         })
     }
 

@@ -12,6 +12,8 @@
 //! | `pattern` | how the dimensions of any node belong together |
 //! | `propagate` | how every value would best lie |
 //! | `choose` | the cheapest way to cut a node |
+//! | `context` | how attention gets to keys of other ranks |
+//! | `ring` | attention around a ring of ranks |
 //! | `cost` | what computing and moving costs |
 //! | `reshard` | from one sharding to another |
 //! | `local` | a node on the parts of one rank |
@@ -20,23 +22,27 @@
 //! | `schedule` | in which order stages work on the iterations of a loop |
 
 mod choose;
+mod context;
 mod cost;
 mod local;
 mod partition;
 mod pattern;
 mod propagate;
 mod reshard;
+mod ring;
 mod schedule;
 mod stages;
 
+pub use context::ContextParallel;
 pub use cost::Rates;
-pub use partition::{Names, Partition, Placement, Reshard, Setting, partition};
+pub use partition::{Partition, Placement, Reshard, Setting, partition};
 pub use schedule::Schedule;
 
 use crate::communicator::chunk;
 use crate::error::{Error, Result};
 use crate::primitive::ReduceKind;
 use crate::types::Type;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -178,6 +184,16 @@ impl Cut {
         Cut { axes, ..Cut::whole() }
     }
 
+    /// A dimension of this size whose elements are dealt out along these axes, one to each rank in
+    /// turn; in stretches if that does not come out even.
+    pub fn dealt(mesh: &Mesh, axes: &[usize], size: usize) -> Cut {
+        let (cut, parts) = (Cut::along(axes), mesh.parts(axes));
+        match parts > 1 && size > 0 && size.is_multiple_of(parts) {
+            true => Cut { blocks: size / parts, ..cut },
+            false => cut,
+        }
+    }
+
     /// Whether the dimension is not cut.
     pub fn is_whole(&self) -> bool {
         self.axes.is_empty()
@@ -221,6 +237,18 @@ impl Cut {
         }
     }
 }
+
+/// How a dimension that a program names is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The axes that cut it.
+    pub axes: Vec<usize>,
+    /// Whether its elements are [dealt out](Cut::dealt).
+    pub dealt: bool,
+}
+
+/// How dimensions with a name are cut; see [`Annotate`](crate::primitive::Annotate).
+pub type Names = BTreeMap<String, Named>;
 
 /// A stage of a pipeline: the ranks with one coordinate along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,16 +3,16 @@
 
 use super::cost::Rates;
 use super::local::{Cuts, Place};
-use super::pattern::{Linear, attention, pattern};
+use super::pattern::{Linear, pattern};
 use super::propagate::{Intents, Level, Propagation, Wish, Wishes};
 use super::stages::Staged;
-use super::{Cut, Mesh, Schedule, Sharding, Stage, reshard};
+use super::{ContextParallel, Cut, Mesh, Names, Schedule, Sharding, Stage, reshard};
 use crate::error::{Error, Origin, Result};
 use crate::primitive::elementwise::ADD;
 use crate::primitive::{Barrier, Call, Cond, Constant, Elementwise, Primitive, ReduceKind, Scan};
 use crate::program::{Builder, Function, Node, Value};
 use crate::types::Type;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// How a parameter of a program lies.
@@ -71,11 +71,6 @@ pub struct Reshard {
     pub times: usize,
 }
 
-/// Which mesh axes cut dimensions that a program names; see [`Annotate`].
-///
-/// [`Annotate`]: crate::primitive::Annotate
-pub type Names = BTreeMap<String, Vec<usize>>;
-
 /// A mesh, and what is said of it.
 #[derive(Clone, Debug)]
 pub struct Setting<'a> {
@@ -91,6 +86,8 @@ pub struct Setting<'a> {
     /// this saves memory, but sends something in each iteration. Else ranks keep sums of their own
     /// and combine them once.
     pub cut_sums: bool,
+    /// How attention works where positions are cut, if it can work so.
+    pub context: ContextParallel,
 }
 
 /// The program of one rank.
@@ -112,7 +109,7 @@ pub struct Partition {
 ///
 /// ```
 /// use ferrata_ir::sharding::{
-///     Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, partition,
+///     ContextParallel, Mesh, Names, Placement, Rates, Schedule, Setting, Sharding, partition,
 /// };
 /// use ferrata_ir::{Builder, DType, Type};
 /// use std::sync::Arc;
@@ -127,8 +124,9 @@ pub struct Partition {
 /// let parameters = parameters.map(Placement::data);
 /// let names = Names::new();
 /// let rates = Rates::default();
-/// let schedule = Schedule::default();
-/// let setting = Setting { mesh: &mesh, names: &names, rates, schedule, cut_sums: false };
+/// let (schedule, context) = (Schedule::default(), ContextParallel::default());
+/// let (names, cut_sums) = (&names, false);
+/// let setting = Setting { mesh: &mesh, names, rates, schedule, cut_sums, context };
 /// let part = partition(&program, &setting, 1, &parameters, &[None])?;
 /// assert_eq!(part.program.parameter_types()[0].shape, [4, 4]);
 /// assert!(part.program.nodes().iter().any(|node| node.op.name() == "all_reduce"));
@@ -164,6 +162,7 @@ pub fn partition(
         place: Place { mesh, rank },
         rates: setting.rates,
         cut_sums: setting.cut_sums,
+        context: setting.context,
         propagation: Propagation::new(mesh, setting.names),
         known: HashMap::new(),
     };
@@ -173,7 +172,7 @@ pub fn partition(
         let one = |sharding: &&Sharding| {
             !sharding.cuts_along(stage.axis) && sharding.stage.is_none_or(|s| s.axis == stage.axis)
         };
-        let named = setting.names.values().flatten().any(|&axis| axis == stage.axis);
+        let named = setting.names.values().any(|named| named.axes.contains(&stage.axis));
         if named || !given.iter().all(one) {
             let name = &mesh.axes[stage.axis].0;
             return Err(Error::new(format!("the axis `{name}` has stages, but not it alone"))
@@ -269,6 +268,15 @@ struct Want {
     whole: bool,
 }
 
+impl Want {
+    /// Just this, of a callee, which knows no stages.
+    fn just(lies: Sharding) -> Want {
+        let lies = Sharding { stage: None, ..lies };
+        let wishes = Placement::data(lies.clone()).wishes();
+        Want { wishes, exact: Some(lies), whole: false }
+    }
+}
+
 /// A function of one rank.
 struct Made {
     function: Arc<Function>,
@@ -283,9 +291,10 @@ struct Made {
 type Question = (*const Function, Vec<Placement>, Vec<Want>);
 
 pub(super) struct Partitioner<'a> {
-    place: Place<'a>,
+    pub place: Place<'a>,
     pub rates: Rates,
     cut_sums: bool,
+    pub context: ContextParallel,
     propagation: Propagation<'a>,
     known: HashMap<Question, Arc<Made>>,
 }
@@ -331,7 +340,7 @@ pub(super) struct Body<'f> {
 }
 
 impl Body<'_> {
-    fn set(&mut self, v: Value, lies: Placement, value: Option<Value>) {
+    pub fn set(&mut self, v: Value, lies: Placement, value: Option<Value>) {
         self.versions[v.index()] = vec![Version { lies, value }];
     }
 
@@ -592,35 +601,28 @@ impl<'a> Partitioner<'a> {
     }
 
     fn call(&mut self, body: &mut Body, node: &Node, call: &Call) -> Result<()> {
-        let versions: Vec<Version> = match self.by_heads(body, node, call)? {
-            Some(targets) => {
-                let operands = node.inputs.iter().zip(&targets);
+        let way = self.attention(body, node, call)?;
+        let versions: Vec<Version> = match &way {
+            Some(way) => {
+                let operands = node.inputs.iter().zip(&way.operands);
                 operands.map(|(&v, target)| self.version(body, v, target)).collect()
             }
             None => self.all_ready(body, &node.inputs),
         };
+        if let Some((way, ring)) = way.as_ref().and_then(|way| Some((way, way.ring.as_ref()?))) {
+            let values = versions.iter().map(|version| version.value).collect();
+            return self.ring(body, node, way, ring, values);
+        }
         let (lies, values) = apart(versions);
-        let wants = self.wants(body, &node.outputs);
+        let wants = match way {
+            Some(way) => way.results.into_iter().map(Want::just).collect(),
+            None => self.wants(body, &node.outputs),
+        };
         let made = self.function(&call.function, &lies, &wants)?;
         body.takes(node, &made, 1);
         let op = Call { function: made.function.clone(), recompute: call.recompute };
         body.emit(&node.outputs, op, values, made.results.clone());
         Ok(())
-    }
-
-    /// How the operands of an attention have to lie so that every rank has all positions of some
-    /// heads (Jacobs et al. 2023); `None` if it is no attention or there are too few heads.
-    fn by_heads(&self, body: &Body, node: &Node, call: &Call) -> Result<Option<Vec<Sharding>>> {
-        let Some(composite) = &call.function.composite else { return Ok(None) };
-        let (inputs, outputs) = (call.function.parameter_types(), call.function.result_types());
-        let Some((pattern, groups)) = attention(composite, &inputs, &outputs) else {
-            return Ok(None);
-        };
-        let query = &body.first(node.inputs[0]).lies.sharding;
-        let positions = query.cuts[2].axes.clone();
-        let best = self.choose(body, node, &pattern, Some((groups, &positions)))?;
-        let used = |axis: &usize| best.assigned.iter().any(|cut| cut.axes.contains(axis));
-        Ok(positions.iter().all(used).then_some(best.operands))
     }
 
     fn scan(&mut self, body: &mut Body, node: &Node, scan: &Scan) -> Result<()> {

@@ -5,7 +5,7 @@
 
 use super::{Cut, Mesh};
 use crate::DType;
-use crate::composite::attention::Plan;
+use crate::composite::attention::{Plan, flops};
 use crate::primitive::elementwise::{ADD, DIV, MUL, NEG, SUB};
 use crate::primitive::{
     Dim, Elementwise, ElementwiseOp, Loops, Primitive, ReduceKind, ScatterKind,
@@ -408,29 +408,43 @@ pub(super) fn pattern(op: &Primitive, inputs: &[&Type], outputs: &[&Type]) -> Op
     Some(p)
 }
 
-/// The pattern of a composite of attention that is computed by samples and groups of heads, each
-/// over all positions, and its factor of groups. `None` for any other composite.
+/// What is cut of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cutting {
+    /// Groups of heads, each over all positions.
+    Heads,
+    /// Positions, queries and keys alike.
+    Positions,
+}
+
+/// The pattern of a composite of attention that is computed by samples, groups of heads and, if
+/// these are cut, positions, and its factor of what is cut. `None` for any other composite.
 pub(super) fn attention(
     composite: &Composite,
     inputs: &[&Type],
     outputs: &[&Type],
+    cutting: Cutting,
 ) -> Option<(Pattern, usize)> {
     let plan = Plan::of(composite)?;
+    let [batch, heads, queries, _] = inputs[0].shape[..] else { return None };
+    let (groups, keys) = (inputs[1].shape[1], inputs[1].shape[2]);
+    let around = cutting == Cutting::Positions;
     // The gradient of a mask is summed over what it is repeated along.
-    if plan.mask {
+    if plan.mask || (around && (plan.lengths || queries != keys)) {
         return None;
     }
-    let (batch, heads, groups) = (inputs[0].shape[0], inputs[0].shape[1], inputs[1].shape[1]);
     let mut p = Pattern::new(inputs.len(), outputs.len());
     let sample = p.parallel(batch);
     p.parallel(groups);
     p.whole(heads / groups.max(1));
+    let positions = p.factor(queries, None, !around);
     let (group, head) = (Dim::Factor(1), Dim::Merged(vec![1, 2]));
     let dims = |p: &mut Pattern, ty: &Type| -> Vec<Dim> {
         let of = |(d, &size): (usize, &usize)| match d {
             0 => sample.clone(),
             1 if size == heads => head.clone(),
             1 => group.clone(),
+            2 if around => positions.clone(),
             _ => p.whole(size),
         };
         ty.shape.iter().enumerate().map(of).collect()
@@ -441,6 +455,8 @@ pub(super) fn attention(
     for (i, ty) in outputs.iter().enumerate() {
         p.results[i] = dims(&mut p, ty);
     }
-    p.operations = 2.0 * inputs[0].shape[3] as f64;
-    Some((p, 1))
+    let shapes: Vec<&[usize]> = inputs.iter().map(|ty| &ty.shape[..]).collect();
+    let points: f64 = p.factors.iter().map(|factor| factor.size as f64).product();
+    p.operations = flops(composite, &shapes)? / points.max(1.0);
+    Some((p, if around { 3 } else { 1 }))
 }

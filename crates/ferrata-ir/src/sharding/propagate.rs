@@ -62,9 +62,13 @@ impl<'a> Propagation<'a> {
         let mut used: Vec<usize> = Vec::new();
         let dims = names.split(',').zip(&ty.shape);
         let wish = |(name, &size): (&str, &usize)| {
-            let axes = self.names.get(name)?.iter().copied();
+            let named = self.names.get(name)?;
+            let axes = named.axes.iter().copied();
             let axes: Vec<usize> = axes.filter(|axis| !used.contains(axis)).collect();
-            let cut = Cut::along(&axes);
+            let cut = match named.dealt {
+                true => Cut::dealt(self.mesh, &axes, size),
+                false => Cut::along(&axes),
+            };
             let fits = !cut.is_whole() && cut.fits(self.mesh, size);
             used.extend(fits.then_some(axes).into_iter().flatten());
             fits.then(|| (cut.canonical(self.mesh, size), Level::Data))

@@ -1,6 +1,6 @@
 //! How the tensors of a training run lie on a mesh.
 
-use super::{Cut, Mesh, Placement, Sharding, Stage};
+use super::{Cut, Mesh, MeshOptions, Placement, Sharding, Stage};
 use crate::module::matches;
 use crate::optim;
 use crate::tree::{self, Tree};
@@ -103,6 +103,8 @@ pub struct Layout {
     stages: Vec<(String, Stage)>,
     /// What the names of weights begin with that replicas share whatever `zero` says.
     stored: Vec<String>,
+    /// Whether the positions of batches are dealt out.
+    dealt: bool,
 }
 
 /// What the names of a layer's weights begin with, its number last: `layers.3.`.
@@ -138,7 +140,12 @@ impl Layout {
     /// A layout; the first rule that matches a name holds. Without stages; see
     /// [`Layout::with_stages`].
     pub fn new(mesh: Mesh, zero: Zero, rules: Vec<Rule>) -> Layout {
-        Layout { mesh, zero, rules, stages: Vec::new(), stored: Vec::new() }
+        Layout { mesh, zero, rules, stages: Vec::new(), stored: Vec::new(), dealt: false }
+    }
+
+    /// With batches as ranks that work together so want them.
+    pub fn with_options(self, way: &MeshOptions) -> Layout {
+        Layout { dealt: way.deals_positions(), ..self }
     }
 
     /// With the layers of `model` on the stages along the axis `pipeline`, if the mesh has it: in
@@ -291,7 +298,10 @@ impl Layout {
             let axes: Vec<usize> = names.iter().filter_map(|name| self.mesh.axis(name)).collect();
             let cut = |keep: usize| {
                 let mut with = sharding.clone();
-                with.cuts[d] = Cut::along(&axes[..keep]);
+                with.cuts[d] = match self.dealt && d == 1 {
+                    true => Cut::dealt(&self.mesh, &axes[..keep], ty.shape[d]),
+                    false => Cut::along(&axes[..keep]),
+                };
                 with
             };
             let mut cuts = (1..=axes.len()).rev().map(cut);

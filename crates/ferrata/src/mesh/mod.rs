@@ -15,7 +15,7 @@ mod replicas;
 
 pub use ferrata_ir::communicator::Report;
 pub use ferrata_ir::sharding::{
-    Cut, Mesh, Names, Placement, Rates, Reshard, Schedule, Sharding, Stage,
+    ContextParallel, Cut, Mesh, Named, Names, Placement, Rates, Reshard, Schedule, Sharding, Stage,
 };
 use layout::SAMPLES;
 pub use layout::{Layout, Rule, Zero};
@@ -86,17 +86,21 @@ impl Memory for Part {
     }
 }
 
-/// Which axes cut the dimensions that models name.
-fn names(mesh: &Mesh, sequence: bool) -> Names {
-    let axes = |names: &[&str]| names.iter().filter_map(|name| mesh.axis(name)).collect();
-    let positions: &[&str] = if sequence { &["context", "tensor"] } else { &["context"] };
-    let names = [
-        ("batch", axes(&SAMPLES)),
-        ("position", axes(positions)),
-        ("expert", axes(&["expert"])),
-        ("slot", axes(&["data", "context"])),
+/// How the dimensions that models name are cut.
+fn names(mesh: &Mesh, way: &MeshOptions) -> Names {
+    let positions: &[&str] = if way.sequence { &["context", "tensor"] } else { &["context"] };
+    let names: [(&str, &[&str]); 4] = [
+        ("batch", &SAMPLES),
+        ("position", positions),
+        ("expert", &["expert"]),
+        ("slot", &["data", "context"]),
     ];
-    Names::from(names.map(|(name, axes)| (name.to_owned(), axes)))
+    let named = |(name, axes): (&str, &[&str])| {
+        let axes = axes.iter().filter_map(|name| mesh.axis(name)).collect();
+        let dealt = name == "position" && way.deals_positions();
+        (name.to_owned(), Named { axes, dealt })
+    };
+    names.into_iter().map(named).collect()
 }
 
 fn part(buffer: &Buffer) -> Result<&Part> {
@@ -127,6 +131,16 @@ pub struct MeshOptions {
     /// Whether sums over a loop's iterations are cut too where that saves memory, which sends
     /// something in each iteration; else ranks combine whole sums of their own once.
     pub cut_sums: bool,
+    /// How attention works where `context` cuts positions.
+    pub context: ContextParallel,
+}
+
+impl MeshOptions {
+    /// Whether the positions along `context` are dealt out one by one, so that around a ring all
+    /// ranks have as much to do where queries see the past only (Brandon et al. 2023).
+    fn deals_positions(&self) -> bool {
+        self.context == ContextParallel::Ring && !self.sequence
+    }
 }
 
 impl MeshDevice {
@@ -148,7 +162,7 @@ impl MeshDevice {
         }
         let options = CpuOptions { communicator: Some(communicator.clone()), ..options };
         let inner = CpuDevice::new(options)?;
-        let (names, rates) = (names(&mesh, way.sequence), Rates::default());
+        let (names, rates) = (names(&mesh, &way), Rates::default());
         let shared = Shared { mesh, rank, names, rates, way, communicator, inner };
         Ok(MeshDevice { shared: Arc::new(shared), moves: Mutex::default() })
     }
@@ -267,8 +281,8 @@ impl Shared {
         results: &[Option<Sharding>],
     ) -> Result<Partition> {
         let (mesh, names, rates) = (&self.mesh, &self.names, self.rates);
-        let MeshOptions { schedule, cut_sums, .. } = self.way;
-        let setting = Setting { mesh, names, rates, schedule, cut_sums };
+        let MeshOptions { schedule, cut_sums, context, .. } = self.way;
+        let setting = Setting { mesh, names, rates, schedule, cut_sums, context };
         partition(program, &setting, self.rank, parameters, results)
     }
 }

@@ -10,7 +10,7 @@ use super::TrainSection;
 use super::check::positive;
 use crate::Tree;
 use crate::device::{CpuOptions, Device, threads_each};
-use crate::mesh::{Layout, MeshDevice, MeshOptions, Rule, Schedule, Zero};
+use crate::mesh::{ContextParallel, Layout, MeshDevice, MeshOptions, Rule, Schedule, Zero};
 use crate::models::tensor_rules;
 use crate::train::{Error, Result};
 
@@ -43,6 +43,10 @@ pub struct ParallelSection {
     /// `1f1b`, `gpipe` or `zero-bubble`.
     #[serde(with = "ferrata_cluster::layout::word")]
     pub schedule: Schedule,
+    /// How attention works where `context` cuts positions: `ring`, `exchange`, `gather`, or the
+    /// `cheapest` of these.
+    #[serde(with = "ferrata_cluster::layout::word")]
+    pub context: ContextParallel,
     /// Every so many steps ranks compare what they and their replicas hold, and name the odd one
     /// out; never if 0.
     pub verify_every: u64,
@@ -61,6 +65,7 @@ impl Default for ParallelSection {
             interleave: 1,
             layers: Vec::new(),
             schedule: Schedule::default(),
+            context: ContextParallel::default(),
             verify_every: 100,
             rules: Vec::new(),
         }
@@ -170,9 +175,13 @@ impl ParallelSection {
             threads => threads,
         };
         let options = CpuOptions { threads: Some(threads), ..CpuOptions::default() };
-        let (sequence, schedule) = (self.sequence, self.schedule);
-        let way = MeshOptions { sequence, schedule, cut_sums: self.zero >= Zero::Gradients };
-        Ok(MeshDevice::new(mesh, communicator, way, options)?.into())
+        Ok(MeshDevice::new(mesh, communicator, self.options(), options)?.into())
+    }
+
+    /// How the ranks work together.
+    fn options(&self) -> MeshOptions {
+        let ParallelSection { sequence, schedule, context, .. } = *self;
+        MeshOptions { sequence, schedule, cut_sums: self.zero >= Zero::Gradients, context }
     }
 
     /// How weights are cut: by rules of one's own, then by those that come with the models.
@@ -189,6 +198,7 @@ impl ParallelSection {
         let device = Device::default();
         let Some(mesh) = device.mesh() else { return Ok(None) };
         let layout = Layout::new(mesh.mesh().clone(), self.zero, self.all_rules());
+        let layout = layout.with_options(&self.options());
         let layout = match self.layers.is_empty() {
             true => layout.with_stages(model, self.interleave)?,
             false => layout.with_chunks(model, &self.layers)?,

@@ -92,6 +92,7 @@ impl ParallelSection {
             interleave: layout.interleave,
             layers: if mesh.pipeline > 1 { plan.chunks.clone() } else { Vec::new() },
             schedule: layout.schedule,
+            context: self.context,
             rules: self.rules.clone(),
             verify_every: self.verify_every,
         })
