@@ -18,7 +18,8 @@ use ferrata_ir::testing::{
     Options, Random, evaluate, property_programs, random_arguments, random_program,
 };
 use ferrata_ir::{
-    Builder, Communicator, DType, Evaluator, Function, Literal, Precision, Result, Type, verify,
+    Builder, Communicator, DType, Evaluator, Function, Literal, Precision, Result, Type, Value,
+    verify,
 };
 
 /// The part of a value that a rank holds.
@@ -315,6 +316,36 @@ fn what_a_loop_sums_is_combined_once() {
     assert_eq!(collectives(&made), 1);
     let bodies = made.nodes().iter().flat_map(|node| node.op.functions());
     assert_eq!(bodies.map(|body| collectives(body)).collect::<Vec<_>>(), [0]);
+}
+
+/// Gradients of biases are summed over ranks in one go, and as soon as the last is known.
+#[test]
+fn small_sums_are_combined_together() {
+    let ty = |shape: &[usize]| Type::new(DType::F64, shape);
+    let mut b = Builder::new("sums");
+    let x = b.parameter(ty(&[8, 4]));
+    let sums: Vec<Value> = (0..5)
+        .map(|i| {
+            let y = b.scale(x, f64::from(i) - 1.5);
+            b.sum(y, &[0])
+        })
+        .collect();
+    let late = b.mul(sums[3], sums[3]);
+    // This one is only known when another is already used.
+    let y = b.broadcast_trailing(late, &[8, 4]);
+    let y = b.mul(x, y);
+    let last = b.sum(y, &[0]);
+    let used: Vec<Value> = sums.iter().chain([&last]).map(|&v| b.mul(v, v)).collect();
+    let program = Arc::new(b.finish(&used).expect("sums"));
+    let mesh = Mesh::new([("data", 2)]).expect("a mesh");
+    let placements = [Placement::data(Sharding::along(&[&[0], &[]]))];
+    let whole = vec![Some(Sharding::replicated(1)); used.len()];
+    let arguments = random_arguments(&program, 8);
+    let runner: (&str, Runner) = ("sums", evaluated);
+    let made = compare(runner, &program, &mesh, &placements, &whole, &arguments, Way::default());
+    let sizes = made.nodes().iter().filter(|node| node.op.is_collective());
+    let sizes: Vec<usize> = sizes.map(|node| made.ty(node.outputs[0]).elements()).collect();
+    assert_eq!(sizes, [20, 4]);
 }
 
 #[test]

@@ -18,10 +18,12 @@
 //! | `reshard` | from one sharding to another |
 //! | `local` | a node on the parts of one rank |
 //! | `partition` | the program of one rank |
+//! | `combine` | when sums over ranks are made |
 //! | `stages` | which stage of a pipeline a node belongs to |
 //! | `schedule` | in which order stages work on the iterations of a loop |
 
 mod choose;
+mod combine;
 mod context;
 mod cost;
 mod local;

@@ -1,6 +1,7 @@
 //! The program of one rank: the nodes of the whole program on local shapes, with collectives
 //! between them.
 
+use super::combine::{self, Combined};
 use super::cost::Rates;
 use super::local::{Cuts, Place};
 use super::pattern::{Linear, pattern};
@@ -235,29 +236,6 @@ fn sums(scan: &Scan) -> Vec<usize> {
     (0..carries.len()).filter(is_sum).collect()
 }
 
-/// Moves sums over ranks to where what they sum is known, so that they can go on while the rank
-/// computes further. Ranks of a group differ only in zeros that stand for partial sums, which are
-/// never what is summed, so they still agree on an order.
-fn reduce_early(function: &mut Function) {
-    // Where values are known: behind the parameters, or behind a node.
-    let mut known: HashMap<Value, usize> = HashMap::new();
-    let mut order = Vec::with_capacity(function.nodes.len());
-    for (i, node) in function.nodes.iter().enumerate() {
-        let (place, moved) = match node.op {
-            Primitive::AllReduce(_) | Primitive::ReduceScatter(_) => {
-                (known.get(&node.inputs[0]).copied().unwrap_or(0), true)
-            }
-            _ => (i + 1, false),
-        };
-        known.extend(node.outputs.iter().map(|&v| (v, place)));
-        order.push((place, moved, i));
-    }
-    order.sort_unstable();
-    let nodes = std::mem::take(&mut function.nodes).into_iter();
-    let mut nodes: Vec<Option<Node>> = nodes.map(Some).collect();
-    function.nodes = order.into_iter().filter_map(|(.., i)| nodes[i].take()).collect();
-}
-
 /// What is wanted of a result of a function.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Want {
@@ -330,8 +308,13 @@ pub(super) struct Body<'f> {
     /// For each value whether a node needs it combined, so that it may as well be so for all.
     pub needed: Vec<bool>,
     pub same: bool,
-    /// The node that is being built.
+    /// For each value behind how many nodes it is known.
+    known: Vec<usize>,
+    /// What is combined over ranks.
+    combined: Vec<Combined>,
+    /// The node that is being built, and how many come before it.
     pub node: String,
+    at: usize,
     /// Where it runs.
     pub stage: Option<Stage>,
     /// Whether that is here.
@@ -342,6 +325,7 @@ pub(super) struct Body<'f> {
 impl Body<'_> {
     pub fn set(&mut self, v: Value, lies: Placement, value: Option<Value>) {
         self.versions[v.index()] = vec![Version { lies, value }];
+        self.known[v.index()] = self.at + 1;
     }
 
     pub fn ty(&self, v: Value) -> &Type {
@@ -423,7 +407,10 @@ impl<'a> Partitioner<'a> {
             constants: constants(function),
             needed: needed_combined(function),
             same: true,
+            known: vec![0; function.value_count()],
+            combined: Vec::new(),
             node: "the results".to_owned(),
+            at: 0,
             stage: None,
             here: true,
             reshards: Vec::new(),
@@ -438,13 +425,13 @@ impl<'a> Partitioner<'a> {
             body.stage = stages.get(i).copied().flatten();
             body.here = self.mesh().is_on(self.place.rank, body.stage);
             body.b.set_origin(node.origin.clone());
-            body.node = node.op.name().to_owned();
+            (body.node, body.at) = (node.op.name().to_owned(), i);
             self.node(&mut body, node).map_err(|e| {
                 let types: Vec<&Type> = node.inputs.iter().map(|&v| function.ty(v)).collect();
                 e.at(node.op.name(), &types, &node.origin)
             })?;
         }
-        body.node = "the results".to_owned();
+        (body.node, body.at) = ("the results".to_owned(), function.nodes().len());
         body.b.set_origin(Origin::default());
         let mut results = Vec::new();
         let mut values = Vec::new();
@@ -458,12 +445,12 @@ impl<'a> Partitioner<'a> {
             values.push(version.value.unwrap_or_else(|| self.place.nothing(&mut body.b, ty)));
             results.push(version.lies);
         }
-        let mut made = body.b.finish(&values)?;
+        let mut made = combine::together(body.b.finish(&values)?, &body.combined)?;
         if body.same && results.iter().all(|lies| lies.sharding.partial.is_empty()) {
             made.composite = function.composite.clone();
         }
         crate::transform::prune(&mut made);
-        reduce_early(&mut made);
+        combine::early(&mut made);
         Ok(Made { function: Arc::new(made), results, same: body.same, reshards: body.reshards })
     }
 
@@ -512,7 +499,15 @@ impl<'a> Partitioner<'a> {
         let Some(from) = all.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).cloned() else {
             unreachable!("every value has a version");
         };
+        let before = body.b.nodes().len();
         let value = self.place.reshard(&mut body.b, from.value, ty, &from.lies.sharding, target);
+        for node in &body.b.nodes()[before..] {
+            if matches!(node.op, Primitive::AllReduce(_)) {
+                let computed = body.first(v).value == Some(node.inputs[0]);
+                let known = if computed { body.known[v.index()] } else { body.at + 1 };
+                body.combined.push(Combined { value: node.outputs[0], known, wanted: body.at });
+            }
+        }
         let (bytes, seconds) =
             reshard::cost(self.mesh(), &self.rates, ty, &from.lies.sharding, target);
         if bytes > 0.0 {

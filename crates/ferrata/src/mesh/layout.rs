@@ -238,14 +238,14 @@ impl Layout {
     }
 
     /// The sharding, cut along all axes of replicas too, in its largest whole dimension that divides
-    /// best; and these axes.
+    /// best; and these axes. Vectors are not worth a message each.
     fn stored(&self, mut sharding: Sharding, ty: &Type) -> (Sharding, Vec<usize>) {
         let axes: Vec<usize> =
             ["data", "context"].iter().filter_map(|name| self.mesh.axis(name)).collect();
         let parts = self.mesh.parts(&axes);
         let whole = (0..ty.rank()).filter(|&d| sharding.cuts[d].is_whole());
         let best = whole.max_by_key(|&d| (ty.shape[d].is_multiple_of(parts), ty.shape[d]));
-        match best.filter(|&d| ty.shape[d] >= parts && parts > 1) {
+        match best.filter(|&d| ty.shape[d] >= parts && parts > 1 && ty.rank() > 1) {
             Some(d) => {
                 sharding.cuts[d] = Cut::along(&axes);
                 (sharding, axes)
