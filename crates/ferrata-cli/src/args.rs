@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::device::Kind;
 
@@ -49,8 +49,30 @@ pub enum Command {
     Simulate(Simulate),
     #[command(subcommand)]
     Data(Data),
-    /// Show what this machine has and which path each kernel takes
-    Devices,
+    Devices(Devices),
+}
+
+/// Show what this machine has and which path each kernel takes
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  ferrata devices
+  ferrata devices --check ascend --out report.txt")]
+pub struct Devices {
+    /// Try a device out: show what its libraries have and lack, run every primitive and kind of
+    /// kernel, compare with their meaning, and write a report that can be attached to an issue
+    #[arg(long, value_enum, value_name = "DEVICE")]
+    pub check: Option<Checked>,
+    /// File of the report
+    #[arg(long, value_name = "FILE", default_value = "ascend.txt", requires = "check", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+}
+
+/// A device that can be tried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Checked {
+    /// The first Ascend NPU
+    Ascend,
 }
 
 /// Train a model from text or images, or go on with one
