@@ -286,6 +286,8 @@ fn loops_over_stages_mean_the_same() {
 fn loops_over_microbatches_mean_the_same_on_random_meshes() {
     let programs = property_programs(60);
     compare_random(CUTTING, 0..programs, network::random_microbatches, evaluated);
+    let seeds = 400_000..400_000 + property_programs(40);
+    compare_random(CUTTING, seeds, network::random_microbatches, compiled);
 }
 
 /// Gradients of microbatches are summed by every rank for itself, and over ranks at the end.

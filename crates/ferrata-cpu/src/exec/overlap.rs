@@ -5,35 +5,38 @@ use super::Prepared;
 use ferrata_compiler::Plan;
 use ferrata_compiler::plan::{Place, Step};
 use ferrata_ir::{Error, Result};
+use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// For each step of a plan, if it is a collective: the first later step that has to wait for it;
-/// the number of steps if none does. Nothing if no collective has a step beside it.
-pub(super) fn deadlines(plan: &Plan, kernels: &[Prepared]) -> Vec<Option<usize>> {
-    let memory = Touched { plan, kernels };
-    let is_collective: Vec<bool> =
-        plan.steps.iter().map(|step| memory.is_collective(step)).collect();
-    if !is_collective.contains(&true) {
-        return vec![None; plan.steps.len()];
+/// When the collectives of a list of steps have to be done.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    /// For each step, if it is a collective that runs beside others: the first later step that has
+    /// to wait for it; the number of steps if none does.
+    by: Vec<Option<usize>>,
+    /// The turns of loops that have such collectives; the loops' places.
+    turns: BTreeMap<usize, Deadlines>,
+}
+
+impl Deadlines {
+    /// Those of a plan.
+    pub fn new(plan: &Plan, kernels: &[Prepared]) -> Deadlines {
+        Touched { plan, kernels }.deadlines(&plan.steps)
     }
-    let spans: Vec<Vec<Span>> = plan.steps.iter().map(|step| memory.spans(step)).collect();
-    let deadline = |at: usize| {
-        let conflicts = |other: &usize| {
-            let pairs = spans[at].iter().flat_map(|a| spans[*other].iter().map(move |b| (a, b)));
-            // Collectives follow each other anyway.
-            memory.holds_collectives(&plan.steps[*other])
-                || (!is_collective[*other] && pairs.into_iter().any(|(a, b)| a.conflicts(b)))
-        };
-        (at + 1..spans.len()).find(conflicts).unwrap_or(spans.len())
-    };
-    let all: Vec<Option<usize>> =
-        (0..spans.len()).map(|at| is_collective[at].then(|| deadline(at))).collect();
-    let beside = |(at, by): (usize, &Option<usize>)| {
-        by.is_some_and(|by| is_collective[at + 1..by].contains(&false))
-    };
-    match all.iter().enumerate().any(beside) {
-        true => all,
-        false => vec![None; all.len()],
+
+    /// Whether no collective has a step beside it.
+    pub fn is_empty(&self) -> bool {
+        self.by.iter().all(Option::is_none) && self.turns.is_empty()
+    }
+
+    /// The first later step that has to wait for this one.
+    pub fn of(&self, step: usize) -> Option<usize> {
+        self.by[step]
+    }
+
+    /// Those in a turn of this loop.
+    pub fn in_turn(&self, step: usize) -> Option<&Deadlines> {
+        self.turns.get(&step)
     }
 }
 
@@ -69,6 +72,41 @@ struct Touched<'a> {
 }
 
 impl Touched<'_> {
+    fn deadlines(&self, steps: &[Step]) -> Deadlines {
+        let turns = steps.iter().enumerate().filter_map(|(at, step)| {
+            let Step::Repeat { body, .. } = step else { return None };
+            Some((at, self.deadlines(body))).filter(|(_, inner)| !inner.is_empty())
+        });
+        Deadlines { by: self.by(steps), turns: turns.collect() }
+    }
+
+    fn by(&self, steps: &[Step]) -> Vec<Option<usize>> {
+        let is_collective: Vec<bool> = steps.iter().map(|step| self.is_collective(step)).collect();
+        if !is_collective.contains(&true) {
+            return vec![None; steps.len()];
+        }
+        let spans: Vec<Vec<Span>> = steps.iter().map(|step| self.spans(step)).collect();
+        let deadline = |at: usize| {
+            let conflicts = |other: &usize| {
+                let others = || spans[*other].iter();
+                let pairs = spans[at].iter().flat_map(|a| others().map(move |b| (a, b)));
+                // Collectives follow each other anyway.
+                self.holds_collectives(&steps[*other])
+                    || (!is_collective[*other] && pairs.into_iter().any(|(a, b)| a.conflicts(b)))
+            };
+            (at + 1..spans.len()).find(conflicts).unwrap_or(spans.len())
+        };
+        let all: Vec<Option<usize>> =
+            (0..spans.len()).map(|at| is_collective[at].then(|| deadline(at))).collect();
+        let beside = |(at, by): (usize, &Option<usize>)| {
+            by.is_some_and(|by| is_collective[at + 1..by].contains(&false))
+        };
+        match all.iter().enumerate().any(beside) {
+            true => all,
+            false => vec![None; all.len()],
+        }
+    }
+
     fn is_collective(&self, step: &Step) -> bool {
         matches!(step, Step::Run { kernel, .. } if self.plan.kernels[*kernel].is_collective())
     }

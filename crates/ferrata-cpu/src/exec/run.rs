@@ -1,6 +1,6 @@
 //! Executables: a plan with its kernels prepared, run on arguments.
 
-use super::overlap::{Progress, deadlines};
+use super::overlap::{Deadlines, Progress};
 use super::primitive::moves;
 use super::{Context, Prepared, Show, finite};
 use crate::isa::Isa;
@@ -12,7 +12,7 @@ use ferrata_compiler::{Argument, Buffer, Executable, Plan};
 use ferrata_ir::communicator::Report;
 use ferrata_ir::{Communicator, Error, Origin, Result, Type};
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -59,8 +59,7 @@ pub(crate) struct Program {
     plan: Plan,
     kernels: Vec<Prepared>,
     constants: Vec<HostMemory>,
-    /// For each step that is a collective: the first later one that has to wait for it.
-    deadlines: Vec<Option<usize>>,
+    deadlines: Deadlines,
     /// Where the workspace of a kernel, and that of a collective beside it, begin in the memory of
     /// a run, and where that ends.
     workspaces: [usize; 2],
@@ -109,17 +108,17 @@ impl Program {
             plan,
             kernels,
             constants,
-            deadlines: Vec::new(),
+            deadlines: Deadlines::default(),
             workspaces: [workspace, beside],
             memory: beside,
         };
         program.check(&program.plan.steps, &reaches)?;
-        program.deadlines = deadlines(&program.plan, &program.kernels);
-        let collectives = program.plan.steps.iter().zip(&program.deadlines).filter_map(|pair| {
-            let (PlanStep::Run { kernel, .. }, Some(_)) = pair else { return None };
-            Some(program.kernels[*kernel].workspace())
-        });
-        program.memory += collectives.max().unwrap_or(0);
+        program.deadlines = Deadlines::new(&program.plan, &program.kernels);
+        if !program.deadlines.is_empty() {
+            let kernels = program.plan.kernels.iter().zip(&program.kernels);
+            let collectives = kernels.filter(|(kernel, _)| kernel.is_collective());
+            program.memory += collectives.map(|(_, made)| made.workspace()).max().unwrap_or(0);
+        }
         Ok(program)
     }
 
@@ -251,7 +250,7 @@ impl Program {
         };
         let mut run = Run { program: self, bases, watch, finite, operands: Vec::new() };
         // Who watches sees one thing at a time.
-        let overlaps = !finite && run.watch.is_none() && self.deadlines.iter().any(Option::is_some);
+        let overlaps = !finite && run.watch.is_none() && !self.deadlines.is_empty();
         let done = if overlaps { run.overlapping() } else { run.steps(&self.plan.steps) };
         run.tell(start, Activity::Program);
         self.machine.keep(arena);
@@ -300,29 +299,65 @@ impl Run<'_> {
         let (program, progress) = (self.program, Progress::default());
         let beside = Beside { program, workspace: self.bases.workspaces[1], progress: &progress };
         std::thread::scope(|scope| {
-            let (send, jobs) = channel::<Job>();
-            scope.spawn(move || beside.run(&jobs));
-            // Those that are not known to be done: how many are then, and by which step.
-            let (mut sent, mut pending) = (0, VecDeque::<(usize, usize)>::new());
-            for (i, step) in program.plan.steps.iter().enumerate() {
-                let due = pending.iter().rev().find(|(_, deadline)| *deadline <= i);
-                if let Some(&(count, _)) = due {
-                    progress.wait(count)?;
-                    pending.retain(|(other, _)| *other > count);
-                }
-                match (step, program.deadlines[i]) {
-                    (PlanStep::Run { kernel, operands, origin }, Some(deadline)) => {
-                        sent += 1;
-                        pending.push_back((sent, deadline));
-                        let operands = operands.iter().map(|place| self.at(place)).collect();
-                        // It only fails after an error, which waiting will tell.
-                        let _ = send.send(Job { kernel: *kernel, operands, origin });
-                    }
-                    _ => self.steps(std::slice::from_ref(step))?,
-                }
-            }
-            progress.wait(sent)
+            let (jobs, received) = channel::<Job>();
+            scope.spawn(move || beside.run(&received));
+            let mut sent = Sent { jobs, progress: &progress, count: 0 };
+            self.steps_beside(&program.plan.steps, &program.deadlines, &mut sent)
         })
+    }
+
+    /// Runs steps, those that have a deadline on the other thread, and waits for all of these.
+    fn steps_beside<'p>(
+        &mut self,
+        steps: &'p [PlanStep],
+        deadlines: &Deadlines,
+        sent: &mut Sent<'_, 'p>,
+    ) -> Result<()> {
+        // Those that are not known to be done: how many are then, and by which step.
+        let mut pending = VecDeque::<(usize, usize)>::new();
+        for (i, step) in steps.iter().enumerate() {
+            let due = pending.iter().rev().find(|(_, deadline)| *deadline <= i);
+            if let Some(&(count, _)) = due {
+                sent.progress.wait(count)?;
+                pending.retain(|(other, _)| *other > count);
+            }
+            match (step, deadlines.of(i), deadlines.in_turn(i)) {
+                (PlanStep::Run { kernel, operands, origin }, Some(deadline), _) => {
+                    sent.count += 1;
+                    pending.push_back((sent.count, deadline));
+                    let operands = operands.iter().map(|place| self.at(place)).collect();
+                    // It only fails after an error, which waiting will tell.
+                    let _ = sent.jobs.send(Job { kernel: *kernel, operands, origin });
+                }
+                (PlanStep::Repeat { length, reverse, load, body, store }, _, Some(inner)) => {
+                    self.turns((*length, *reverse), (load, store), |run| {
+                        run.steps_beside(body, inner, sent)
+                    })?;
+                }
+                _ => self.steps(std::slice::from_ref(step))?,
+            }
+        }
+        sent.progress.wait(sent.count)
+    }
+
+    /// Runs the turns of a loop, with slices copied in before each and out behind it.
+    fn turns(
+        &mut self,
+        (length, reverse): (usize, bool),
+        (load, store): (&[Slice], &[Slice]),
+        mut body: impl FnMut(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        for turn in 0..length {
+            let index = if reverse { length - 1 - turn } else { turn };
+            for (from, to, bytes) in load {
+                self.copy((from, index * bytes), (to, 0), *bytes);
+            }
+            body(self)?;
+            for (from, to, bytes) in store {
+                self.copy((from, 0), (to, index * bytes), *bytes);
+            }
+        }
+        Ok(())
     }
 
     fn steps(&mut self, steps: &[PlanStep]) -> Result<()> {
@@ -333,16 +368,8 @@ impl Run<'_> {
                 }
                 PlanStep::Copy { from, to, bytes } => self.copy((from, 0), (to, 0), *bytes),
                 PlanStep::Repeat { length, reverse, load, body, store } => {
-                    for turn in 0..*length {
-                        let index = if *reverse { length - 1 - turn } else { turn };
-                        for (from, to, bytes) in load {
-                            self.copy((from, index * bytes), (to, 0), *bytes);
-                        }
-                        self.steps(body)?;
-                        for (from, to, bytes) in store {
-                            self.copy((from, 0), (to, index * bytes), *bytes);
-                        }
-                    }
+                    let turn = |run: &mut Self| run.steps(body);
+                    self.turns((*length, *reverse), (load, store), turn)?;
                 }
                 PlanStep::Branch { condition, branches } => {
                     // SAFETY: `check` saw that the place has a byte.
@@ -406,6 +433,17 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Bytes copied from a place to another, one of which is a slice of what all turns have.
+type Slice = (Place, Place, usize);
+
+/// The way to the thread of collectives.
+struct Sent<'a, 'p> {
+    jobs: Sender<Job<'p>>,
+    progress: &'a Progress,
+    /// How many have gone there.
+    count: usize,
 }
 
 /// A collective that is to run beside other steps.
