@@ -111,7 +111,7 @@ struct Run<'a> {
 struct Timeline<'a> {
     flat: &'a Flat,
     lives: Vec<Life>,
-    /// For each buffer the times at which it is used, rising.
+    /// For each buffer the times at which it is used.
     uses: Vec<Vec<usize>>,
     /// The run at each time.
     runs: Vec<Option<Run<'a>>>,
@@ -312,23 +312,28 @@ impl Planner<'_> {
         self.lives[b].last == at && self.runs[at].map(uses) == Some(1)
     }
 
+    /// Whether a buffer lies where an input does, so that it must not be written before its time.
+    fn takes_input(&self, b: usize) -> bool {
+        let place = self.places[b];
+        matches!(place, Some(Place::Result { index, .. }) if self.takes[index].is_some())
+    }
+
     /// Lets what a loop copies into its carry at the end of a turn be made there at once, if nobody
     /// looks at the old value any more; the value before the first turn as well.
     fn join_carries(&mut self) {
         for at in 0..self.moves.len() {
             let (time, Move { from, to, bytes }) = self.moves[at];
-            let made = |b: usize| matches!(self.flat.buffers[b], Buffer::Made { bytes: all } if all == bytes);
+            let made = |b: usize| match self.flat.buffers[b] {
+                Buffer::Made { bytes: all } => all == bytes,
+                Buffer::Input(_) | Buffer::Constant(_) => false,
+            };
             let is_free = |b: usize| self.joined[b] == b && self.places[b].is_none();
             if !made(from) || !made(to) || !is_free(from) || self.lives[from].last != time {
                 continue;
             }
             let (to, first) = (self.root(to), self.lives[from].first);
-            let takes_input = match self.places[to] {
-                Some(Place::Result { index, .. }) => self.takes[index].is_some(),
-                _ => false,
-            };
-            let between = |&use_: &usize| first < use_ && use_ < time;
-            let is_new = self.lives[to].first == time && !takes_input;
+            let between = |at: &usize| (first + 1..time).contains(at);
+            let is_new = self.lives[to].first == time && !self.takes_input(to);
             let is_over = self.lives[to].first < first
                 && !self.uses[to].iter().any(between)
                 && self.may_overwrite(from, to, first);
@@ -348,10 +353,10 @@ impl Planner<'_> {
             let itself = copied.is_ok_and(|i| self.root(self.moves[i].1.from) == old);
             return itself || !self.uses[old].contains(&at);
         };
-        let reads = (0..operands.len()).filter(|&i| self.root(operands[i]) == old);
+        let mut reads = (0..operands.len()).filter(|&i| self.root(operands[i]) == old);
         let mut writes = (0..operands.len()).filter(|&i| operands[i] == b);
         let (Some(to), None) = (writes.next(), writes.next()) else { return false };
-        reads.into_iter().all(|from| self.pairs[kernel].contains(&(to, from)))
+        reads.all(|from| self.pairs[kernel].contains(&(to, from)))
     }
 
     /// Lets results of loops take over the memory of operands that die there.
@@ -366,14 +371,11 @@ impl Planner<'_> {
                 else {
                     continue;
                 };
-                let takes_input = match self.places[b] {
-                    Some(Place::Result { index, .. }) => self.takes[index].is_some(),
-                    _ => false,
-                };
                 // A value that has parts already lives beside what dies here, and one that lies in
                 // a carry beside the carry.
                 let is_new = self.lives[b].first == at && self.joined[b] == b;
-                let free = is_new && !used.contains(&a) && !used.contains(&b) && !takes_input;
+                let unused = !used.contains(&a) && !used.contains(&b);
+                let free = is_new && unused && !self.takes_input(b);
                 if !free
                     || want != have
                     || !self.ends_at(a, at)
