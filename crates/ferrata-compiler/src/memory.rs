@@ -297,10 +297,11 @@ impl Planner<'_> {
                 _ => None,
             },
         );
+        // One that no step uses may still be a result, which it is until the end.
+        let unused = |life: Life| life.first == usize::MAX && life.last == 0;
+        let is_dead = |life: Life| life.last < made || unused(life);
         let dead = self.flat.buffers.iter().enumerate().filter_map(|(b, buffer)| match buffer {
-            Buffer::Input(i) if self.lives[b].first == usize::MAX || self.lives[b].last < made => {
-                Some(*i)
-            }
+            Buffer::Input(i) if is_dead(self.lives[b]) => Some(*i),
             _ => None,
         });
         over.chain(dead).find(|&i| self.may_take(r, i))
