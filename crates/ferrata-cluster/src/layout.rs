@@ -3,9 +3,7 @@
 pub use ferrata_ir::sharding::Schedule;
 
 use std::fmt;
-use std::str::FromStr;
 
-use ferrata_ir::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::network::Group;
@@ -120,29 +118,9 @@ impl Recompute {
     pub const ALL: [Recompute; 3] = [Recompute::None, Recompute::Selective, Recompute::Full];
 }
 
-macro_rules! words {
-    ($ty:ident, $what:literal: $($variant:ident => $word:literal),*) => {
-        impl fmt::Display for $ty {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($ty::$variant => $word),* })
-            }
-        }
-
-        impl FromStr for $ty {
-            type Err = Error;
-
-            fn from_str(word: &str) -> Result<Self> {
-                match word {
-                    $($word => Ok($ty::$variant),)*
-                    _ => Err(Error::new(format!("`{word}` is no {}", $what))
-                        .help(format!("give one of {}", [$($word),*].join(", ")))),
-                }
-            }
-        }
-    };
-}
-
-words!(Recompute, "kind of recomputation": None => "none", Selective => "selective", Full => "full");
+ferrata_ir::words!(
+    Recompute, "kind of recomputation": None => "none", Selective => "selective", Full => "full"
+);
 
 /// What has a word for each of its values, in files.
 pub mod word {

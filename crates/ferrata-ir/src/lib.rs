@@ -18,6 +18,7 @@
 //! | `matrix/` | algorithms of linear algebra, which the evaluator and devices share |
 //! | `testing` | random programs, and checks of derivatives and batching, for tests everywhere |
 //! | `error` | errors that name operation, shapes, scope and user line |
+//! | `words` | enumerations whose values have words |
 
 mod builder;
 pub mod communicator;
@@ -35,6 +36,7 @@ pub mod text;
 pub mod transform;
 mod types;
 mod verify;
+mod words;
 
 pub use communicator::Communicator;
 pub use dtype::DType;

@@ -27,6 +27,7 @@ c_types! {
     u64 => "uint64_t";
     usize => "size_t";
     c_void => "void";
+    Char => "char";
 }
 
 impl<T: CType> CType for *const T {
@@ -45,12 +46,6 @@ impl<T: CType> CType for *mut T {
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug)]
 pub struct Char(c_char);
-
-impl CType for Char {
-    fn c() -> String {
-        "char".to_owned()
-    }
-}
 
 impl Char {
     /// The characters of a string, with the zero that ends it.
@@ -97,11 +92,7 @@ macro_rules! enums {
                 $($(#[$of])* pub const $variant: $name = $name($value);)*
             }
 
-            impl CType for $name {
-                fn c() -> String {
-                    $c.to_owned()
-                }
-            }
+            c_types! { $name => $c; }
         )*
 
         /// Every constant of an enumeration that is used.
@@ -216,11 +207,7 @@ macro_rules! structs {
                 $($(#[$of])* pub $field: $ty,)*
             }
 
-            impl CType for $name {
-                fn c() -> String {
-                    $c.to_owned()
-                }
-            }
+            c_types! { $name => $c; }
         )*
 
         /// Every struct that functions take.
@@ -283,6 +270,7 @@ c_types! {
     PlaceHolder => "aclrtPlaceHolderInfo";
     Tensor => "aclTensor";
     Executor => "aclOpExecutor";
+    OldBinary => "rtDevBinary_t";
 }
 
 /// A kernel's binary as the older functions take it. No public header declares it.
@@ -297,10 +285,4 @@ pub struct OldBinary {
     pub data: *const c_void,
     /// How many.
     pub length: u64,
-}
-
-impl CType for OldBinary {
-    fn c() -> String {
-        "rtDevBinary_t".to_owned()
-    }
 }

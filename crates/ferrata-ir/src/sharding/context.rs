@@ -5,11 +5,9 @@ use super::pattern::{Cutting, attention};
 use super::ring::Ring;
 use super::{Cut, Sharding, reshard};
 use crate::composite::attention::Plan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::primitive::Call;
 use crate::program::{Node, Value};
-use std::fmt;
-use std::str::FromStr;
 
 /// How attention works where positions are cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,34 +32,12 @@ impl ContextParallel {
         ContextParallel::Exchange,
         ContextParallel::Gather,
     ];
-
-    fn word(self) -> &'static str {
-        match self {
-            ContextParallel::Cheapest => "cheapest",
-            ContextParallel::Ring => "ring",
-            ContextParallel::Exchange => "exchange",
-            ContextParallel::Gather => "gather",
-        }
-    }
 }
 
-impl fmt::Display for ContextParallel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl FromStr for ContextParallel {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self> {
-        ContextParallel::ALL.into_iter().find(|way| way.word() == word).ok_or_else(|| {
-            let known = ContextParallel::ALL.map(ContextParallel::word).join(", ");
-            Error::new(format!("`{word}` is no way of attention to positions of other ranks"))
-                .help(format!("give one of {known}"))
-        })
-    }
-}
+crate::words!(
+    ContextParallel, "way of attention to positions of other ranks":
+    Cheapest => "cheapest", Ring => "ring", Exchange => "exchange", Gather => "gather"
+);
 
 /// How operands and results of an attention lie for one of the ways.
 pub(super) struct Way {

@@ -1,10 +1,7 @@
 //! In which order the stages of a pipeline work on the iterations of a loop.
 
 use super::Stage;
-use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 /// The order in which stages work on microbatches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,33 +20,12 @@ impl Schedule {
     /// All of them.
     pub const ALL: [Schedule; 3] =
         [Schedule::GPipe, Schedule::OneForwardOneBackward, Schedule::ZeroBubble];
-
-    fn word(self) -> &'static str {
-        match self {
-            Schedule::GPipe => "gpipe",
-            Schedule::OneForwardOneBackward => "1f1b",
-            Schedule::ZeroBubble => "zero-bubble",
-        }
-    }
 }
 
-impl fmt::Display for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-impl FromStr for Schedule {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self> {
-        Schedule::ALL.into_iter().find(|schedule| schedule.word() == word).ok_or_else(|| {
-            let known = Schedule::ALL.map(Schedule::word).join(", ");
-            Error::new(format!("`{word}` is no pipeline schedule"))
-                .help(format!("give one of {known}"))
-        })
-    }
-}
+crate::words!(
+    Schedule, "pipeline schedule":
+    GPipe => "gpipe", OneForwardOneBackward => "1f1b", ZeroBubble => "zero-bubble"
+);
 
 /// Work of one stage on one iteration that is done without a break.
 #[derive(Clone, Debug)]
